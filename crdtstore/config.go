@@ -1,0 +1,65 @@
+package crdtstore
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config configures a store. The zero Config is a working single master in the
+// directory "hero_explorer" below the working directory.
+type Config struct {
+	// Dir is where everything is kept. One process may use it at a time.
+	Dir string
+
+	// Name is what people call this master. Empty: the first 8 characters behind
+	// the common prefix of its id.
+	Name string
+
+	// Version is the program's version, shown to the other masters.
+	Version string
+
+	// Peers are addresses of other masters: IP, host, host:port (port 9004 where
+	// none is given) or multiaddr, with or without /p2p/ID. The own address may
+	// be among them. A name stands for all its addresses and is resolved again
+	// at every attempt. Masters learn of further ones from each other. Without
+	// Peers and Secret the store is a single master and opens no socket.
+	Peers []string
+
+	// Listen is where other masters reach this one: host:port or multiaddrs.
+	// Empty: 0.0.0.0:9004 where there are Peers or a Secret, else nothing.
+	Listen []string
+
+	// Advertise are the addresses to tell others, host, host:port or multiaddr.
+	// Empty: the addresses of this machine's interfaces.
+	Advertise []string
+
+	// Secret admits masters: both sides prove that they know it. Without one,
+	// only masters at an address named in Peers are admitted, and masters that
+	// an admitted master vouches for; the peer id is pinned on first contact.
+	Secret string
+
+	// RPCURLs and UIURLs are told to other masters, agents and browsers.
+	RPCURLs, UIURLs []string
+
+	// OfflineAfter is how long a node may be silent before it counts as
+	// offline. 0: 30 s.
+	OfflineAfter time.Duration
+
+	// Checkpoint is how often the time a node was last seen goes to disk. 0: 5
+	// minutes. Smaller values make the history grow faster.
+	Checkpoint time.Duration
+
+	// Retention is how long a silent or removed node is remembered. 0: 720 h.
+	Retention time.Duration
+
+	// RequireSigned refuses reports that are not signed by the node's key.
+	RequireSigned bool
+
+	// NoSync acknowledges writes before they are on stable storage. A crash of
+	// the process loses nothing even so; a power cut may lose what was
+	// acknowledged in the last moments, unless another master has it.
+	NoSync bool
+
+	// Logger takes the store's log. nil: nothing is logged.
+	Logger *slog.Logger
+}

@@ -1,0 +1,25 @@
+package crdtstore
+
+import (
+	"errors"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// Errors that callers can tell apart with errors.Is.
+var (
+	// ErrNotFound: no such node, VM or master.
+	ErrNotFound = errors.New("not found")
+	// ErrCursor: the cursor is not one of ours, or too old to resume from.
+	ErrCursor = errors.New("unknown cursor")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store is closed")
+	// ErrUnavailable: the store cannot take writes now (disk full, failing).
+	ErrUnavailable = errors.New("store cannot write")
+)
+
+// Errors that say more; match them with errors.As.
+type (
+	FieldError   = record.FieldError
+	RefusedError = record.RefusedError
+)

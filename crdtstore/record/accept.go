@@ -1,0 +1,146 @@
+package record
+
+// Acceptance is what a master knows when a report comes in.
+type Acceptance struct {
+	Now           int64 // Unix milliseconds by the accepting master's clock
+	RequireSigned bool
+}
+
+// Accept turns a report into the state that it asserts over what is known. The
+// caller joins the result into known; it is the zero State when the report says
+// nothing new. It returns a [FieldError] or a [RefusedError] for a report that
+// cannot be taken.
+//
+// Fields that an unsigned report leaves out are filled in from the same claim's
+// account. This happens here and not in [Join]: "newer, but keep the non-empty"
+// is not associative. Boot and seq of a legacy sender are assigned here too.
+func Accept(known State, r Report, a Acceptance) (State, error) {
+	if err := r.Validate(); err != nil {
+		return State{}, err
+	}
+	if err := authorize(known, &r, a); err != nil {
+		return State{}, err
+	}
+	key := string(r.PublicKey)
+	claim, first := known.claim(key), false
+	if first = claim.First == (Stamp{}); first {
+		claim.First = Stamp{Wall: a.Now}
+	}
+	hidden := known.Removal.hides(claim.Boot())
+
+	if !r.signed() && r.Omitted != 0 && !hidden {
+		was, err := DecodeProfile(claim.Profile.Body)
+		if err == nil {
+			r.Profile = r.Omitted.complete(r.Profile, was)
+		}
+	}
+	profile, vms := r.Profile.encode(), encodeVMs(r.VMs)
+
+	if !r.signed() && (r.Boot == 0 || r.Seq == 0) {
+		latest := claim.Latest()
+		same := !hidden && !claim.Profile.IsZero() && profile == claim.Profile.Body &&
+			(r.Omitted&OmittedVMs != 0 || vms == claim.VMs.Body)
+		if same && (r.Boot == 0 || r.Boot == latest.Boot) {
+			return State{}, nil
+		}
+		v, err := assignVersion(known, &r, latest, a.Now)
+		if err != nil {
+			return State{}, err
+		}
+		r.Boot, r.Seq = v.Boot, v.Seq
+	}
+	if known.Removal.hides(r.Boot) {
+		return State{}, &RefusedError{r.NodeID, RefusedRemoved,
+			"an operator removed this node; restart the agent to register it anew"}
+	}
+
+	out := Claim{Key: key}
+	if first {
+		out.First = claim.First
+	}
+	sealProfile, sealVMs := "", ""
+	if r.signed() {
+		sealProfile, sealVMs = r.seals()
+	}
+	news := Account{r.AccountVersion(), profile, sealProfile, a.Now}
+	if news.asserts(claim.Profile) {
+		out.Profile = news
+	}
+	if r.signed() || r.Omitted&OmittedVMs == 0 {
+		news = Account{r.AccountVersion(), vms, sealVMs, a.Now}
+		if news.asserts(claim.VMs) {
+			out.VMs = news
+		}
+	}
+	if out.Profile.IsZero() && out.VMs.IsZero() {
+		return State{}, nil
+	}
+	return State{Claims: []Claim{out}, LastSeen: a.Now}, nil
+}
+
+// asserts reports whether a would win over known for what it says, not for when
+// it was accepted: the same account by way of two masters is no news.
+func (a Account) asserts(known Account) bool {
+	a.At = known.At
+	return known.compare(a) < 0
+}
+
+// authorize decides whether the sender may speak for the node.
+func authorize(known State, r *Report, a Acceptance) error {
+	if r.signed() {
+		if r.Boot == 0 || r.Seq == 0 {
+			return fieldErrorf("boot", "and seq must be set in a signed report")
+		}
+		if !r.verified() {
+			return &RefusedError{r.NodeID, RefusedSignature,
+				"the signature does not fit; sign exactly what is sent, with the key in public_key"}
+		}
+	}
+	if owner, ok := known.Owner(); ok && owner.Key != "" && owner.Key != string(r.PublicKey) {
+		if !r.signed() {
+			return &RefusedError{r.NodeID, RefusedUnsigned,
+				"this node has signed before; sign with its key, or have an operator remove the node"}
+		}
+		return &RefusedError{r.NodeID, RefusedOtherKey,
+			"the node id belongs to another key; use another node id, or have an operator remove the node"}
+	}
+	if a.RequireSigned && !r.signed() {
+		return &RefusedError{r.NodeID, RefusedUnsigned, "this grid takes signed reports only"}
+	}
+	return nil
+}
+
+// assignVersion chooses boot and seq for a sender that left one of them out. A
+// removed node is taken back only where its uptime shows that it has started
+// after the removal, or says nothing.
+func assignVersion(known State, r *Report, latest Version, now int64) (Version, error) {
+	v := r.AccountVersion()
+	if v.Boot == 0 {
+		v.Boot = latest.Boot
+		if started := now - int64(r.UptimeS)*1000; known.Removal.hides(latest.Boot) {
+			if r.UptimeS > 0 && started < known.Removal.Stamp.Wall {
+				return v, &RefusedError{r.NodeID, RefusedRemoved,
+					"an operator removed this node; restart it to register it anew"}
+			}
+			v.Boot = max(uint64(now), known.Removal.Boot+1)
+		} else if v.Boot == 0 {
+			v.Boot = uint64(max(now, 1))
+		}
+	}
+	if v.Seq == 0 {
+		v.Seq = 1
+		if v.Boot == latest.Boot {
+			v.Seq = latest.Seq + 1
+		}
+	}
+	return v, nil
+}
+
+func (s State) claim(key string) Claim {
+	for _, c := range s.Claims {
+		if c.Key == key {
+			return c
+		}
+	}
+	return Claim{Key: key}
+}

@@ -1,0 +1,244 @@
+package record
+
+import (
+	"crypto/sha256"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// SchemaVersion is the first byte of an encoded State.
+const SchemaVersion = 1
+
+// Digest identifies a set of states: the exclusive or of the digests of its
+// members, so that it can be kept up to date one member at a time.
+type Digest [16]byte
+
+// Xor adds a member's digest, or takes it away again.
+func (d Digest) Xor(e Digest) Digest {
+	for i := range d {
+		d[i] ^= e[i]
+	}
+	return d
+}
+
+// Digest returns the digest of one node's state. The zero State has the zero
+// Digest, as if the node were not in the set.
+func (s State) Digest(nodeID string) Digest {
+	if s.IsZero() {
+		return Digest{}
+	}
+	b := make([]byte, 0, 512)
+	b = protowire.AppendString(b, nodeID)
+	sum := sha256.Sum256(s.Append(b))
+	return Digest(sum[:16])
+}
+
+// Encode returns the canonical encoding.
+func (s State) Encode() []byte { return s.Append(nil) }
+
+// Append appends the canonical encoding to b.
+func (s State) Append(b []byte) []byte {
+	b = append(b, SchemaVersion)
+	for _, c := range s.Claims {
+		b = putMessage(b, 1, c.append)
+	}
+	for _, w := range s.Words {
+		b = putMessage(b, 2, w.append)
+	}
+	if !s.Removal.IsZero() {
+		b = putMessage(b, 3, s.Removal.append)
+	}
+	return putUint(b, 4, uint64(s.LastSeen))
+}
+
+// Decode parses an encoded State. It refuses whatever Encode would not have
+// written. The strings of the result share memory with in.
+func Decode(in string) (State, error) {
+	var s State
+	if in == "" {
+		return s, encodingError("empty state")
+	}
+	if in[0] != SchemaVersion {
+		return s, encodingError("state of schema version %d, this program reads %d", in[0], SchemaVersion)
+	}
+	err := eachField(in[1:], func(num protowire.Number, f field) error {
+		switch num {
+		case 1:
+			c, err := decodeClaim(f.Str)
+			if n := len(s.Claims); err == nil && n > 0 && s.Claims[n-1].Key >= c.Key {
+				return encodingError("claims out of order")
+			}
+			s.Claims = append(s.Claims, c)
+			return err
+		case 2:
+			w, err := decodeWord(f.Str)
+			if n := len(s.Words); err == nil && n > 0 && s.Words[n-1].Field >= w.Field {
+				return encodingError("words out of order")
+			}
+			s.Words = append(s.Words, w)
+			return err
+		case 3:
+			r, err := decodeRemoval(f.Str)
+			s.Removal = r
+			return err
+		case 4:
+			s.LastSeen = int64(f.Num)
+		default:
+			return unknownField(num)
+		}
+		return nil
+	})
+	if err != nil {
+		return State{}, err
+	}
+	if string(s.Append(make([]byte, 0, len(in)))) != in {
+		return State{}, encodingError("state is not in canonical form")
+	}
+	return s, nil
+}
+
+func (c Claim) append(b []byte) []byte {
+	b = putString(b, 1, c.Key)
+	b = putStamp(b, 2, c.First)
+	if !c.Profile.IsZero() {
+		b = putMessage(b, 3, c.Profile.append)
+	}
+	if !c.VMs.IsZero() {
+		b = putMessage(b, 4, c.VMs.append)
+	}
+	return b
+}
+
+func decodeClaim(in string) (c Claim, err error) {
+	err = eachField(in, func(num protowire.Number, f field) (err error) {
+		switch num {
+		case 1:
+			c.Key = f.Str
+		case 2:
+			c.First, err = decodeStamp(f.Str)
+		case 3:
+			c.Profile, err = decodeAccount(f.Str)
+		case 4:
+			c.VMs, err = decodeAccount(f.Str)
+		default:
+			return unknownField(num)
+		}
+		return err
+	})
+	return c, err
+}
+
+func (a Account) append(b []byte) []byte {
+	b = putUint(b, 1, a.Version.Boot)
+	b = putUint(b, 2, a.Version.Seq)
+	b = putString(b, 3, a.Body)
+	b = putString(b, 4, a.Seal)
+	return putUint(b, 5, uint64(a.At))
+}
+
+func decodeAccount(in string) (a Account, err error) {
+	err = eachField(in, func(num protowire.Number, f field) error {
+		switch num {
+		case 1:
+			a.Version.Boot = f.Num
+		case 2:
+			a.Version.Seq = f.Num
+		case 3:
+			a.Body = f.Str
+		case 4:
+			a.Seal = f.Str
+		case 5:
+			a.At = int64(f.Num)
+		default:
+			return unknownField(num)
+		}
+		return nil
+	})
+	return a, err
+}
+
+func (w Word) append(b []byte) []byte {
+	b = putString(b, 1, w.Field)
+	b = putStamp(b, 2, w.Stamp)
+	b = putString(b, 3, w.Master)
+	b = putString(b, 4, w.Value)
+	return putString(b, 5, w.By)
+}
+
+func decodeWord(in string) (w Word, err error) {
+	err = eachField(in, func(num protowire.Number, f field) (err error) {
+		switch num {
+		case 1:
+			w.Field = f.Str
+		case 2:
+			w.Stamp, err = decodeStamp(f.Str)
+		case 3:
+			w.Master = f.Str
+		case 4:
+			w.Value = f.Str
+		case 5:
+			w.By = f.Str
+		default:
+			return unknownField(num)
+		}
+		return err
+	})
+	return w, err
+}
+
+func (r Removal) append(b []byte) []byte {
+	b = putUint(b, 1, r.Boot)
+	b = putStamp(b, 2, r.Stamp)
+	b = putString(b, 3, r.Master)
+	b = putString(b, 4, r.Reason)
+	return putString(b, 5, r.By)
+}
+
+func decodeRemoval(in string) (r Removal, err error) {
+	err = eachField(in, func(num protowire.Number, f field) (err error) {
+		switch num {
+		case 1:
+			r.Boot = f.Num
+		case 2:
+			r.Stamp, err = decodeStamp(f.Str)
+		case 3:
+			r.Master = f.Str
+		case 4:
+			r.Reason = f.Str
+		case 5:
+			r.By = f.Str
+		default:
+			return unknownField(num)
+		}
+		return err
+	})
+	return r, err
+}
+
+func putStamp(b []byte, field protowire.Number, s Stamp) []byte {
+	if s == (Stamp{}) {
+		return b
+	}
+	return putMessage(b, field, func(b []byte) []byte {
+		b = putUint(b, 1, uint64(s.Wall))
+		return putUint(b, 2, uint64(s.Logical))
+	})
+}
+
+func decodeStamp(in string) (s Stamp, err error) {
+	err = eachField(in, func(num protowire.Number, f field) error {
+		switch num {
+		case 1:
+			s.Wall = int64(f.Num)
+		case 2:
+			if f.Num > 1<<32-1 {
+				return encodingError("logical clock out of range")
+			}
+			s.Logical = uint32(f.Num)
+		default:
+			return unknownField(num)
+		}
+		return nil
+	})
+	return s, err
+}

@@ -1,0 +1,56 @@
+package record
+
+import "time"
+
+// Status is whether a node lives. It is computed when it is read and never
+// stored.
+type Status string
+
+// The statuses of a node. Suspect means that the masters lack the evidence to
+// say either; Reason in [Node] tells why.
+const (
+	Online  Status = "online"
+	Suspect Status = "suspect"
+	Offline Status = "offline"
+)
+
+// Witness is what one master hears of a node.
+type Witness struct {
+	Master string `json:"master"`
+	// AgeS is how many seconds ago that master heard the node, by its own
+	// monotonic clock, counted on by ours; no absolute time crosses the wire.
+	AgeS float64 `json:"age_s"`
+	// Reachable tells whether that master itself is heard.
+	Reachable bool `json:"reachable"`
+}
+
+// Age returns AgeS as a duration.
+func (w Witness) Age() time.Duration { return time.Duration(w.AgeS * float64(time.Second)) }
+
+// Liveness computes the status of a node from who heard it, and how long this
+// master has been listening.
+//
+//   - online: some reachable master heard it within offlineAfter;
+//   - suspect: the only masters that did are themselves gone (until twice
+//     offlineAfter), or nobody has yet but this master has only just begun to
+//     listen;
+//   - offline: otherwise.
+func Liveness(witnesses []Witness, listening, offlineAfter time.Duration) (Status, string) {
+	var lost *Witness
+	for i := range witnesses {
+		w := &witnesses[i]
+		switch {
+		case w.Reachable && w.Age() <= offlineAfter:
+			return Online, ""
+		case !w.Reachable && w.Age() <= 2*offlineAfter && (lost == nil || w.AgeS < lost.AgeS):
+			lost = w
+		}
+	}
+	if lost != nil {
+		return Suspect, "the master that heard it last is gone: " + lost.Master
+	}
+	if listening < offlineAfter && len(witnesses) == 0 {
+		return Suspect, "not heard since this master started"
+	}
+	return Offline, ""
+}

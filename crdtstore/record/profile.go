@@ -1,0 +1,243 @@
+package record
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Capacity is an amount of compute: CRU in cores, the rest in bytes of memory
+// (MRU), SSD (SRU) and HDD (HRU), named as on the ThreeFold grid.
+type Capacity struct {
+	CRU float64 `json:"cru"`
+	MRU uint64  `json:"mru"`
+	SRU uint64  `json:"sru"`
+	HRU uint64  `json:"hru"`
+}
+
+// Usage is what of a node is in use. It lives in the pulse plane and is never
+// written to disk.
+type Usage struct {
+	CRU    float64 `json:"cru"`
+	MRU    uint64  `json:"mru"`
+	SRU    uint64  `json:"sru"`
+	HRU    uint64  `json:"hru"`
+	Slices uint64  `json:"slices"`
+}
+
+// Location is where a node stands; Latitude and Longitude in degrees.
+type Location struct {
+	Country   string  `json:"country"`
+	City      string  `json:"city"`
+	Latitude  float64 `json:"latitude"`
+	Longitude float64 `json:"longitude"`
+}
+
+// Profile is the slow part of a node's account of itself.
+type Profile struct {
+	Hostname string `json:"hostname"`
+	// SocketPath is where the node's compute service answers: unix:///path,
+	// tcp://host:port or http(s)://host:port.
+	SocketPath  string            `json:"socket_path"`
+	MyceliumIP  string            `json:"mycelium_ip,omitempty"`
+	Version     string            `json:"version"`
+	Location    Location          `json:"location"`
+	Total       Capacity          `json:"total"`
+	SlicesTotal uint64            `json:"slices_total"`
+	Labels      map[string]string `json:"labels"`
+}
+
+// VM is a virtual machine as its node last reported it. It never carries a
+// secret.
+type VM struct {
+	SID    string `json:"sid"`
+	Name   string `json:"name"`
+	NodeID string `json:"node_id"`
+	State  string `json:"state"`
+	CPU    uint64 `json:"cpu"`    // virtual cores
+	Memory uint64 `json:"memory"` // bytes
+	IP     string `json:"ip,omitempty"`
+	// AsOf is the time of the account that says so, RFC 3339.
+	AsOf string `json:"as_of"`
+}
+
+// encode returns the canonical body of a Profile register.
+func (p Profile) encode() string {
+	var b []byte
+	b = putString(b, 1, p.Hostname)
+	b = putString(b, 2, p.SocketPath)
+	b = putString(b, 3, p.MyceliumIP)
+	b = putString(b, 4, p.Version)
+	if p.Location != (Location{}) {
+		b = putMessage(b, 5, func(b []byte) []byte {
+			b = putString(b, 1, p.Location.Country)
+			b = putString(b, 2, p.Location.City)
+			b = putFloat(b, 3, p.Location.Latitude)
+			return putFloat(b, 4, p.Location.Longitude)
+		})
+	}
+	if p.Total != (Capacity{}) {
+		b = putMessage(b, 6, func(b []byte) []byte {
+			b = putFloat(b, 1, p.Total.CRU)
+			b = putUint(b, 2, p.Total.MRU)
+			b = putUint(b, 3, p.Total.SRU)
+			return putUint(b, 4, p.Total.HRU)
+		})
+	}
+	b = putUint(b, 7, p.SlicesTotal)
+	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
+		b = putMessage(b, 8, func(b []byte) []byte {
+			b = putString(b, 1, k)
+			return putString(b, 2, p.Labels[k])
+		})
+	}
+	return string(b)
+}
+
+// DecodeProfile parses the body of a Profile register.
+func DecodeProfile(in string) (Profile, error) {
+	var p Profile
+	last := ""
+	err := eachField(in, func(num protowire.Number, f field) error {
+		switch num {
+		case 1:
+			p.Hostname = f.Str
+		case 2:
+			p.SocketPath = f.Str
+		case 3:
+			p.MyceliumIP = f.Str
+		case 4:
+			p.Version = f.Str
+		case 5:
+			return eachField(f.Str, func(num protowire.Number, f field) error {
+				switch num {
+				case 1:
+					p.Location.Country = f.Str
+				case 2:
+					p.Location.City = f.Str
+				case 3:
+					p.Location.Latitude = f.float()
+				case 4:
+					p.Location.Longitude = f.float()
+				default:
+					return unknownField(num)
+				}
+				return nil
+			})
+		case 6:
+			return eachField(f.Str, func(num protowire.Number, f field) error {
+				switch num {
+				case 1:
+					p.Total.CRU = f.float()
+				case 2:
+					p.Total.MRU = f.Num
+				case 3:
+					p.Total.SRU = f.Num
+				case 4:
+					p.Total.HRU = f.Num
+				default:
+					return unknownField(num)
+				}
+				return nil
+			})
+		case 7:
+			p.SlicesTotal = f.Num
+		case 8:
+			var k, v string
+			err := eachField(f.Str, func(num protowire.Number, f field) error {
+				switch num {
+				case 1:
+					k = f.Str
+				case 2:
+					v = f.Str
+				default:
+					return unknownField(num)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if len(p.Labels) > 0 && k <= last {
+				return encodingError("labels out of order")
+			}
+			if p.Labels == nil {
+				p.Labels = map[string]string{}
+			}
+			p.Labels[k], last = v, k
+		default:
+			return unknownField(num)
+		}
+		return nil
+	})
+	if err == nil && p.encode() != in {
+		err = encodingError("profile is not in canonical form")
+	}
+	if err != nil {
+		return Profile{}, err
+	}
+	return p, nil
+}
+
+// encodeVMs returns the canonical body of a VMs register. NodeID and AsOf are
+// not part of it: they follow from where and when the account was accepted.
+func encodeVMs(vms []VM) string {
+	vms = slices.Clone(vms)
+	slices.SortFunc(vms, func(a, b VM) int { return strings.Compare(a.SID, b.SID) })
+	var b []byte
+	for _, v := range vms {
+		b = putMessage(b, 1, func(b []byte) []byte {
+			b = putString(b, 1, v.SID)
+			b = putString(b, 2, v.Name)
+			b = putString(b, 3, v.State)
+			b = putUint(b, 4, v.CPU)
+			b = putUint(b, 5, v.Memory)
+			return putString(b, 6, v.IP)
+		})
+	}
+	return string(b)
+}
+
+// DecodeVMs parses the body of a VMs register. NodeID and AsOf are left empty.
+func DecodeVMs(in string) ([]VM, error) {
+	var vms []VM
+	err := eachField(in, func(num protowire.Number, f field) error {
+		if num != 1 {
+			return unknownField(num)
+		}
+		var v VM
+		err := eachField(f.Str, func(num protowire.Number, f field) error {
+			switch num {
+			case 1:
+				v.SID = f.Str
+			case 2:
+				v.Name = f.Str
+			case 3:
+				v.State = f.Str
+			case 4:
+				v.CPU = f.Num
+			case 5:
+				v.Memory = f.Num
+			case 6:
+				v.IP = f.Str
+			default:
+				return unknownField(num)
+			}
+			return nil
+		})
+		if n := len(vms); err == nil && n > 0 && vms[n-1].SID >= v.SID {
+			return encodingError("VMs out of order")
+		}
+		vms = append(vms, v)
+		return err
+	})
+	if err == nil && encodeVMs(vms) != in {
+		err = encodingError("VM list is not in canonical form")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return vms, nil
+}

@@ -1,0 +1,154 @@
+package record
+
+import (
+	"slices"
+	"strings"
+)
+
+// State is everything that the masters know of one node. The zero State knows
+// nothing and is the identity of [Join].
+type State struct {
+	Claims   []Claim // ascending by Key, no Key twice
+	Words    []Word  // ascending by Field, no Field twice
+	Removal  Removal
+	LastSeen int64 // Unix milliseconds; 0: never
+}
+
+// Join merges two states. It is commutative, associative and idempotent, and
+// neither argument is modified; the result may share memory with both.
+func Join(a, b State) State {
+	return State{
+		Claims:   joinClaims(a.Claims, b.Claims),
+		Words:    joinWords(a.Words, b.Words),
+		Removal:  a.Removal.join(b.Removal),
+		LastSeen: max(a.LastSeen, b.LastSeen),
+	}
+}
+
+// Equal reports whether two states are the same.
+func (s State) Equal(t State) bool {
+	return s.LastSeen == t.LastSeen && s.Removal == t.Removal &&
+		slices.Equal(s.Claims, t.Claims) && slices.Equal(s.Words, t.Words)
+}
+
+// Dominates reports whether s already holds everything that t holds, so that
+// joining t into s changes nothing.
+func (s State) Dominates(t State) bool { return Join(s, t).Equal(s) }
+
+// IsZero reports whether the state knows nothing.
+func (s State) IsZero() bool { return s.Equal(State{}) }
+
+// Owner returns the claim that speaks for the node, and whether there is one.
+// Accounts that a removal hides do not count. A signed claim stands before the
+// unsigned one; among signed claims the one that was accepted first, then the
+// one of the lesser key.
+func (s State) Owner() (Claim, bool) {
+	var own Claim
+	found := false
+	for _, c := range s.Claims {
+		if c.Profile.IsZero() && c.VMs.IsZero() || s.Removal.hides(c.Boot()) {
+			continue
+		}
+		if !found || before(c, own) {
+			own, found = c, true
+		}
+	}
+	return own, found
+}
+
+func before(c, d Claim) bool {
+	if cs, ds := c.Key != "", d.Key != ""; cs != ds {
+		return cs
+	}
+	if x := c.First.Compare(d.First); x != 0 {
+		return x < 0
+	}
+	return c.Key < d.Key
+}
+
+// Removed reports whether the node was removed and has not come back since with
+// a later boot.
+func (s State) Removed() bool {
+	_, ok := s.Owner()
+	return !ok && !s.Removal.IsZero()
+}
+
+// Boot is the greatest boot that any claim has spoken of.
+func (s State) Boot() uint64 {
+	var boot uint64
+	for _, c := range s.Claims {
+		boot = max(boot, c.Boot())
+	}
+	return boot
+}
+
+// Word returns the word that stands for a field, the zero Word where nothing
+// does. Words older than the removal went with the node they were about.
+func (s State) Word(field string) Word {
+	i, ok := slices.BinarySearchFunc(s.Words, field, func(w Word, f string) int {
+		return strings.Compare(w.Field, f)
+	})
+	if !ok || !s.stands(s.Words[i]) {
+		return Word{}
+	}
+	return s.Words[i]
+}
+
+func (s State) stands(w Word) bool {
+	return s.Removal.IsZero() || s.Removal.Stamp.Compare(w.Stamp) < 0
+}
+
+// Say returns the state that asserts one new word about a field of s, stamped
+// above whatever stands there and above the removal. now is in Unix
+// milliseconds. Join it into s to let it take effect.
+func (s State) Say(now int64, master, by, field, value string) State {
+	above := s.Removal.Stamp
+	if i, ok := slices.BinarySearchFunc(s.Words, field, func(w Word, f string) int {
+		return strings.Compare(w.Field, f)
+	}); ok && above.Compare(s.Words[i].Stamp) < 0 {
+		above = s.Words[i].Stamp
+	}
+	return State{Words: []Word{{
+		Field: field, Stamp: Next(now, above), Master: master, Value: value, By: by,
+	}}}
+}
+
+// Remove returns the state that asserts the removal of every account s knows.
+// It is stamped above every word, so that a drain or a label does not outlive
+// the node it was about.
+func (s State) Remove(now int64, master, by, reason string) State {
+	above := s.Removal.Stamp
+	for _, w := range s.Words {
+		if above.Compare(w.Stamp) < 0 {
+			above = w.Stamp
+		}
+	}
+	return State{Removal: Removal{
+		Boot: max(s.Boot(), s.Removal.Boot), Stamp: Next(now, above),
+		Master: master, Reason: reason, By: by,
+	}}
+}
+
+// joinSorted merges two ascending lists without duplicates into one, joining
+// elements that compare equal. Where one list is empty the other is returned.
+func joinSorted[T any](a, b []T, cmp func(T, T) int, join func(T, T) T) []T {
+	if len(a) == 0 {
+		return b
+	}
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]T, 0, max(len(a), len(b)))
+	for len(a) > 0 && len(b) > 0 {
+		switch c := cmp(a[0], b[0]); {
+		case c < 0:
+			out, a = append(out, a[0]), a[1:]
+		case c > 0:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, join(a[0], b[0])), a[1:], b[1:]
+		}
+	}
+	out = append(out, a...)
+	return append(out, b...)
+}

@@ -1,0 +1,171 @@
+package record
+
+import (
+	"maps"
+	"strings"
+	"time"
+)
+
+// Node is what a reader gets: the account of the node's owner, the operator's
+// words, and what the masters hear of it right now.
+type Node struct {
+	NodeID string `json:"node_id"`
+	Boot   uint64 `json:"boot"`
+	Seq    uint64 `json:"seq"`
+	Profile
+	VMs       []VM   `json:"vms"`
+	Usage     Usage  `json:"usage"`
+	UptimeS   uint64 `json:"uptime_s"`
+	PublicKey []byte `json:"public_key,omitempty"`
+
+	Status Status `json:"status"`
+	// Reason says why a node is suspect.
+	Reason    string     `json:"reason,omitempty"`
+	Drained   bool       `json:"drained"`
+	RemovedAt *time.Time `json:"removed_at,omitempty"`
+	LastSeen  time.Time  `json:"last_seen"`
+	SeenBy    []Witness  `json:"seen_by"`
+	Tunnel    []string   `json:"tunnel"`
+	Signed    bool       `json:"signed"`
+	Conflict  *Conflict  `json:"conflict,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	UpdatedAt time.Time  `json:"updated_at"`
+}
+
+// Conflict tells that several machines claim one node id.
+type Conflict struct {
+	Reason string          `json:"reason"`
+	Since  time.Time       `json:"since"`
+	Claims []ConflictClaim `json:"claims"`
+}
+
+// ConflictClaim is one of the claims in a conflict.
+type ConflictClaim struct {
+	PublicKey  []byte    `json:"public_key,omitempty"` // empty: unsigned
+	Boot       uint64    `json:"boot"`
+	Seq        uint64    `json:"seq"`
+	Hostname   string    `json:"hostname"`
+	SocketPath string    `json:"socket_path"`
+	Since      time.Time `json:"since"`
+	Shown      bool      `json:"shown"` // whether this claim is the node's record
+}
+
+// View returns the record part of a node: everything but what the pulse plane
+// knows (Status, Reason, SeenBy, Tunnel, Usage, UptimeS). Labels that the
+// operator set stand over those of the agent. A body that does not decode, which
+// only a faulty master could have written, shows as empty.
+func View(nodeID string, s State) Node {
+	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Witness{}, Tunnel: []string{}}
+	owner, ok := s.Owner()
+	if ok {
+		n.fill(owner, s.Removal)
+		n.Conflict = s.conflict(owner)
+	} else if !s.Removal.IsZero() {
+		if last := s.latestClaim(); last != nil {
+			n.fill(*last, Removal{})
+		}
+		at := fromMillis(s.Removal.Stamp.Wall)
+		n.RemovedAt = &at
+		n.UpdatedAt = later(n.UpdatedAt, at)
+	}
+	n.LastSeen = fromMillis(s.LastSeen)
+	n.Labels = maps.Clone(n.Labels)
+	if n.Labels == nil {
+		n.Labels = map[string]string{}
+	}
+	for _, w := range s.Words {
+		if !s.stands(w) {
+			continue
+		}
+		n.UpdatedAt = later(n.UpdatedAt, fromMillis(w.Stamp.Wall))
+		if w.Field == FieldDrain {
+			n.Drained = w.Value != ""
+		} else if name, ok := strings.CutPrefix(w.Field, FieldLabel); ok {
+			if v, set := strings.CutPrefix(w.Value, "="); set {
+				n.Labels[name] = v
+			} else {
+				delete(n.Labels, name)
+			}
+		}
+	}
+	return n
+}
+
+func (n *Node) fill(c Claim, r Removal) {
+	n.PublicKey = []byte(c.Key)
+	n.Signed = c.Key != ""
+	n.CreatedAt = fromMillis(c.First.Wall)
+	v := c.Latest()
+	n.Boot, n.Seq = v.Boot, v.Seq
+	if !r.hides(c.Profile.Version.Boot) {
+		n.Profile, _ = DecodeProfile(c.Profile.Body)
+		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.Profile.At))
+	}
+	if !r.hides(c.VMs.Version.Boot) {
+		n.VMs, _ = DecodeVMs(c.VMs.Body)
+		if n.VMs == nil {
+			n.VMs = []VM{}
+		}
+		at := fromMillis(c.VMs.At)
+		n.UpdatedAt = later(n.UpdatedAt, at)
+		asOf := at.Format(time.RFC3339)
+		for i := range n.VMs {
+			n.VMs[i].NodeID, n.VMs[i].AsOf = n.NodeID, asOf
+		}
+	}
+}
+
+func (s State) latestClaim() *Claim {
+	var last *Claim
+	for i := range s.Claims {
+		if c := &s.Claims[i]; last == nil || last.Latest().Compare(c.Latest()) < 0 {
+			last = c
+		}
+	}
+	return last
+}
+
+// conflict lists the claims when more than one identity speaks for the node. An
+// unsigned claim that a signed one of a later boot has replaced is the usual
+// way of an agent that learns to sign, and no conflict.
+func (s State) conflict(owner Claim) *Conflict {
+	var rivals []Claim
+	for _, c := range s.Claims {
+		if s.Removal.hides(c.Boot()) || c.Profile.IsZero() && c.VMs.IsZero() {
+			continue
+		}
+		if c.Key == "" && owner.Key != "" && c.Boot() <= owner.Boot() {
+			continue
+		}
+		rivals = append(rivals, c)
+	}
+	if len(rivals) < 2 {
+		return nil
+	}
+	out := &Conflict{Reason: "several identities claim this node id"}
+	for _, c := range rivals {
+		p, _ := DecodeProfile(c.Profile.Body)
+		v, since := c.Latest(), fromMillis(c.First.Wall)
+		out.Since = later(out.Since, since)
+		out.Claims = append(out.Claims, ConflictClaim{
+			PublicKey: []byte(c.Key), Boot: v.Boot, Seq: v.Seq,
+			Hostname: p.Hostname, SocketPath: p.SocketPath,
+			Since: since, Shown: c.Key == owner.Key,
+		})
+	}
+	return out
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,29 @@
+// Package explorer is the master: a server on top of [crdtstore.Store] that
+// takes registrations and heartbeats of compute nodes, answers questions about
+// nodes, VMs and masters, and forwards VM calls to the node that runs the VM.
+//
+// [Run] serves until its context ends; [New], [Server.Start] and [Server.Stop]
+// do the same in steps. A [Config] says where; [DefaultConfig] is a single
+// master on this machine.
+//
+// It speaks JSON-RPC 2.0 over HTTP on a unix socket and on TCP, and follows the
+// conventions of Hero services (rpc.discover, /health, /openrpc.json,
+// /.well-known/heroservice.json). /events streams changes, /metrics serves
+// Prometheus. A second listener serves the page.
+//
+// # Guarantees
+//
+//   - Input that cannot be taken changes nothing, and the error names the field.
+//   - The answer of a node to a VM call, result or error, is handed on byte for
+//     byte. Codes from -32001 to -32010 are about this master's own part only.
+//   - A VM call that changes something is sent at most once. Where its answer
+//     got lost, the caller is told that the outcome is unknown (-32004).
+//   - Everything from outside is bounded: bodies, lists, streams, connections
+//     to nodes, and time.
+//
+// # Who may do what
+//
+// See [AuthMode]. A loopback connection is trusted as the user of this machine
+// is, but a page in this user's browser is not: requests from other sites are
+// refused, and so are host names that this master does not know as its own.
+package explorer

@@ -1,0 +1,14 @@
+// Package host reads the figures of this machine: what it has, what of it is
+// in use, how it is called and where mycelium reaches it.
+//
+// A [Sampler] survives whatever a machine can throw at it. A figure that cannot
+// be read keeps the value it had, and the error is handed back beside the
+// figures. A disk that hangs makes Sample hang, so it belongs on a goroutine on
+// which nothing waits.
+//
+// Disks are counted by what is mounted: the size of each local file system once,
+// as SSD or HDD by what the kernel says of the device below it. A disk without a
+// file system is not counted. Totals move only when they have moved by more than
+// a hundredth, because the size of some file systems (btrfs, ZFS) breathes, and
+// each new total is a new record on every master.
+package host

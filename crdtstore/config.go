@@ -63,3 +63,38 @@ type Config struct {
 	// Logger takes the store's log. nil: nothing is logged.
 	Logger *slog.Logger
 }
+
+// complete fills in the defaults and checks the rest.
+func (c *Config) complete() error {
+	if c.Dir == "" {
+		c.Dir = "hero_explorer"
+	}
+	for _, d := range []struct {
+		field string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"OfflineAfter", &c.OfflineAfter, 30 * time.Second},
+		{"Checkpoint", &c.Checkpoint, 5 * time.Minute},
+		{"Retention", &c.Retention, 720 * time.Hour},
+	} {
+		if *d.value < 0 {
+			return &FieldError{Field: d.field, Problem: "must not be negative"}
+		}
+		if *d.value == 0 {
+			*d.value = d.zero
+		}
+	}
+	if len(c.Listen) == 0 && c.replicated() {
+		c.Listen = []string{"0.0.0.0:9004"}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// replicated reports whether the store is more than a single master.
+func (c *Config) replicated() bool {
+	return len(c.Peers) > 0 || c.Secret != "" || len(c.Listen) > 0
+}

@@ -2,88 +2,205 @@ package crdtstore
 
 import (
 	"context"
-	"iter"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // Store is one master's replica of the node records. All methods may be called
-// concurrently.
-type Store struct{}
+// concurrently. Values that a Store returns are shared: do not modify the maps
+// and slices in them.
+type Store struct {
+	cfg   Config
+	log   *slog.Logger
+	id    *identity.Identity
+	since time.Time // when this run began to listen
+
+	table     *table.Table
+	board     *liveness.Board
+	hub       *hub
+	history   *epoch.Log
+	publisher *publisher
+	cluster   *cluster // nil: a single master
+
+	cancel context.CancelFunc
+	loops  sync.WaitGroup
+	close  sync.Once
+	closed chan struct{}
+}
 
 // Open opens the store, creating it where there is none, and starts
 // replicating. It returns when the records on disk are loaded; peers are met in
-// the background, bounded by nothing but Close. ctx bounds the opening only.
-func Open(ctx context.Context, cfg Config) (*Store, error) { panic("stub") }
+// the background. ctx bounds the opening only.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	id, err := identity.Load(filepath.Join(cfg.Dir, "identity.key"))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Name == "" {
+		cfg.Name = shortName(id.ID())
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, id: id, since: time.Now(),
+		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
+		closed: make(chan struct{}),
+	}
+	var background context.Context
+	background, s.cancel = context.WithCancel(context.Background())
+	opened := false
+	defer func() {
+		if !opened {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	s.history, err = epoch.Open(ctx, epoch.Options{
+		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
+		Apply: s.arrived, Announce: s.announce,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.publisher = newPublisher(s.history.Put, s.state)
+	if cfg.replicated() {
+		if s.cluster, err = joinCluster(background, s); err != nil {
+			return nil, err
+		}
+	}
+	s.loop(background, s.watchLiveness)
+	s.loop(background, s.checkpoint)
+	opened = true
+	return s, nil
+}
+
+// shortName is what a master is called that was given no name.
+func shortName(id string) string {
+	const prefix = "12D3KooW" // common to all ed25519 peer ids
+	return id[len(prefix) : len(prefix)+8]
+}
+
+func runID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+func (s *Store) loop(ctx context.Context, f func(context.Context)) {
+	s.loops.Add(1)
+	go func() {
+		defer s.loops.Done()
+		f(ctx)
+	}()
+}
 
 // Close leaves the cluster, saying so to the other masters, and closes the
 // files. It is idempotent and takes at most a few seconds.
-func (s *Store) Close() error { panic("stub") }
+func (s *Store) Close() (err error) {
+	s.close.Do(func() {
+		close(s.closed)
+		s.hub.close()
+		if s.cluster != nil {
+			s.cluster.leave()
+		}
+		if s.publisher != nil {
+			s.publisher.close()
+		}
+		s.cancel()
+		s.loops.Wait()
+		if s.cluster != nil {
+			err = errors.Join(err, s.cluster.close())
+		}
+		if s.history != nil {
+			err = errors.Join(err, s.history.Close())
+		}
+	})
+	return err
+}
 
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.
-func (s *Store) ID() string { panic("stub") }
+func (s *Store) ID() string { return s.id.ID() }
 
 // Name is what people call this master.
-func (s *Store) Name() string { panic("stub") }
-
-// Report takes a node's account of itself. When it returns without error the
-// account is on disk (see Config.NoSync). Errors: [FieldError], [RefusedError],
-// ErrUnavailable, ErrClosed, the context's.
-func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) { panic("stub") }
-
-// Beat takes one heartbeat. It touches memory only and never blocks.
-func (s *Store) Beat(b Beat) BeatResult { panic("stub") }
-
-// Node returns a node, removed ones too. Errors: ErrNotFound, [FieldError].
-func (s *Store) Node(id string) (Node, error) { panic("stub") }
-
-// Nodes returns a page of nodes. Errors: ErrCursor, [FieldError].
-func (s *Store) Nodes(q NodeQuery) (NodePage, error) { panic("stub") }
-
-// VM returns the VM of the given sid; nodeID may be empty where the sid is
-// enough. Errors: ErrNotFound.
-func (s *Store) VM(nodeID, sid string) (VM, error) { panic("stub") }
-
-// VMs returns a page of VMs. Errors: ErrCursor, [FieldError].
-func (s *Store) VMs(q VMQuery) (VMPage, error) { panic("stub") }
-
-// Drain marks a node as drained, or takes the mark away. by says who asks, for
-// the record. When it returns without error the word is on disk. Errors:
-// ErrNotFound, ErrUnavailable, ErrClosed, the context's.
-func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (Node, error) {
-	panic("stub")
-}
-
-// Label sets labels of a node over those of its agent; a nil value takes a
-// label away. Errors: as Drain, and [FieldError].
-func (s *Store) Label(ctx context.Context, id string, labels map[string]*string, by string) (Node, error) {
-	panic("stub")
-}
-
-// Remove removes a node: every account of its present boot and of earlier ones
-// is hidden on all masters. A node that boots again registers anew. Errors: as
-// Drain.
-func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error) { panic("stub") }
-
-// Masters returns all known masters, this one first, then by name.
-func (s *Store) Masters() []Master { panic("stub") }
-
-// Master returns the master of the given id or name. Errors: ErrNotFound.
-func (s *Store) Master(idOrName string) (Master, error) { panic("stub") }
-
-// Stats sums up the grid.
-func (s *Store) Stats() Stats { panic("stub") }
-
-// Health returns nil when the store can serve and write, else why not.
-func (s *Store) Health() error { panic("stub") }
+func (s *Store) Name() string { return s.cfg.Name }
 
 // OfflineAfter is Config.OfflineAfter as it is in force.
-func (s *Store) OfflineAfter() time.Duration { panic("stub") }
+func (s *Store) OfflineAfter() time.Duration { return s.cfg.OfflineAfter }
 
-// Cursor is where the stream of events stands now. Take it before reading a
-// snapshot, and Watch from it.
-func (s *Store) Cursor() string { panic("stub") }
+// Health returns nil when the store can serve and write, else why not.
+func (s *Store) Health() error {
+	select {
+	case <-s.closed:
+		return ErrClosed
+	default:
+	}
+	if err := s.history.Health(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
 
-// Watch yields the events after the cursor, or from now on where it is empty,
-// until ctx ends. A reader that falls too far behind, or a cursor of another
-// run, ends the sequence with ErrCursor: read a fresh snapshot.
-func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] { panic("stub") }
+// DiskUsage is how many bytes the records and their history take on disk.
+func (s *Store) DiskUsage() uint64 { return s.history.DiskUsage() }
+
+func (s *Store) state(node string) record.State {
+	if e := s.table.Get(node); e != nil {
+		return e.State
+	}
+	return record.State{}
+}
+
+// arrived takes over a state that came from disk or from another master.
+func (s *Store) arrived(node string, st record.State) {
+	before, after := s.table.Join(node, st.Verified(node))
+	if before != after {
+		s.changed(node, viewOf(before), after.Node)
+	}
+}
+
+// assert joins a state of our own into the table and returns when it is on disk.
+func (s *Store) assert(ctx context.Context, node string, st record.State) error {
+	if err := s.Health(); err != nil {
+		return err
+	}
+	if st.IsZero() {
+		return s.publisher.settle(ctx, node)
+	}
+	before, after := s.table.Join(node, st)
+	if before == after {
+		return s.publisher.settle(ctx, node)
+	}
+	s.changed(node, viewOf(before), after.Node)
+	return s.publisher.write(ctx, node)
+}
+
+func viewOf(e *table.Entry) record.Node {
+	if e == nil {
+		return record.Node{}
+	}
+	return e.Node
+}
+
+// announce sends blocks that this master has made to the others.
+func (s *Store) announce(number uint64, blocks []dag.Block) {
+	if s.cluster != nil {
+		s.cluster.announce(number, blocks)
+	}
+}

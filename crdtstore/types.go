@@ -202,3 +202,6 @@ type Event struct {
 	VM     *VM // with State "deleted" when it is gone
 	Master *Master
 }
+
+// VMDeleted is the state of a VM in the event that says it is gone.
+const VMDeleted = "deleted"

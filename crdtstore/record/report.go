@@ -12,11 +12,12 @@ import (
 
 // Limits on what one node may say.
 const (
-	MaxNodeID = 128
-	MaxVMs    = 1000
-	MaxLabels = 64
-	maxName   = 256
-	maxURL    = 1024
+	MaxNodeID  = 128
+	MaxVMs     = 1000
+	MaxLabels  = 64
+	MaxVMBytes = 256 << 10 // all VMs of a node, encoded
+	maxName    = 256
+	maxURL     = 1024
 )
 
 // Report is what an agent says of its node. In Go a Report is complete: an
@@ -240,6 +241,9 @@ func validVMs(vms []VM) error {
 				return err
 			}
 		}
+	}
+	if n := len(encodeVMs(vms)); n > MaxVMBytes {
+		return fieldErrorf("vms", "takes %d bytes, at most %d are allowed", n, MaxVMBytes)
 	}
 	return nil
 }

@@ -1,0 +1,201 @@
+package crdtstore
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"sync"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// ringSize is how many changes a reader may fall behind before it has to read a
+// fresh snapshot.
+const ringSize = 1 << 14
+
+// change is an entry of the event log: what changed, not how. Readers look up
+// how it is now.
+type change struct {
+	kind EventKind
+	id   string      // node or master
+	vms  []record.VM // VMEvent: the VMs that changed
+}
+
+// hub is the bounded log of changes that Watch reads from. A cursor is the run's
+// own number and the position in the log, so that a cursor of an earlier run is
+// told apart.
+type hub struct {
+	run string
+
+	mu   sync.Mutex
+	ring [ringSize]change
+	end  uint64        // position behind the newest change
+	more chan struct{} // closed at the next change; nil while nobody waits
+	shut bool
+}
+
+func newHub(run string) *hub { return &hub{run: run} }
+
+func (h *hub) add(c change) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ring[h.end%ringSize] = c
+	h.end++
+	h.signal()
+}
+
+// signal is called with mu held.
+func (h *hub) signal() {
+	if h.more != nil {
+		close(h.more)
+		h.more = nil
+	}
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.shut = true
+	h.signal()
+}
+
+func (h *hub) cursor(at uint64) string { return fmt.Sprintf("%s-%d", h.run, at) }
+
+func (h *hub) parse(cursor string) (uint64, error) {
+	run, pos, ok := strings.Cut(cursor, "-")
+	at, err := strconv.ParseUint(pos, 10, 64)
+	if !ok || err != nil || run != h.run {
+		return 0, ErrCursor
+	}
+	return at, nil
+}
+
+// next returns the change at a position, waiting for it. The error is ErrCursor
+// when the log has moved past it, ErrClosed, or the context's.
+func (h *hub) next(ctx context.Context, at uint64) (change, error) {
+	for {
+		h.mu.Lock()
+		switch {
+		case h.shut:
+			h.mu.Unlock()
+			return change{}, ErrClosed
+		case at > h.end || h.end-at > ringSize:
+			h.mu.Unlock()
+			return change{}, ErrCursor
+		case at < h.end:
+			c := h.ring[at%ringSize]
+			h.mu.Unlock()
+			return c, nil
+		}
+		if h.more == nil {
+			h.more = make(chan struct{})
+		}
+		more := h.more
+		h.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return change{}, ctx.Err()
+		}
+	}
+}
+
+// Cursor is where the stream of events stands now. Take it before reading a
+// snapshot, and Watch from it.
+func (s *Store) Cursor() string {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.hub.cursor(s.hub.end)
+}
+
+// Watch yields the events after the cursor, or from now on where it is empty,
+// until ctx ends, which ends the sequence with the context's error. A reader
+// that falls too far behind (16,384 changes), or a cursor of another run, ends
+// it with ErrCursor: read a fresh snapshot. Closing the store ends it with
+// ErrClosed.
+func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] {
+	if after == "" {
+		after = s.Cursor()
+	}
+	return func(yield func(Event, error) bool) {
+		at, err := s.hub.parse(after)
+		for err == nil {
+			var c change
+			if c, err = s.hub.next(ctx, at); err != nil {
+				break
+			}
+			at++
+			for _, ev := range s.events(c) {
+				ev.Cursor = s.hub.cursor(at)
+				if !yield(ev, nil) {
+					return
+				}
+			}
+		}
+		yield(Event{}, err)
+	}
+}
+
+// events shows a change as it is now.
+func (s *Store) events(c change) []Event {
+	switch c.kind {
+	case NodeEvent:
+		n, err := s.Node(c.id)
+		if err != nil {
+			return nil
+		}
+		return []Event{{Kind: NodeEvent, Node: &n}}
+	case VMEvent:
+		out := make([]Event, len(c.vms))
+		for i := range c.vms {
+			out[i] = Event{Kind: VMEvent, VM: &c.vms[i]}
+		}
+		return out
+	case MasterEvent:
+		m, err := s.Master(c.id)
+		if err != nil {
+			return nil
+		}
+		return []Event{{Kind: MasterEvent, Master: &m}}
+	}
+	return nil
+}
+
+// changed notes in the event log how an entry changed.
+func (s *Store) changed(id string, before, after record.Node) {
+	s.hub.add(change{kind: NodeEvent, id: id})
+	if vms := changedVMs(before, after); len(vms) > 0 {
+		s.hub.add(change{kind: VMEvent, id: id, vms: vms})
+	}
+}
+
+// changedVMs returns the VMs that are new or changed, and those that are gone
+// with the state "deleted".
+func changedVMs(before, after record.Node) []VM {
+	old := make(map[string]VM, len(before.VMs))
+	if before.RemovedAt == nil {
+		for _, v := range before.VMs {
+			old[v.SID] = v
+		}
+	}
+	var out []VM
+	if after.RemovedAt == nil {
+		for _, v := range after.VMs {
+			was, had := old[v.SID]
+			delete(old, v.SID)
+			was.AsOf = v.AsOf
+			if !had || was != v {
+				out = append(out, v)
+			}
+		}
+	}
+	for _, v := range before.VMs {
+		if _, gone := old[v.SID]; gone {
+			v.State = VMDeleted
+			out = append(out, v)
+		}
+	}
+	return out
+}

@@ -1,0 +1,126 @@
+package dag
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ipfs/boxo/ipld/merkledag"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	pb "github.com/ipfs/go-ds-crdt/pb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// MaxBlock bounds the size of one block, in bytes. A block must fit into one
+// pubsub message with room around it.
+const MaxBlock = 1 << 20
+
+// ErrBlock is wrapped by the errors of Parse.
+var ErrBlock = errors.New("dag: not a block of a history")
+
+// Block is a parsed block. It is immutable.
+type Block struct {
+	Cid    cid.Cid
+	Raw    []byte
+	Links  []cid.Cid
+	Height uint64 // 1 for a block that links to nothing
+	data   []byte
+}
+
+// Parse reads a block, and computes its CID, so that a block can only be what
+// its CID says.
+func Parse(raw []byte) (Block, error) {
+	if len(raw) > MaxBlock {
+		return Block{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrBlock, len(raw), MaxBlock)
+	}
+	c, err := merkledag.V1CidPrefix().Sum(raw)
+	if err != nil {
+		return Block{}, fmt.Errorf("%w: %w", ErrBlock, err)
+	}
+	return parse(c, raw)
+}
+
+// parse reads a block whose CID is known to fit.
+func parse(c cid.Cid, raw []byte) (Block, error) {
+	node, err := decode(c, raw)
+	if err != nil {
+		return Block{}, err
+	}
+	b := Block{Cid: c, Raw: raw, data: node.Data()}
+	for _, l := range node.Links() {
+		b.Links = append(b.Links, l.Cid)
+	}
+	if b.Height, err = height(b.data); err != nil {
+		return Block{}, err
+	}
+	return b, nil
+}
+
+// ParseKnown reads a block out of our own storage, without hashing it again.
+func ParseKnown(c cid.Cid, raw []byte) (Block, error) { return parse(c, raw) }
+
+// Node returns the block as an IPLD node.
+func Node(c cid.Cid, raw []byte) (*merkledag.ProtoNode, error) { return decode(c, raw) }
+
+func decode(c cid.Cid, raw []byte) (*merkledag.ProtoNode, error) {
+	b, err := blocks.NewBlockWithCid(raw, c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBlock, err)
+	}
+	node, err := merkledag.DecodeProtobufBlock(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBlock, err)
+	}
+	pn, ok := node.(*merkledag.ProtoNode)
+	if !ok {
+		return nil, fmt.Errorf("%w: unexpected codec", ErrBlock)
+	}
+	return pn, nil
+}
+
+// Element is one key and value of a delta.
+type Element struct {
+	Key   string
+	Value []byte
+}
+
+// Elements returns what the block writes. A block with tombstones is refused:
+// nothing here writes any, for deleting in go-ds-crdt costs quadratic time and
+// can diverge when it races a write.
+func (b Block) Elements() ([]Element, error) {
+	var d pb.Delta
+	if err := proto.Unmarshal(b.data, &d); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBlock, err)
+	}
+	if len(d.GetTombstones()) > 0 {
+		return nil, fmt.Errorf("%w: it has tombstones", ErrBlock)
+	}
+	out := make([]Element, len(d.GetElements()))
+	for i, e := range d.GetElements() {
+		out[i] = Element{e.GetKey(), e.GetValue()}
+	}
+	return out, nil
+}
+
+// height finds the delta's priority without decoding its elements.
+func height(data []byte) (uint64, error) {
+	var h uint64
+	for len(data) > 0 {
+		num, typ, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return 0, fmt.Errorf("%w: broken delta", ErrBlock)
+		}
+		data = data[n:]
+		if num == 3 && typ == protowire.VarintType {
+			h, n = protowire.ConsumeVarint(data)
+		} else {
+			n = protowire.ConsumeFieldValue(num, typ, data)
+		}
+		if n < 0 {
+			return 0, fmt.Errorf("%w: broken delta", ErrBlock)
+		}
+		data = data[n:]
+	}
+	return h, nil
+}

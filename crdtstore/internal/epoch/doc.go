@@ -1,0 +1,23 @@
+// Package epoch keeps the record plane on disk: the history of everything that
+// the masters wrote, as a Merkle-CRDT (go-ds-crdt) over Pebble. A [Log] is that
+// history; its users put states in and hear of the states that come in, and do
+// not know that the history is made of epochs, each a crdt.Datastore in a
+// directory of its own.
+//
+// What this package adds around go-ds-crdt, and why:
+//
+//   - One turn at a time. Local commits and blocks from other masters are applied
+//     one after the other, so that concurrent writes do not fork the history and
+//     the merge rule of the base is never asked to decide a race.
+//   - All that one turn writes is staged in memory and reaches Pebble as one
+//     atomic batch. A crash leaves a block applied as a whole or not at all; the
+//     base alone can leave it half applied and never come back to it.
+//   - A block is stored only when everything it builds on is stored, and blocks
+//     are applied in that order. So to have a block is to have its past, a branch
+//     walk never goes down more than one step, and an interrupted transfer is
+//     continued where it stopped.
+//   - Each master writes only its own keys, /n<node>/<master>, and the value is
+//     the joined state. Which value wins inside a key is the order in which that
+//     master wrote; joining over the keys is the reader's.
+//   - No deletes. A removal is a value like any other.
+package epoch

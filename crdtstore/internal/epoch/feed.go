@@ -1,0 +1,94 @@
+package epoch
+
+import (
+	"context"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	crdt "github.com/ipfs/go-ds-crdt"
+	pb "github.com/ipfs/go-ds-crdt/pb"
+	"google.golang.org/protobuf/proto"
+)
+
+// feed is the crdt.Broadcaster. It does not broadcast: what go-ds-crdt publishes
+// is noted down and announced after it is on disk. And it hands heads to
+// go-ds-crdt one payload at a time, and knows when each has been applied,
+// because go-ds-crdt asks for the next one only then.
+type feed struct {
+	in      chan []byte
+	applied chan struct{}
+	handed  bool // only touched by Next
+
+	mu        sync.Mutex
+	published []cid.Cid
+}
+
+var _ crdt.Broadcaster = (*feed)(nil)
+
+func newFeed() *feed {
+	return &feed{in: make(chan []byte), applied: make(chan struct{}, 1)}
+}
+
+func (f *feed) Broadcast(_ context.Context, payload []byte) error {
+	var msg pb.CRDTBroadcast
+	if err := proto.Unmarshal(payload, &msg); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range msg.GetHeads() {
+		c, err := cid.Cast(h.GetCid())
+		if err != nil {
+			return err
+		}
+		f.published = append(f.published, c)
+	}
+	return nil
+}
+
+// take returns what was published since the last take.
+func (f *feed) take() []cid.Cid {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.published
+	f.published = nil
+	return out
+}
+
+func (f *feed) Next(ctx context.Context) ([]byte, error) {
+	if f.handed {
+		f.handed = false
+		f.applied <- struct{}{}
+	}
+	select {
+	case payload := <-f.in:
+		f.handed = true
+		return payload, nil
+	case <-ctx.Done():
+		return nil, crdt.ErrNoMoreBroadcast
+	}
+}
+
+// apply hands blocks to go-ds-crdt, each of which builds only on blocks before
+// it, and returns when they are applied. stop ends the wait when the log closes.
+func (f *feed) apply(stop <-chan struct{}, heads []cid.Cid) error {
+	var msg pb.CRDTBroadcast
+	for _, c := range heads {
+		msg.Heads = append(msg.Heads, &pb.Head{Cid: c.Bytes()})
+	}
+	payload, err := proto.Marshal(&msg)
+	if err != nil {
+		return err
+	}
+	select {
+	case f.in <- payload:
+	case <-stop:
+		return ErrClosed
+	}
+	select {
+	case <-f.applied:
+		return nil
+	case <-stop:
+		return ErrClosed
+	}
+}

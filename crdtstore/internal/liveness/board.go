@@ -1,0 +1,207 @@
+package liveness
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+const shards = 64
+
+// Pulse is what was last heard of a node by some master.
+type Pulse struct {
+	NodeID  string
+	Version record.Version
+	Usage   record.Usage
+	UptimeS uint64
+	Age     time.Duration
+}
+
+// Heard is when one master heard a node.
+type Heard struct {
+	Master string
+	At     time.Time
+}
+
+// Board keeps the pulses of all nodes. Its methods may be called concurrently;
+// none blocks for long.
+type Board struct {
+	self string
+	seed maphash.Seed
+	part [shards]shard
+}
+
+type shard struct {
+	mu    sync.Mutex
+	lives map[string]*life
+	// pending are the nodes heard directly since the last Collect.
+	pending []*life
+}
+
+type life struct {
+	id      string
+	version record.Version // of the beat that Usage and UptimeS are from
+	usage   record.Usage
+	uptime  uint64
+	direct  record.Version // of the last beat that came to this master
+	heard   []Heard        // one per master
+	queued  bool
+}
+
+// New returns an empty board of the master self.
+func New(self string) *Board {
+	b := &Board{self: self, seed: maphash.MakeSeed()}
+	for i := range b.part {
+		b.part[i].lives = map[string]*life{}
+	}
+	return b
+}
+
+func (b *Board) shard(id string) *shard {
+	return &b.part[maphash.String(b.seed, id)%shards]
+}
+
+func (s *shard) life(id string) *life {
+	l := s.lives[id]
+	if l == nil {
+		l = &life{id: id}
+		s.lives[id] = l
+	}
+	return l
+}
+
+// Beat notes that this master heard a node. usage and uptime are left as they
+// were where nil. It reports false for a beat that is late or repeated, which
+// changes nothing; the zero version, of senders that do not count, is taken
+// always.
+func (b *Board) Beat(now time.Time, id string, v record.Version, usage *record.Usage, uptime *uint64) bool {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.life(id)
+	if v != (record.Version{}) {
+		if v.Compare(l.direct) <= 0 {
+			return false
+		}
+		l.direct = v
+	}
+	if v.Compare(l.version) >= 0 || v == (record.Version{}) {
+		if v != (record.Version{}) {
+			l.version = v
+		}
+		if usage != nil {
+			l.usage = *usage
+		}
+		if uptime != nil {
+			l.uptime = *uptime
+		}
+	}
+	l.hear(b.self, now)
+	if !l.queued {
+		l.queued = true
+		s.pending = append(s.pending, l)
+	}
+	return true
+}
+
+// Merge takes over what another master heard. Ages are clipped at zero.
+func (b *Board) Merge(now time.Time, master string, p Pulse) {
+	s := b.shard(p.NodeID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.life(p.NodeID)
+	if l.version.Compare(p.Version) < 0 {
+		l.version, l.usage, l.uptime = p.Version, p.Usage, p.UptimeS
+	}
+	l.hear(master, now.Add(-max(p.Age, 0)))
+}
+
+func (l *life) hear(master string, at time.Time) {
+	for i := range l.heard {
+		if h := &l.heard[i]; h.Master == master {
+			if h.At.Before(at) {
+				h.At = at
+			}
+			return
+		}
+	}
+	l.heard = append(l.heard, Heard{master, at})
+}
+
+// Collect returns what this master heard itself since the last Collect, for the
+// other masters.
+func (b *Board) Collect(now time.Time) []Pulse { return b.pulses(now, false) }
+
+// Everything returns all that this master heard itself within the last age, for
+// a master that has just come.
+func (b *Board) Everything(now time.Time, age time.Duration) []Pulse {
+	out := b.pulses(now, true)
+	recent := out[:0]
+	for _, p := range out {
+		if p.Age <= age {
+			recent = append(recent, p)
+		}
+	}
+	return recent
+}
+
+func (b *Board) pulses(now time.Time, all bool) []Pulse {
+	var out []Pulse
+	add := func(l *life) {
+		for _, h := range l.heard {
+			if h.Master == b.self {
+				out = append(out, Pulse{l.id, l.version, l.usage, l.uptime, now.Sub(h.At)})
+			}
+		}
+	}
+	for i := range b.part {
+		s := &b.part[i]
+		s.mu.Lock()
+		if all {
+			for _, l := range s.lives {
+				add(l)
+			}
+		} else {
+			for _, l := range s.pending {
+				l.queued = false
+				add(l)
+			}
+			s.pending = s.pending[:0]
+		}
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// Vital is what the board knows of one node.
+type Vital struct {
+	Version record.Version
+	Usage   record.Usage
+	UptimeS uint64
+	Heard   []Heard
+}
+
+// Vital returns what is known of a node, and whether anything is. buf is used
+// for Heard where it is large enough.
+func (b *Board) Vital(id string, buf []Heard) (Vital, bool) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lives[id]
+	if l == nil {
+		return Vital{}, false
+	}
+	return Vital{l.version, l.usage, l.uptime, append(buf[:0], l.heard...)}, true
+}
+
+// Forget drops a node.
+func (b *Board) Forget(id string) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lives[id]; l != nil && !l.queued {
+		delete(s.lives, id)
+	}
+}

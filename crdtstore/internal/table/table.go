@@ -1,0 +1,201 @@
+package table
+
+import (
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// Entry is what is known of one node. Entries are immutable: a change makes a
+// new one.
+type Entry struct {
+	ID      string
+	State   record.State
+	Node    record.Node // the view of State; its pulse fields are empty
+	Removed bool
+	// Search is what a free-text query looks through, in lower case.
+	Search string
+	digest record.Digest
+}
+
+// cell is a node's place in the table. It is made once and stays, so that the
+// sorted order only changes when a node is new.
+type cell struct{ entry atomic.Pointer[Entry] }
+
+// Table is the set of entries. Its methods may be called concurrently. Call New.
+type Table struct {
+	mu     sync.RWMutex
+	cells  map[string]*cell
+	digest record.Digest
+	live   int // entries that are not removed
+
+	// order holds the cells ascending by id and is immutable; fresh are those
+	// that are not in it yet. A flood of new nodes so costs one merge at the
+	// next read, not one insertion each.
+	order []*cell
+	fresh []*cell
+}
+
+// New returns an empty table.
+func New() *Table { return &Table{cells: map[string]*cell{}} }
+
+// Join joins a state into the entry of a node and returns the entries before
+// and after; they are the same when the state brought nothing new. before is nil
+// for a node that was not known.
+func (t *Table) Join(id string, s record.State) (before, after *Entry) {
+	c := t.cell(id)
+	for {
+		before = c.entry.Load()
+		joined := s
+		if before != nil {
+			if joined = record.Join(before.State, s); joined.Equal(before.State) {
+				return before, before
+			}
+		}
+		// The view and the digest are made before the entry is published; when
+		// somebody else was faster, they are made again over theirs.
+		after = newEntry(id, joined)
+		if c.entry.CompareAndSwap(before, after) {
+			t.count(c, before, after)
+			return before, after
+		}
+	}
+}
+
+func (t *Table) cell(id string) *cell {
+	t.mu.RLock()
+	c := t.cells[id]
+	t.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c = t.cells[id]; c == nil {
+		c = &cell{}
+		t.cells[id] = c
+	}
+	return c
+}
+
+// count brings the sums up to date. The digest is an exclusive or, so it does
+// not matter in which order two changes of one entry are counted.
+func (t *Table) count(c *cell, before, after *Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.digest = t.digest.Xor(after.digest)
+	if !after.Removed {
+		t.live++
+	}
+	if before == nil {
+		t.fresh = append(t.fresh, c)
+		return
+	}
+	t.digest = t.digest.Xor(before.digest)
+	if !before.Removed {
+		t.live--
+	}
+}
+
+func newEntry(id string, s record.State) *Entry {
+	n := record.View(id, s)
+	return &Entry{
+		ID: id, State: s, Node: n, Removed: s.Removed(),
+		Search: searchText(n), digest: s.Digest(id),
+	}
+}
+
+// searchText joins the texts of a node by a byte that no query contains.
+func searchText(n record.Node) string {
+	var b strings.Builder
+	add := func(s string) {
+		if s != "" {
+			b.WriteString(strings.ToLower(s))
+			b.WriteByte(0)
+		}
+	}
+	for _, s := range []string{n.NodeID, n.Hostname, n.SocketPath, n.MyceliumIP} {
+		add(s)
+	}
+	for k, v := range n.Labels {
+		add(k + "=" + v)
+	}
+	for _, v := range n.VMs {
+		add(v.SID)
+		add(v.Name)
+	}
+	return b.String()
+}
+
+// Get returns the entry of a node, nil where there is none.
+func (t *Table) Get(id string) *Entry {
+	t.mu.RLock()
+	c := t.cells[id]
+	t.mu.RUnlock()
+	if c == nil {
+		return nil
+	}
+	return c.entry.Load()
+}
+
+// Digest returns the digest of all states, and how many nodes are not removed.
+func (t *Table) Digest() (digest record.Digest, live int) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.digest, t.live
+}
+
+// All yields every entry, ascending by id. Entries that change meanwhile are
+// yielded as they were or as they are.
+func (t *Table) All() iter.Seq[*Entry] { return entries(t.sorted()) }
+
+// After yields the entries whose id is greater than id, ascending.
+func (t *Table) After(id string) iter.Seq[*Entry] {
+	order := t.sorted()
+	i, found := slices.BinarySearchFunc(order, id, func(c *cell, id string) int {
+		return strings.Compare(c.entry.Load().ID, id)
+	})
+	if found {
+		i++
+	}
+	return entries(order[i:])
+}
+
+func entries(cells []*cell) iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		for _, c := range cells {
+			if !yield(c.entry.Load()) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table) sorted() []*cell {
+	t.mu.RLock()
+	order, fresh := t.order, len(t.fresh)
+	t.mu.RUnlock()
+	if fresh == 0 {
+		return order
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byID := func(a, b *cell) int { return strings.Compare(a.entry.Load().ID, b.entry.Load().ID) }
+	slices.SortFunc(t.fresh, byID)
+	merged := make([]*cell, 0, len(t.order)+len(t.fresh))
+	a, b := t.order, t.fresh
+	for len(a) > 0 && len(b) > 0 {
+		if byID(a[0], b[0]) < 0 {
+			merged, a = append(merged, a[0]), a[1:]
+		} else {
+			merged, b = append(merged, b[0]), b[1:]
+		}
+	}
+	merged = append(append(merged, a...), b...)
+	t.order, t.fresh = merged, nil
+	return merged
+}

@@ -1,0 +1,198 @@
+package crdtstore
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// Report takes a node's account of itself. When it returns without error the
+// account is on disk (see Config.NoSync). Errors: [FieldError], [RefusedError],
+// ErrUnavailable, ErrClosed, the context's; with every one of them but the
+// context's nothing has changed.
+func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
+	known := s.state(r.NodeID)
+	news, err := record.Accept(known, r, record.Acceptance{
+		Now: time.Now().UnixMilli(), RequireSigned: s.cfg.RequireSigned,
+	})
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := s.assert(ctx, r.NodeID, news); err != nil {
+		return Receipt{}, err
+	}
+	owner, _ := s.state(r.NodeID).Owner()
+	stands := owner.Latest()
+	current := r.Boot == 0 || r.AccountVersion().Compare(stands) >= 0
+	if current {
+		// An account is a sign of life as good as a beat.
+		s.board.Beat(time.Now(), r.NodeID, r.AccountVersion(), &r.Usage, &r.UptimeS)
+	}
+	return Receipt{Accepted: current, Known: stands}, nil
+}
+
+// Beat takes one heartbeat. It touches memory only and never blocks.
+func (s *Store) Beat(b Beat) BeatResult {
+	e := s.table.Get(b.NodeID)
+	if e == nil {
+		if err := record.ValidNodeID(b.NodeID); err != nil {
+			return BeatResult{Err: err}
+		}
+		return BeatResult{Register: true}
+	}
+	known := e.Node.Boot
+	if e.Removed {
+		if b.Boot <= known {
+			return BeatResult{Err: &RefusedError{
+				NodeID: b.NodeID, Reason: record.RefusedRemoved,
+				Hint: "an operator removed this node; restart the agent to register it anew",
+			}}
+		}
+		return BeatResult{Register: true}
+	}
+	if b.Boot != 0 && b.Boot < known {
+		return BeatResult{Register: true}
+	}
+	s.board.Beat(time.Now(), b.NodeID, record.Version{Boot: b.Boot, Seq: b.Seq}, b.Usage, b.UptimeS)
+	return BeatResult{Accepted: true, Register: b.Boot > known}
+}
+
+// Node returns a node, removed ones too. Errors: ErrNotFound, [FieldError].
+func (s *Store) Node(id string) (Node, error) {
+	e := s.table.Get(id)
+	if e == nil {
+		if err := record.ValidNodeID(id); err != nil {
+			return Node{}, err
+		}
+		return Node{}, ErrNotFound
+	}
+	return s.show(time.Now(), e), nil
+}
+
+// show completes an entry's view with what the pulse plane knows.
+func (s *Store) show(now time.Time, e *table.Entry) Node {
+	n := e.Node
+	var buf [4]liveness.Heard
+	v := s.vital(now, e, buf[:])
+	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason
+	n.SeenBy = v.witnesses
+	if seen := v.lastSeen; n.LastSeen.Before(seen) {
+		n.LastSeen = seen
+	}
+	return n
+}
+
+// vital is the pulse part of a node, as it is now.
+type vital struct {
+	liveness.Vital
+	witnesses []Witness
+	status    Status
+	reason    string
+	lastSeen  time.Time
+}
+
+func (s *Store) vital(now time.Time, e *table.Entry, buf []liveness.Heard) vital {
+	var v vital
+	v.Vital, _ = s.board.Vital(e.ID, buf)
+	v.witnesses = make([]Witness, len(v.Heard))
+	for i, h := range v.Heard {
+		age := now.Sub(h.At)
+		v.witnesses[i] = Witness{
+			Master: h.Master, AgeS: age.Seconds(), Reachable: s.reachable(h.Master),
+		}
+		if at := now.Add(-age).Round(0).UTC(); v.lastSeen.Before(at) {
+			v.lastSeen = at
+		}
+	}
+	v.status, v.reason = record.Liveness(v.witnesses, now.Sub(s.since), s.cfg.OfflineAfter)
+	if e.Removed {
+		v.status, v.reason = Offline, "removed"
+	}
+	return v
+}
+
+// Drain marks a node as drained, or takes the mark away. by says who asks, for
+// the record. When it returns without error the word is on disk. Errors:
+// ErrNotFound, ErrUnavailable, ErrClosed, the context's.
+func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (Node, error) {
+	value := ""
+	if drained {
+		value = "1"
+	}
+	return s.say(ctx, id, func(known record.State, now int64) record.State {
+		if known.Word(record.FieldDrain).Value == value {
+			return record.State{}
+		}
+		return known.Say(now, s.ID(), by, record.FieldDrain, value)
+	})
+}
+
+// Label sets labels of a node over those of its agent; a nil value takes a
+// label away. Errors: as Drain, and [FieldError].
+func (s *Store) Label(ctx context.Context, id string, labels map[string]*string, by string) (Node, error) {
+	given := make(map[string]string, len(labels))
+	for k, v := range labels {
+		given[k] = ""
+		if v != nil {
+			given[k] = *v
+		}
+	}
+	if len(given) == 0 {
+		return Node{}, &FieldError{Field: "labels", Problem: "is empty; give at least one label, or null to take one away"}
+	}
+	if err := record.ValidLabels(given); err != nil {
+		return Node{}, err
+	}
+	return s.say(ctx, id, func(known record.State, now int64) (news record.State) {
+		for _, k := range slices.Sorted(maps.Keys(labels)) {
+			value := ""
+			if v := labels[k]; v != nil {
+				value = "=" + *v
+			} else if _, has := record.View(id, known).Labels[k]; !has {
+				continue
+			}
+			if w := known.Word(record.FieldLabel + k); w.Stamp != (record.Stamp{}) && w.Value == value {
+				continue
+			}
+			news = record.Join(news, known.Say(now, s.ID(), by, record.FieldLabel+k, value))
+		}
+		return news
+	})
+}
+
+// Remove removes a node: every account of its present boot and of earlier ones
+// is hidden on all masters. A node that boots again registers anew. Removing a
+// removed node changes nothing. Errors: as Drain.
+func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error) {
+	return s.say(ctx, id, func(known record.State, now int64) record.State {
+		if known.Removed() {
+			return record.State{}
+		}
+		return known.Remove(now, s.ID(), by, reason)
+	})
+}
+
+// say asserts an operator's word. There is nothing to say about a node that was
+// removed, but that it is.
+func (s *Store) say(ctx context.Context, id string, word func(known record.State, now int64) record.State) (Node, error) {
+	e := s.table.Get(id)
+	if e == nil {
+		if err := record.ValidNodeID(id); err != nil {
+			return Node{}, err
+		}
+		return Node{}, ErrNotFound
+	}
+	news := word(e.State, time.Now().UnixMilli())
+	if e.Removed && !news.IsZero() {
+		return Node{}, ErrNotFound
+	}
+	if err := s.assert(ctx, id, news); err != nil {
+		return Node{}, err
+	}
+	return s.Node(id)
+}

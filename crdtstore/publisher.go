@@ -1,0 +1,184 @@
+package crdtstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// maxPending bounds how many nodes wait to be written. Beyond it, writers wait.
+const maxPending = 16384
+
+// publisher is the one writer of the history. Callers mark nodes whose state
+// changed; it writes the state that the table then holds. Batching is natural,
+// not timed: an idle publisher commits at once, and what is marked while a
+// commit runs makes the next batch, with one element per node.
+type publisher struct {
+	put   func(context.Context, []epoch.Write) (again []string, err error)
+	state func(node string) record.State
+
+	mu      sync.Mutex
+	pending []string            // in order of marking
+	next    *flush              // the flush that pending will be part of
+	queued  map[string]struct{} // pending, as a set
+	current *flush              // the flush that is running, nil when idle
+	writing map[string]struct{} // what it writes
+	room    chan struct{}       // closed when pending was taken; nil while there is room
+	wake    chan struct{}
+	closed  bool
+	done    chan struct{}
+}
+
+// flush is one batch on its way; done is closed when err is known.
+type flush struct {
+	done chan struct{}
+	err  error
+}
+
+func newPublisher(put func(context.Context, []epoch.Write) ([]string, error), state func(string) record.State) *publisher {
+	p := &publisher{
+		put: put, state: state,
+		next: newFlush(), queued: map[string]struct{}{},
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	go p.run()
+	return p
+}
+
+func newFlush() *flush { return &flush{done: make(chan struct{})} }
+
+// mark has a node's state written by the next flush, without waiting for it.
+func (p *publisher) mark(nodes ...string) *flush {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range nodes {
+		if _, ok := p.queued[n]; !ok {
+			p.queued[n] = struct{}{}
+			p.pending = append(p.pending, n)
+		}
+	}
+	f := p.next
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return f
+}
+
+// write has a node's state written and waits until it is. When too much is
+// waiting already, it waits for its turn first.
+func (p *publisher) write(ctx context.Context, node string) error {
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return ErrClosed
+		}
+		if len(p.pending) < maxPending {
+			p.mu.Unlock()
+			break
+		}
+		if p.room == nil {
+			p.room = make(chan struct{})
+		}
+		room := p.room
+		p.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return p.wait(ctx, p.mark(node))
+}
+
+// settle waits until nothing that was marked for a node is still on its way.
+func (p *publisher) settle(ctx context.Context, node string) error {
+	p.mu.Lock()
+	f := p.current
+	_, writing := p.writing[node]
+	if _, ok := p.queued[node]; ok {
+		f, writing = p.next, true
+	}
+	p.mu.Unlock()
+	if !writing {
+		return nil
+	}
+	return p.wait(ctx, f)
+}
+
+func (p *publisher) wait(ctx context.Context, f *flush) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.done:
+		select {
+		case <-f.done:
+			return f.err
+		default:
+			return ErrClosed
+		}
+	}
+}
+
+func (p *publisher) run() {
+	defer close(p.done)
+	for range p.wake {
+		p.mu.Lock()
+		nodes, f, closed := p.pending, p.next, p.closed
+		p.current, p.writing = f, p.queued
+		p.pending, p.next = nil, newFlush()
+		p.queued = make(map[string]struct{}, len(nodes))
+		if p.room != nil {
+			close(p.room)
+			p.room = nil
+		}
+		p.mu.Unlock()
+		if len(nodes) > 0 {
+			f.err = p.flush(nodes)
+		}
+		p.mu.Lock()
+		p.current, p.writing = nil, nil
+		p.mu.Unlock()
+		close(f.done)
+		if closed {
+			return
+		}
+	}
+}
+
+func (p *publisher) flush(nodes []string) error {
+	writes := make([]epoch.Write, 0, len(nodes))
+	for _, n := range nodes {
+		writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
+	}
+	again, err := p.put(context.Background(), writes)
+	switch {
+	case errors.Is(err, epoch.ErrClosed):
+		return ErrClosed
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if len(again) > 0 {
+		p.mark(again...)
+	}
+	return nil
+}
+
+// close writes what is pending and stops.
+func (p *publisher) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	<-p.done
+}

@@ -1,0 +1,345 @@
+package crdtstore
+
+import (
+	"cmp"
+	"container/heap"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+)
+
+const (
+	defaultLimit = 50
+	maxLimit     = 1000
+)
+
+// place is where something stands in a sorted list: by its key, a number or a
+// text, then by its id. A cursor is the place of the last item of a page, so it
+// stays good while items come and go.
+type place struct {
+	Num float64 `json:"n,omitempty"`
+	Str string  `json:"s,omitempty"`
+	ID  string  `json:"i"`
+}
+
+// order compares places; descending turns the key around, not the id.
+type order struct{ descending bool }
+
+func (o order) compare(a, b place) int {
+	c := cmp.Compare(a.Num, b.Num)
+	if c == 0 {
+		c = strings.Compare(a.Str, b.Str)
+	}
+	if o.descending {
+		c = -c
+	}
+	if c == 0 {
+		c = strings.Compare(a.ID, b.ID)
+	}
+	return c
+}
+
+func encodeCursor(kind string, p place) string {
+	b, _ := json.Marshal(struct {
+		Kind string `json:"k"`
+		place
+	}{kind, p}) // cannot fail: numbers here are finite
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func decodeCursor(kind, cursor string) (place, error) {
+	var c struct {
+		Kind string `json:"k"`
+		place
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || json.Unmarshal(b, &c) != nil || c.Kind != kind {
+		return place{}, ErrCursor
+	}
+	return c.place, nil
+}
+
+func limitOf(limit int) (int, error) {
+	switch {
+	case limit == 0:
+		return defaultLimit, nil
+	case limit < 0 || limit > maxLimit:
+		return 0, &FieldError{Field: "limit", Problem: fmt.Sprintf("is %d, must be 1 to %d", limit, maxLimit)}
+	}
+	return limit, nil
+}
+
+// first keeps the least k items that were added, so that a page out of many
+// costs little more than looking at each once.
+type first[T any] struct {
+	order order
+	most  int
+	items []placed[T] // a heap with the greatest on top
+}
+
+type placed[T any] struct {
+	at   place
+	item T
+}
+
+func (f *first[T]) Len() int           { return len(f.items) }
+func (f *first[T]) Less(i, j int) bool { return f.order.compare(f.items[i].at, f.items[j].at) > 0 }
+func (f *first[T]) Swap(i, j int)      { f.items[i], f.items[j] = f.items[j], f.items[i] }
+func (f *first[T]) Push(x any)         { f.items = append(f.items, x.(placed[T])) }
+func (f *first[T]) Pop() any {
+	last := f.items[len(f.items)-1]
+	f.items = f.items[:len(f.items)-1]
+	return last
+}
+
+func (f *first[T]) add(at place, item T) {
+	switch {
+	case len(f.items) < f.most:
+		heap.Push(f, placed[T]{at, item})
+	case f.order.compare(at, f.items[0].at) < 0:
+		f.items[0] = placed[T]{at, item}
+		heap.Fix(f, 0)
+	}
+}
+
+func (f *first[T]) sorted() []placed[T] {
+	slices.SortFunc(f.items, func(a, b placed[T]) int { return f.order.compare(a.at, b.at) })
+	return f.items
+}
+
+// nodeKeys are the ways to sort nodes.
+var nodeKeys = map[string]func(e *table.Entry, v *vital) place{
+	"node_id":  func(*table.Entry, *vital) place { return place{} },
+	"hostname": func(e *table.Entry, _ *vital) place { return place{Str: strings.ToLower(e.Node.Hostname)} },
+	"status":   func(_ *table.Entry, v *vital) place { return place{Str: string(v.status)} },
+	"location": func(e *table.Entry, _ *vital) place {
+		return place{Str: e.Node.Location.Country + "/" + e.Node.Location.City}
+	},
+	"last_seen":   func(e *table.Entry, v *vital) place { return place{Num: millis(laterOf(e.Node.LastSeen, v.lastSeen))} },
+	"created_at":  func(e *table.Entry, _ *vital) place { return place{Num: millis(e.Node.CreatedAt)} },
+	"updated_at":  func(e *table.Entry, _ *vital) place { return place{Num: millis(e.Node.UpdatedAt)} },
+	"free_cru":    func(e *table.Entry, v *vital) place { return place{Num: free(e, v).CRU} },
+	"free_mru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).MRU)} },
+	"free_sru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).SRU)} },
+	"free_hru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).HRU)} },
+	"free_slices": func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).Slices)} },
+	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(len(e.Node.VMs))} },
+}
+
+func millis(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli())
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// free is what of a node is not in use.
+func free(e *table.Entry, v *vital) MinFree {
+	t, u := e.Node.Total, v.Usage
+	return MinFree{
+		CRU: max(t.CRU-u.CRU, 0),
+		MRU: less(t.MRU, u.MRU), SRU: less(t.SRU, u.SRU), HRU: less(t.HRU, u.HRU),
+		Slices: less(e.Node.SlicesTotal, u.Slices),
+	}
+}
+
+func less(a, b uint64) uint64 { return a - min(a, b) }
+
+// Nodes returns a page of nodes. Errors: ErrCursor, [FieldError].
+func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
+	limit, err := limitOf(q.Limit)
+	if err != nil {
+		return NodePage{}, err
+	}
+	switch q.Status {
+	case "", Online, Suspect, Offline:
+	default:
+		return NodePage{}, &FieldError{Field: "status", Problem: fmt.Sprintf("is %q, must be online, suspect or offline", q.Status)}
+	}
+	name, descending := strings.CutPrefix(q.Sort, "-")
+	if name == "" {
+		name = "node_id"
+	}
+	key, ok := nodeKeys[name]
+	if !ok {
+		return NodePage{}, &FieldError{Field: "sort", Problem: fmt.Sprintf("is %q, must be one of %s, with - before it to turn it around", q.Sort, sortNames())}
+	}
+	kind := "node/" + q.Sort
+	var after place
+	if q.Cursor != "" {
+		if after, err = decodeCursor(kind, q.Cursor); err != nil {
+			return NodePage{}, err
+		}
+	}
+	if name == "node_id" && descending {
+		// The id is the key here, so that it turns around too.
+		key = func(e *table.Entry, _ *vital) place { return place{Str: e.ID} }
+	}
+
+	now := time.Now()
+	match := s.nodeFilter(q)
+	page := first[*table.Entry]{order: order{descending}, most: limit}
+	total, rest := 0, 0
+	var buf [4]liveness.Heard
+	for e := range s.table.All() {
+		if e.Removed && !q.IncludeRemoved {
+			continue
+		}
+		v := s.vital(now, e, buf[:])
+		if !match(e, &v) {
+			continue
+		}
+		total++
+		at := key(e, &v)
+		at.ID = e.ID
+		if q.Cursor != "" && page.order.compare(at, after) <= 0 {
+			continue
+		}
+		rest++
+		page.add(at, e)
+	}
+	items := page.sorted()
+	out := NodePage{Nodes: make([]Node, len(items)), Total: total}
+	for i, it := range items {
+		out.Nodes[i] = s.show(now, it.item)
+	}
+	if rest > len(items) {
+		out.NextCursor = encodeCursor(kind, items[len(items)-1].at)
+	}
+	return out, nil
+}
+
+func sortNames() string {
+	names := make([]string, 0, len(nodeKeys))
+	for n := range nodeKeys {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+func (s *Store) nodeFilter(q NodeQuery) func(*table.Entry, *vital) bool {
+	text := strings.ToLower(q.Q)
+	return func(e *table.Entry, v *vital) bool {
+		if q.Status != "" && v.status != q.Status {
+			return false
+		}
+		if text != "" && !strings.Contains(e.Search, text) {
+			return false
+		}
+		if q.Location != "" && !strings.EqualFold(e.Node.Location.Country, q.Location) &&
+			!strings.EqualFold(e.Node.Location.City, q.Location) {
+			return false
+		}
+		for k, want := range q.Labels {
+			if have, ok := e.Node.Labels[k]; !ok || have != want {
+				return false
+			}
+		}
+		if q.MinFree == (MinFree{}) {
+			return true
+		}
+		f := free(e, v)
+		return f.CRU >= q.MinFree.CRU && f.MRU >= q.MinFree.MRU && f.SRU >= q.MinFree.SRU &&
+			f.HRU >= q.MinFree.HRU && f.Slices >= q.MinFree.Slices
+	}
+}
+
+// VM returns the VM of the given sid; nodeID may be empty where the sid is
+// enough: where several nodes have a VM of that sid, it is an error. Errors:
+// ErrNotFound, [FieldError].
+func (s *Store) VM(nodeID, sid string) (VM, error) {
+	var found []VM
+	for v := range s.vms(nodeID) {
+		if v.SID == sid {
+			found = append(found, v)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return VM{}, ErrNotFound
+	case 1:
+		return found[0], nil
+	}
+	return VM{}, &FieldError{Field: "node_id", Problem: fmt.Sprintf("is needed: %d nodes have a VM %q", len(found), sid)}
+}
+
+// vms yields the VMs of one node, or of all that are not removed.
+func (s *Store) vms(nodeID string) func(func(VM) bool) {
+	return func(yield func(VM) bool) {
+		if nodeID != "" {
+			if e := s.table.Get(nodeID); e != nil && !e.Removed {
+				for _, v := range e.Node.VMs {
+					if !yield(v) {
+						return
+					}
+				}
+			}
+			return
+		}
+		for e := range s.table.All() {
+			if e.Removed {
+				continue
+			}
+			for _, v := range e.Node.VMs {
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// VMs returns a page of VMs. Errors: ErrCursor, [FieldError].
+func (s *Store) VMs(q VMQuery) (VMPage, error) {
+	limit, err := limitOf(q.Limit)
+	if err != nil {
+		return VMPage{}, err
+	}
+	var after place
+	if q.Cursor != "" {
+		if after, err = decodeCursor("vm", q.Cursor); err != nil {
+			return VMPage{}, err
+		}
+	}
+	text := strings.ToLower(q.Q)
+	page := first[VM]{most: limit}
+	total, rest := 0, 0
+	for v := range s.vms(q.NodeID) {
+		if q.State != "" && v.State != q.State {
+			continue
+		}
+		if text != "" && !strings.Contains(strings.ToLower(v.SID+"\x00"+v.Name+"\x00"+v.IP), text) {
+			continue
+		}
+		total++
+		at := place{Str: v.SID, ID: v.NodeID}
+		if q.Cursor != "" && page.order.compare(at, after) <= 0 {
+			continue
+		}
+		rest++
+		page.add(at, v)
+	}
+	out := VMPage{VMs: make([]VM, 0, limit), Total: total}
+	items := page.sorted()
+	for _, it := range items {
+		out.VMs = append(out.VMs, it.item)
+	}
+	if rest > len(items) {
+		out.NextCursor = encodeCursor("vm", items[len(items)-1].at)
+	}
+	return out, nil
+}

@@ -1,0 +1,58 @@
+package crdtstore
+
+import (
+	"encoding/hex"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+)
+
+// Stats sums up the grid.
+func (s *Store) Stats() Stats {
+	out := Stats{VMs: VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
+	now := time.Now()
+	var buf [4]liveness.Heard
+	for e := range s.table.All() {
+		if e.Removed {
+			out.Nodes.Removed++
+			continue
+		}
+		v := s.vital(now, e, buf[:])
+		out.Nodes.Total++
+		out.Total = sum(out.Total, e.Node.Total)
+		if e.Node.Drained {
+			out.Nodes.Drained++
+		}
+		switch v.status {
+		case Online:
+			out.Nodes.Online++
+			out.Slices.Total += e.Node.SlicesTotal
+			if f := free(e, &v); !e.Node.Drained {
+				out.Slices.Free += f.Slices
+				out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
+			}
+		case Suspect:
+			out.Nodes.Suspect++
+		case Offline:
+			out.Nodes.Offline++
+		}
+		for _, vm := range e.Node.VMs {
+			out.VMs.Total++
+			out.VMs.ByState[vm.State]++
+		}
+	}
+	digest, _ := s.table.Digest()
+	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:])}
+	for _, m := range s.Masters() {
+		out.Masters[string(m.Status)]++
+		if m.Status == MasterAlive {
+			out.Convergence.InSync = out.Convergence.InSync && m.InSync
+			out.Convergence.LagS = max(out.Convergence.LagS, m.LagS)
+		}
+	}
+	return out
+}
+
+func sum(a, b Capacity) Capacity {
+	return Capacity{CRU: a.CRU + b.CRU, MRU: a.MRU + b.MRU, SRU: a.SRU + b.SRU, HRU: a.HRU + b.HRU}
+}

@@ -1,0 +1,142 @@
+# Needs Go (the version in go.mod) and make. `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+# Where `make start` keeps pid files and logs.
+RUN_DIR ?= .run
+# How long each fuzz target runs: in `make check` and in `make fuzz`.
+CHECK_FUZZTIME ?= 3s
+FUZZTIME ?= 1m
+# What the benchmarks are: BENCH=Heartbeat BENCHCOUNT=10.
+BENCH ?= .
+BENCHCOUNT ?= 1
+PKG ?= ./...
+
+ifndef VERSION
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+endif
+
+# Without cgo: no C compiler is needed, and the binaries are static.
+CGO_ENABLED ?= 0
+export CGO_ENABLED
+export GO RUN_DIR
+
+GO_BUILD = $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GO_FILES = git ls-files --cached --others --exclude-standard '*.go'
+LINT = bin/tools/golangci-lint
+
+##@ Use
+
+.PHONY: start
+start: build ## Start a master and an agent: [MODE=master [PEER_MASTERS=a,b] | MODE=worker EXPLORER_ADDRESSES=a,b]
+	@scripts/service.sh start $(MODE)
+
+.PHONY: stop
+stop: ## Stop what `make start` started
+	@scripts/service.sh stop
+
+.PHONY: status
+status: ## Show what runs, and where
+	@scripts/service.sh status
+
+.PHONY: logs
+logs: ## Show the last lines of the logs: [LINES=50] [FOLLOW=1]
+	@scripts/service.sh logs
+
+.PHONY: demo
+demo: build bin/computenode ## Run 3 masters and 20 nodes with VMs on this machine, until Ctrl-C: [DEMO_PORT=9100]
+	@exec $(GO) run ./examples/demo -bin bin -dir $(RUN_DIR)/demo $(if $(DEMO_PORT),-port $(DEMO_PORT))
+
+.PHONY: demo-stop
+demo-stop: ## Stop the demo from another terminal, or what a killed one left behind
+	@$(GO) run ./examples/demo -dir $(RUN_DIR)/demo -stop
+
+##@ Build
+
+.PHONY: build
+build: bin/explorer bin/workeragent ## Build bin/explorer and bin/workeragent
+
+# Go knows better than make what is out of date.
+.PHONY: bin/explorer bin/workeragent bin/computenode
+bin/explorer bin/workeragent:
+	@$(GO_BUILD) -o $@ ./cmd/$(@F)
+bin/computenode:
+	@$(GO_BUILD) -o $@ ./examples/$(@F)
+
+.PHONY: generate
+generate: ## Write generated files anew
+	$(GO) generate ./...
+
+.PHONY: clean
+clean: stop demo-stop ## Stop what runs, remove binaries and logs; data stays
+	rm -rf bin $(RUN_DIR)
+
+##@ Test
+
+.PHONY: test
+test: ## Run all tests that need neither root nor extra packages
+	$(GO) test $(PKG)
+
+.PHONY: check
+check: check-format check-mod check-generated vet lint race check-fuzz ## Check everything: format, vet, lint, races, fuzz targets, generated files
+
+.PHONY: check-format
+check-format:
+	@bad=$$(gofmt -l $$($(GO_FILES))); \
+	if [ -n "$$bad" ]; then echo "not formatted, run gofmt -w on:" >&2; echo "$$bad" >&2; exit 1; fi
+
+.PHONY: check-mod
+check-mod:
+	$(GO) mod tidy -diff
+	cd tools && $(GO) mod tidy -diff
+
+.PHONY: check-generated
+check-generated:
+	@scripts/check-generated.sh
+
+.PHONY: vet
+vet:
+	$(GO) vet -tags e2e ./...
+
+.PHONY: lint
+lint: $(LINT)
+	$(LINT) run
+
+.PHONY: race
+race:
+	CGO_ENABLED=1 $(GO) test -race $(PKG)
+
+.PHONY: check-fuzz
+check-fuzz:
+	@scripts/fuzz.sh $(CHECK_FUZZTIME)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for a while: [FUZZTIME=1m] [FUZZ=name]
+	@scripts/fuzz.sh $(FUZZTIME) $(FUZZ)
+
+.PHONY: e2e
+e2e: ## Test real processes, in network namespaces and in a browser: [RUN=name]
+	$(GO) test -tags e2e -count=1 -timeout 12m -v $(if $(RUN),-run '$(RUN)') ./cmd/e2e/...
+
+.PHONY: bench
+bench: ## Run the benchmarks: [BENCH=regexp] [BENCHCOUNT=1] [PKG=./...]
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) $(PKG)
+
+# The linter has a module of its own, which pins its version.
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && $(GO) build -trimpath -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+##@ Help
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nSettings of the programs: bin/explorer --help, bin/workeragent --help\n'

@@ -1,0 +1,324 @@
+package workeragent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/host"
+)
+
+const (
+	// firstLook is how long the first account waits for the machine's figures
+	// and for the VMs. What is slower makes a second account.
+	firstLook = 3 * time.Second
+
+	// stopWithin bounds Stop. Only a disk that hangs takes longer, and nothing
+	// is lost by not waiting for it.
+	stopWithin = 1500 * time.Millisecond
+)
+
+// Agent reports one machine to its explorers. Its methods may be called
+// concurrently.
+type Agent struct {
+	cfg  Config
+	log  *slog.Logger
+	deps deps
+
+	mu      sync.Mutex // guards the steps of the life: new, started, stopped
+	started bool
+	undo    []func() error // what Stop does, last first
+	running atomic.Pointer[running]
+}
+
+// running is what an agent has from Start on.
+type running struct {
+	keyID     string
+	startedAt time.Time
+	node      *node
+	watcher   *watcher // nil: no compute service
+	links     []*link
+}
+
+// deps is what tests put their own in place of.
+type deps struct {
+	dial   func(client.Endpoint, client.Options) caller
+	sample func(context.Context) (host.Figures, error)
+	serve  bool // the status socket
+}
+
+// New makes an agent and checks its configuration; a value that cannot be used
+// is a [record.FieldError]. It touches nothing before Start. A nil logger
+// discards.
+func New(cfg Config, log *slog.Logger) (*Agent, error) {
+	return newAgent(cfg, log, deps{
+		dial:   func(ep client.Endpoint, o client.Options) caller { return client.Dial(ep, o) },
+		sample: host.New().Sample,
+		serve:  true,
+	})
+}
+
+func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{cfg: cfg, log: log, deps: d}, nil
+}
+
+// Run runs an agent until ctx ends, which is no error.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	a, err := New(cfg, log)
+	if err != nil {
+		return err
+	}
+	if err := a.Start(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return a.Stop()
+}
+
+// KeyFile is where an agent with that data directory keeps its key.
+func KeyFile(dataDir string) string { return filepath.Join(dataDir, "key.pem") }
+
+// Start takes the data directory and begins to report. It can be called once.
+func (a *Agent) Start() (err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.started {
+		return errors.New("workeragent: already started")
+	}
+	a.started = true
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start agent: %w", errors.Join(err, a.unwind()))
+		}
+	}()
+
+	dir := a.cfg.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	a.undo = append(a.undo, lock.Close)
+	id, err := identity.Load(KeyFile(dir))
+	if err != nil {
+		return err
+	}
+	boot, warning, err := nextBoot(dir, time.Now().UnixMilli())
+	if err != nil {
+		return fmt.Errorf("choose boot number: %w", err)
+	}
+	if warning != nil {
+		a.log.Warn("boot number lost", "error", warning)
+	}
+
+	r := &running{keyID: id.ID(), startedAt: time.Now()}
+	nodeID := a.cfg.NodeID
+	if nodeID == "" {
+		nodeID = r.keyID
+	}
+	r.node = newNode(nodeID, id.PrivateKey(), boot, record.Profile{
+		SocketPath: a.cfg.AdvertiseCompute,
+		Version:    a.cfg.Version,
+		Location:   a.cfg.Location,
+		Labels:     a.cfg.Labels,
+	})
+	if err := a.connect(r); err != nil {
+		return err
+	}
+	a.running.Store(r)
+	if a.deps.serve {
+		if stop, err := serveStatus(socketFile(dir), a.Status); err != nil {
+			a.log.Warn("no status socket; the status command will not work", "error", err)
+		} else {
+			a.undo = append(a.undo, stop)
+		}
+	}
+	a.launch(r)
+	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.links), "data", dir)
+	return nil
+}
+
+// connect prepares the links; it does no I/O.
+func (a *Agent) connect(r *running) error {
+	if a.cfg.Compute != "" {
+		ep, err := parseAddress("compute", a.cfg.Compute, DefaultComputePort)
+		if err != nil {
+			return err
+		}
+		r.watcher = newWatcher(r.node, ep.URL, a.deps.dial(ep, a.options("")), a.cfg.ComputePoll, a.cfg.ComputeGrace, a.log)
+	}
+	seen, elsewhere := map[string]bool{}, false
+	for _, addr := range a.cfg.Explorers {
+		ep, err := parseAddress("explorers", addr, DefaultExplorerPort)
+		if err != nil {
+			return err
+		}
+		if seen[ep.URL] {
+			continue
+		}
+		seen[ep.URL] = true
+		elsewhere = elsewhere || !local(ep)
+		c := a.deps.dial(ep, a.options(a.cfg.Token))
+		r.links = append(r.links, newLink(r.node, ep.URL, c, a.cfg.HeartbeatInterval, a.log))
+	}
+	if addr := a.cfg.AdvertiseCompute; addr != "" && elsewhere {
+		if ep, err := parseAddress("advertise-compute", addr, DefaultComputePort); err == nil && local(ep) {
+			a.log.Warn("explorers on other machines cannot pass VM calls on to this node",
+				"compute", ep.URL, "hint", "give --advertise-compute an address that they can reach, such as tcp://<this machine>:9003")
+		}
+	}
+	return nil
+}
+
+// local reports whether an endpoint is on the machine of whoever calls it.
+func local(ep client.Endpoint) bool {
+	if ep.Network == "unix" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(ep.Address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// options are those of a connection on which one call at a time is made.
+func (a *Agent) options(token string) client.Options {
+	return client.Options{
+		Token:     token,
+		MaxAnswer: 8 << 20, // bytes
+		MaxConns:  2,
+		UserAgent: "hero_explorer_agent",
+	}
+}
+
+// launch starts the goroutines; Stop ends them.
+func (a *Agent) launch(r *running) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	var looks sync.WaitGroup // first looks at the machine and at the VMs
+
+	looks.Add(1)
+	all.Go(func() { a.watchMachine(ctx, r.node, sync.OnceFunc(looks.Done)) })
+	if r.watcher != nil {
+		looks.Add(1)
+		all.Go(func() { r.watcher.run(ctx, sync.OnceFunc(looks.Done)) })
+	}
+	looked := make(chan struct{})
+	all.Go(func() {
+		looks.Wait()
+		close(looked)
+	})
+	all.Go(func() {
+		pause(ctx, firstLook, looked)
+		r.node.open()
+		for _, l := range r.links {
+			all.Go(func() { l.run(ctx) })
+		}
+	})
+
+	a.undo = append(a.undo, func() error {
+		cancel()
+		ended := make(chan struct{})
+		go func() {
+			all.Wait()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+			return nil
+		case <-time.After(stopWithin):
+			return fmt.Errorf("something still hung after %v and was left behind", stopWithin)
+		}
+	})
+}
+
+// watchMachine reads the machine's figures as often as it beats at most. It is
+// on a goroutine of its own: a disk that hangs must not silence the node.
+func (a *Agent) watchMachine(ctx context.Context, n *node, ready func()) {
+	defer ready()
+	last := ""
+	for ctx.Err() == nil {
+		figures, err := a.deps.sample(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != last {
+			if last = text; err != nil {
+				a.log.Warn("some figures of this machine cannot be read", "error", err)
+			} else {
+				a.log.Info("all figures of this machine can be read again")
+			}
+		}
+		n.setFigures(figures)
+		ready()
+		pause(ctx, jittered(a.cfg.HeartbeatInterval), nil)
+	}
+}
+
+// Stop ends the agent, in less than two seconds. It is idempotent.
+func (a *Agent) Stop() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.started = true // a stopped agent cannot be started
+	if err := a.unwind(); err != nil {
+		return fmt.Errorf("stop agent: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) unwind() error {
+	var errs []error
+	for i := len(a.undo) - 1; i >= 0; i-- {
+		errs = append(errs, a.undo[i]())
+	}
+	a.undo = nil
+	return errors.Join(errs...)
+}
+
+// Status tells how the agent stands. Before Start only the version is known.
+func (a *Agent) Status() Status {
+	s := Status{Version: a.cfg.Version, Explorers: []ExplorerStatus{}, Compute: ComputeStatus{State: ComputeNone}}
+	r := a.running.Load()
+	if r == nil {
+		return s
+	}
+	s.NodeID, s.KeyID, s.StartedAt = r.node.id, r.keyID, r.startedAt
+	s.Boot, s.Seq = r.node.boot, r.node.seq.Load()
+	if account := r.node.account.Load(); account != nil {
+		report := r.node.report(account)
+		s.Account = &report
+	}
+	if r.watcher != nil {
+		s.Compute = r.watcher.get()
+	}
+	for _, l := range r.links {
+		s.Explorers = append(s.Explorers, l.state.get())
+	}
+	return s
+}

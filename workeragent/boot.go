@@ -1,0 +1,57 @@
+package workeragent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// nextBoot chooses the boot number of this run: the time (Unix milliseconds), or
+// one more than the last number where the clock has gone back. It is on stable
+// storage before it is used, for masters ignore what a lower boot says. A file
+// that makes no sense comes back as a warning: to fall silent for it would be
+// worse than to trust the clock.
+func nextBoot(dir string, now int64) (boot uint64, warning, err error) {
+	path := filepath.Join(dir, "boot")
+	var last uint64
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return 0, nil, err
+	default:
+		last, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 63)
+		if err != nil || last == math.MaxInt64 {
+			last, warning = 0, fmt.Errorf("%s does not hold a boot number; the clock decides", path)
+		}
+	}
+	boot = max(uint64(max(now, 1)), last+1)
+	return boot, warning, writeFile(path, strconv.AppendUint(nil, boot, 10))
+}
+
+// writeFile replaces a file as a whole, durably.
+func writeFile(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

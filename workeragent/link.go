@@ -1,0 +1,255 @@
+package workeragent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// caller is a JSON-RPC connection to one service. Call blocks until the answer
+// is there or ctx ends; an error that the service answered is a *jsonrpc.Error.
+// It is used by one goroutine at a time.
+type caller interface {
+	Call(ctx context.Context, method string, params, result any) error
+	Close()
+}
+
+const (
+	methodRegister = "ExplorerService.register_node"
+	methodBeat     = "ExplorerService.node_heartbeat"
+
+	// Bounds on what an explorer may ask for.
+	minInterval = 10 * time.Millisecond
+	maxInterval = time.Hour
+
+	minTimeout = 500 * time.Millisecond
+	maxTimeout = 5 * time.Second
+)
+
+// refusals is the back-off where trying again helps only after somebody has
+// done something.
+var refusals = backoff{floor: 10 * time.Second, base: 30 * time.Second, most: 5 * time.Minute}
+
+// answer is what the agent reads of an explorer's answer.
+type answer struct {
+	Accepted  bool    `json:"accepted"`
+	IntervalS float64 `json:"heartbeat_interval_s"`
+	Register  bool    `json:"register"`
+}
+
+// link keeps one explorer informed. Its fields belong to the goroutine in run,
+// but for state, which others read.
+type link struct {
+	node    *node
+	call    caller
+	changed <-chan struct{}
+	log     *slog.Logger
+	state   linkState
+
+	interval   time.Duration
+	registered uint64 // seq of the account that the explorer has accepted; 0: none
+	confirmed  bool   // a heartbeat went well since
+	failures   int    // in a row
+	last       string // what the log said last
+}
+
+func newLink(n *node, address string, call caller, interval time.Duration, log *slog.Logger) *link {
+	l := &link{node: n, call: call, changed: n.subscribe(), interval: interval,
+		log: log.With("explorer", address)}
+	l.state.init(address, interval)
+	return l
+}
+
+// run registers and beats until ctx ends.
+func (l *link) run(ctx context.Context) {
+	defer l.call.Close()
+	for ctx.Err() == nil {
+		wait, wakeable := l.step(ctx)
+		var changed <-chan struct{}
+		if wakeable {
+			changed = l.changed
+		}
+		pause(ctx, wait, changed)
+	}
+}
+
+// pause waits for d, for wake, or for the end of ctx.
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+}
+
+// step does the next thing, and says how long to wait then, and whether a
+// changed account should end the wait.
+func (l *link) step(ctx context.Context) (wait time.Duration, wakeable bool) {
+	select {
+	case <-l.changed:
+	default:
+	}
+	if account := l.node.account.Load(); account.Seq != l.registered {
+		return l.register(ctx, account)
+	}
+	return l.beat(ctx)
+}
+
+func (l *link) register(ctx context.Context, account *record.Report) (time.Duration, bool) {
+	var a answer
+	if err := l.ask(ctx, methodRegister, l.node.report(account), &a); err != nil {
+		return l.failed(ctx, err)
+	}
+	l.heed(a)
+	if !a.Accepted {
+		if l.node.account.Load() != account {
+			return 0, false // overtaken by our own newer one, by way of another explorer
+		}
+		return l.superseded()
+	}
+	l.registered, l.confirmed = account.Seq, false
+	l.log.Debug("account accepted", "boot", account.Boot, "seq", account.Seq, "vms", len(account.VMs))
+	l.state.accepted(account.Seq)
+	return 0, false // the first heartbeat follows at once
+}
+
+func (l *link) beat(ctx context.Context) (time.Duration, bool) {
+	var a answer
+	began := time.Now()
+	if err := l.ask(ctx, methodBeat, l.node.beat(), &a); err != nil {
+		return l.failed(ctx, err)
+	}
+	l.heed(a)
+	if a.Register {
+		return l.reregister()
+	}
+	l.failures, l.confirmed = 0, true
+	l.say(slog.LevelInfo, StateRegistered, "registered", "interval", l.interval)
+	l.state.beaten(l.interval)
+	// max: a slow explorer is not asked again at once.
+	return max(jittered(l.interval)-time.Since(began), l.interval/10), true
+}
+
+// reregister is for an explorer that does not know the node. One that says so
+// right after it has accepted the account is not taken at its word.
+func (l *link) reregister() (time.Duration, bool) {
+	again := l.registered == 0 || !l.confirmed
+	l.registered = 0
+	if !again {
+		return 0, false
+	}
+	l.failures++
+	l.say(slog.LevelWarn, StateUnreachable, "explorer forgets this node as soon as it has accepted it")
+	l.state.failed(StateUnreachable, l.failures, "accepted the account, then asked for it again")
+	return l.retries().delay(l.failures), false
+}
+
+// superseded is for an explorer that knows a later account of this node.
+func (l *link) superseded() (time.Duration, bool) {
+	l.failures++
+	const hint = "another agent reports with this node's key, or the clock was set back; " +
+		"stop the other agent, or restart this one when the clock is right"
+	l.say(slog.LevelError, StateSuperseded, "explorer knows a later account of this node", "hint", hint)
+	l.state.failed(StateSuperseded, l.failures, "the explorer knows a later account of this node: "+hint)
+	return refusals.delay(l.failures), true
+}
+
+// failed records a call that failed and chooses when to try again.
+func (l *link) failed(ctx context.Context, err error) (time.Duration, bool) {
+	if ctx.Err() != nil {
+		return 0, false // we are leaving; this says nothing of the explorer
+	}
+	var rpc *jsonrpc.Error
+	if !errors.As(err, &rpc) {
+		return l.unreachable(err)
+	}
+	if rpc.Code == jsonrpc.CodeNodeNotFound {
+		return l.reregister()
+	}
+	detail := detailOf(rpc)
+	switch rpc.Code {
+	case jsonrpc.CodeRefusedIdentity:
+		// Registering tells more than a heartbeat why.
+		l.registered = 0
+		return l.refused(err, detail.Hint, false)
+	case jsonrpc.CodeUnauthorized:
+		return l.refused(err, "give the agent a token of this grid with --token-file", false)
+	case jsonrpc.CodeInvalidParams:
+		return l.refused(err, "the explorer cannot take what this agent says", true)
+	case jsonrpc.CodeMethodNotFound:
+		return l.refused(err, "this is no explorer, or one of another version", false)
+	case jsonrpc.CodeLimit:
+		wait, again := l.unreachable(err)
+		after := time.Duration(min(max(detail.RetryAfterS, 0), refusals.most.Seconds()) * float64(time.Second))
+		return max(wait, jittered(after)), again
+	}
+	return l.unreachable(err)
+}
+
+func (l *link) unreachable(err error) (time.Duration, bool) {
+	l.failures++
+	l.say(slog.LevelWarn, StateUnreachable, "explorer unreachable", "error", err)
+	l.state.failed(StateUnreachable, l.failures, err.Error())
+	return l.retries().delay(l.failures), false
+}
+
+func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bool) {
+	l.failures++
+	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", err, "hint", hint)
+	text := err.Error()
+	if hint != "" {
+		text += ": " + hint
+	}
+	l.state.failed(StateRefused, l.failures, text)
+	return refusals.delay(l.failures), wakeable
+}
+
+// retries is the back-off for what heals by itself. At its longest it is no
+// rarer than heartbeats, so a grid that returns bears no more than it is used to.
+func (l *link) retries() backoff {
+	return backoff{floor: 50 * time.Millisecond, base: 500 * time.Millisecond, most: max(l.interval, 2*time.Second)}
+}
+
+// ask calls the explorer, for well below a heartbeat interval.
+func (l *link) ask(ctx context.Context, method string, params, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, min(max(l.interval/2, minTimeout), maxTimeout))
+	defer cancel()
+	return l.call.Call(ctx, method, params, result)
+}
+
+// heed takes the interval that an explorer asks for.
+func (l *link) heed(a answer) {
+	if s := a.IntervalS; s > 0 { // also refuses NaN
+		l.interval = time.Duration(min(s, maxInterval.Seconds()) * float64(time.Second))
+		l.interval = max(l.interval, minInterval)
+	}
+}
+
+// say logs a change of state, and is silent while it lasts.
+func (l *link) say(level slog.Level, state, message string, args ...any) {
+	if l.last == message {
+		return
+	}
+	l.last = message
+	l.log.Log(context.Background(), level, message, append(args, "state", state)...)
+}
+
+// errorDetail is what the agent reads of an error's data.
+type errorDetail struct {
+	Hint        string  `json:"hint"`
+	RetryAfterS float64 `json:"retry_after_s"`
+}
+
+func detailOf(e *jsonrpc.Error) (d errorDetail) {
+	_ = e.DecodeData(&d) // an explorer may say anything there
+	return d
+}

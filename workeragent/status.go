@@ -1,0 +1,103 @@
+package workeragent
+
+import (
+	"sync"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// How an explorer stands with the agent.
+const (
+	StateConnecting  = "connecting"  // not asked yet
+	StateRegistered  = "registered"  // the last heartbeat went well
+	StateUnreachable = "unreachable" // no answer, or one that heals by itself
+	StateRefused     = "refused"     // somebody has to do something, see the error
+	StateSuperseded  = "superseded"  // it knows a later account of this node
+)
+
+// How the compute service stands with the agent.
+const (
+	ComputeNone    = "none"    // none is configured
+	ComputeAbsent  = "absent"  // it has not answered since the agent started
+	ComputeOK      = "ok"      // it answers
+	ComputeLost    = "lost"    // it stopped answering; VMs are listed as they were
+	ComputeUnknown = "unknown" // for longer than the grace time; so are the VMs
+)
+
+// Status is how a running agent stands.
+type Status struct {
+	NodeID    string           `json:"node_id"`
+	KeyID     string           `json:"key_id"` // libp2p peer id of the agent's key
+	Version   string           `json:"version"`
+	Boot      uint64           `json:"boot"`
+	Seq       uint64           `json:"seq"` // the last one used
+	StartedAt time.Time        `json:"started_at"`
+	Explorers []ExplorerStatus `json:"explorers"`
+	Compute   ComputeStatus    `json:"compute"`
+	// Account is the newest account; nil before the first.
+	Account *record.Report `json:"account"`
+}
+
+// ExplorerStatus is how one explorer stands with the agent.
+type ExplorerStatus struct {
+	Address   string     `json:"address"`
+	State     string     `json:"state"`               // one of the State constants
+	Since     time.Time  `json:"since"`               // when State began
+	LastBeat  *time.Time `json:"last_beat,omitempty"` // the last heartbeat that went well
+	LastError string     `json:"last_error,omitempty"`
+	Failures  int        `json:"failures"`     // in a row
+	IntervalS float64    `json:"interval_s"`   // seconds between heartbeats
+	Accepted  uint64     `json:"accepted_seq"` // seq of the last account it has accepted
+}
+
+// ComputeStatus is how the compute service stands with the agent.
+type ComputeStatus struct {
+	Address   string    `json:"address,omitempty"`
+	State     string    `json:"state"` // one of the Compute constants
+	Since     time.Time `json:"since"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// linkState is an ExplorerStatus that one goroutine writes and others read.
+type linkState struct {
+	mu  sync.Mutex
+	now ExplorerStatus
+}
+
+func (s *linkState) init(address string, interval time.Duration) {
+	s.now = ExplorerStatus{Address: address, State: StateConnecting, Since: time.Now(), IntervalS: interval.Seconds()}
+}
+
+func (s *linkState) get() ExplorerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+func (s *linkState) accepted(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.Accepted = seq
+}
+
+func (s *linkState) beaten(interval time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.enter(StateRegistered, now)
+	s.now.LastBeat, s.now.Failures, s.now.IntervalS = &now, 0, interval.Seconds()
+}
+
+func (s *linkState) failed(state string, failures int, err string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(state, time.Now())
+	s.now.Failures, s.now.LastError = failures, err
+}
+
+func (s *linkState) enter(state string, now time.Time) {
+	if s.now.State != state {
+		s.now.State, s.now.Since = state, now
+	}
+}

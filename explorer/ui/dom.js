@@ -1,0 +1,159 @@
+// Building blocks of the page. Whatever a node says of itself may be hostile:
+// text gets into the page as text nodes only, and links only where safeURL lets
+// them through.
+
+/** The element of the given id, or the first that matches within another. */
+export const $ = (selector, within = document) => within.querySelector(selector);
+
+/**
+ * h makes an element. Attributes that are null, undefined or false are left
+ * out; those that start with "on" are listeners. Children are nodes or text.
+ */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? '' : String(value));
+  }
+  element.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false && c !== ''));
+  return element;
+}
+
+/** td makes a table cell that knows its column, for narrow screens. */
+export function td(label, attributes, ...children) {
+  return h('td', { role: 'cell', 'data-label': label, ...attributes }, ...children);
+}
+
+/** badge shows a status. The text is what was said, the colour what is known of it. */
+export function badge(status, title) {
+  return h('span', { class: 'badge', 'data-status': status, title }, status || 'unknown');
+}
+
+/** id shows a long id so that its end, which tells ids apart, stays visible. */
+export function id(text) {
+  const cut = Math.max(0, text.length - 8);
+  if (cut <= 12) return h('code', { class: 'id', title: text }, text);
+  return h('code', { class: 'id', title: text }, h('span', {}, text.slice(0, cut)), h('span', {}, text.slice(cut)));
+}
+
+/** meter shows how much of a total is used. */
+export function meter(used, total, format) {
+  const share = total > 0 ? Math.min(1, Math.max(0, used / total)) : 0;
+  const fill = h('span');
+  fill.style.inlineSize = `${share * 100}%`;
+  return [
+    h('span', { class: 'amount' }, format(used), h('span', { class: 'of' }, ` / ${format(total)}`)),
+    h('span', { class: 'meter', 'data-full': share > 0.9, 'aria-hidden': 'true' }, fill),
+  ];
+}
+
+/**
+ * place puts rows into a table's body by key. A row whose content is the same
+ * stays as it is, and the focus stays where it was.
+ */
+export function place(body, rows, key) {
+  const old = new Map([...body.children].map((row) => [key(row), row]));
+  const next = rows.map((row) => {
+    const before = old.get(key(row));
+    return before ? renew(before, row) : row;
+  });
+  const stay = new Set(next);
+  for (const row of [...body.children]) if (!stay.has(row)) row.remove();
+  next.forEach((row, i) => {
+    if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null);
+  });
+}
+
+/** renew puts a new row in the place of an old one, unless they are the same. */
+export function renew(before, row) {
+  if (before.isEqualNode(row)) return before;
+  const focus = before.contains(document.activeElement) ? document.activeElement.dataset.action : undefined;
+  before.replaceWith(row);
+  if (focus !== undefined) $(`[data-action="${CSS.escape(focus)}"]`, row)?.focus();
+  return row;
+}
+
+/** The URL if it leads to a web page, else undefined. */
+export function safeURL(text) {
+  try {
+    const url = new URL(text);
+    return ['http:', 'https:'].includes(url.protocol) ? url.href : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** link makes a link where the URL is safe, else text. */
+export function link(text) {
+  const href = safeURL(text);
+  return href ? h('a', { href, rel: 'noreferrer noopener', target: '_blank' }, text) : h('span', {}, text);
+}
+
+const number = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
+
+/** count formats a number. */
+export const count = (n) => number.format(Number(n) || 0);
+
+/** bytes formats a size. */
+export function bytes(n) {
+  let size = Number(n) || 0;
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
+  let unit = 0;
+  while (size >= 1000 && unit < units.length - 1) {
+    size /= 1024;
+    unit++;
+  }
+  return `${size >= 100 ? Math.round(size) : number.format(size)} ${units[unit]}`;
+}
+
+/** span formats seconds. */
+export function span(seconds) {
+  const s = Math.max(0, Math.round(Number(seconds) || 0));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h`;
+  return `${Math.floor(s / 86400)} d`;
+}
+
+/** when parses a time; Go's zero time is no time. */
+export function when(text) {
+  const t = new Date(text ?? NaN);
+  return Number.isNaN(t.getTime()) || t.getUTCFullYear() < 1971 ? undefined : t;
+}
+
+/** ago shows a time as a distance from now, with the time itself as its title. */
+export function ago(text) {
+  const t = when(text);
+  if (!t) return h('span', {}, 'never');
+  return h('time', { datetime: t.toISOString(), title: t.toLocaleString() }, `${span((Date.now() - t) / 1000)} ago`);
+}
+
+/** show puts an error, with its hint, into the element that is there for it. */
+export function show(element, error) {
+  element.hidden = !error;
+  element.replaceChildren(...(error ? explain(error) : []));
+}
+
+/** explain tells an error: what happened, what to do, and its code. */
+export function explain(error) {
+  return [
+    h('strong', {}, error.message || 'failed'),
+    error.hint && h('span', { class: 'hint' }, error.hint),
+    error.code !== undefined && h('span', { class: 'code' }, `error ${error.code}`),
+  ].filter(Boolean);
+}
+
+/** throttle runs the function at once, and then at most once per interval. */
+export function throttle(interval, run) {
+  let last = -Infinity;
+  let timer;
+  const go = () => {
+    timer = undefined;
+    last = performance.now();
+    run();
+  };
+  return () => {
+    timer ??= setTimeout(go, Math.max(0, last + interval - performance.now()));
+  };
+}

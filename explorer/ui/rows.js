@@ -1,0 +1,133 @@
+// The rows of the tables and the totals: values in, elements out.
+
+import { ago, badge, bytes, count, h, id, link, meter, safeURL, span, td } from './dom.js';
+
+/** The name of a master, by its id. */
+export const masterName = (masters, master) => masters.get(master)?.name || `${master.slice(0, 6)}…${master.slice(-6)}`;
+
+export function nodeRow(node, masters) {
+  const { usage = {}, total = {}, labels = {}, seen_by: witnesses = [] } = node;
+  const names = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
+  return h('tr', {
+    role: 'row', 'data-node-id': node.node_id, 'data-status': node.status, 'data-drained': node.drained && 'true',
+  },
+  td('Node', { class: 'name' },
+    h('button', { type: 'button', class: 'open', 'data-action': 'open' }, node.hostname || node.node_id),
+    node.hostname && node.hostname !== node.node_id && id(node.node_id)),
+  td('Status', { class: 'status' }, nodeBadges(node), node.reason && h('span', { class: 'note' }, node.reason)),
+  td('Cores', { class: 'gauge' }, meter(usage.cru, total.cru, count)),
+  td('Memory', { class: 'gauge' }, meter(usage.mru, total.mru, bytes)),
+  td('Disk', { class: 'gauge' }, disks(usage, total)),
+  td('VMs', { class: 'num' }, count(node.vms?.length)),
+  td('Location', {}, locality(node.location)),
+  td('Labels', {}, h('span', { class: 'chips' },
+    names.slice(0, 3).map(([k, v]) => label(k, v)),
+    names.length > 3 && h('span', { class: 'note' }, `and ${names.length - 3} more`))),
+  td('Last seen', { class: 'nowrap' }, lastSeen(node)),
+  td('Heard by', {}, h('span', { class: 'chips' }, witnesses.map((w) => witness(w, masters)),
+    witnesses.length === 0 && h('span', { class: 'note' }, 'nobody'))));
+}
+
+/** The status of a node and what an operator should know besides. */
+export function nodeBadges(node) {
+  return h('span', { class: 'chips' },
+    badge(node.status, node.reason),
+    node.drained && badge('drained'),
+    node.removed_at && badge('removed'),
+    node.conflict && badge('conflict', node.conflict.reason));
+}
+
+function disks(usage, total) {
+  return [
+    (total.sru > 0 || !total.hru) && meter(usage.sru, total.sru, bytes),
+    total.hru > 0 && h('span', { class: 'hdd' }, meter(usage.hru, total.hru, bytes)),
+  ].filter(Boolean).flat();
+}
+
+export const label = (name, value) => h('span', { class: 'chip', title: `${name}=${value}` }, value ? `${name}=${value}` : name);
+
+/** Where a node stands. */
+export const locality = (location = {}) => [location.city, location.country].filter(Boolean).join(', ');
+
+/** When a node was heard last: by whom heard it last, else as the record says. */
+export function lastSeen(node) {
+  const ages = (node.seen_by ?? []).map((w) => w.age_s).filter((age) => age >= 0);
+  return ages.length ? `${span(Math.min(...ages))} ago` : ago(node.last_seen);
+}
+
+function witness(w, masters) {
+  const deaf = w.reachable === false;
+  return h('span', { class: 'chip', 'data-deaf': deaf && 'true', title: `${span(w.age_s)} ago${deaf ? '; this master is not reachable now' : ''}` },
+    masterName(masters, w.master));
+}
+
+/** vmRow is a VM's row; of says whether to name its node. */
+export function vmRow(vm, of = true) {
+  return h('tr', { role: 'row', 'data-vm-sid': vm.sid, 'data-node-id': vm.node_id, 'data-status': vm.state },
+    td('VM', { class: 'name' }, h('strong', {}, vm.name || vm.sid), vm.name && vm.name !== vm.sid && id(vm.sid)),
+    td('State', { class: 'status' }, badge(vm.state)),
+    of && td('Node', {}, h('button', { type: 'button', class: 'open', 'data-action': 'open' }, id(vm.node_id))),
+    td('Cores', { class: 'num' }, count(vm.cpu)),
+    td('Memory', { class: 'num nowrap' }, bytes(vm.memory)),
+    td('Address', {}, vm.ip && h('code', {}, vm.ip)),
+    td('Actions', { class: 'do' }, h('span', { class: 'actions' },
+      ['start', 'stop', 'restart', 'delete'].map((action) => h('button', {
+        type: 'button', 'data-action': action, class: action === 'delete' ? 'danger' : undefined,
+        disabled: vm.state === (action === 'start' ? 'running' : action === 'delete' ? '' : 'stopped'),
+        'aria-label': `${verb(action)} ${vm.name || vm.sid}`,
+      }, verb(action))))));
+}
+
+export const verb = (action) => action[0].toUpperCase() + action.slice(1);
+
+export function masterRow(master) {
+  const self = master.status === 'self';
+  const skew = Math.abs(master.clock_skew_s ?? 0) >= 1;
+  return h('tr', { role: 'row', 'data-master-id': master.id, 'data-status': master.status },
+    td('Master', { class: 'name' }, h('strong', {}, master.name || master.id), id(master.id)),
+    td('Status', { class: 'status' }, badge(master.status, self ? 'this page comes from here' : undefined)),
+    td('Nodes', { class: 'num' }, count(master.nodes)),
+    td('In sync', {}, self || master.in_sync
+      ? h('span', { class: 'good' }, self ? '—' : 'yes')
+      : h('span', { class: 'bad' }, 'no', master.differs > 0 && `, ${count(master.differs)} differ`, master.lag_s > 0 && `, for ${span(master.lag_s)}`)),
+    td('Round trip', { class: 'num nowrap' }, master.rtt_ms > 0 ? `${master.rtt_ms < 10 ? master.rtt_ms.toFixed(2) : Math.round(master.rtt_ms)} ms` : '—'),
+    td('Last seen', { class: 'nowrap' }, self ? 'now' : ago(master.last_seen),
+      skew && h('span', { class: 'note' }, `clock ${span(Math.abs(master.clock_skew_s))} ${master.clock_skew_s > 0 ? 'ahead' : 'behind'}`)),
+    td('Version', {}, master.version),
+    td('Addresses', { class: 'urls' },
+      (master.ui_urls ?? []).map((url) => h('div', {}, link(url))),
+      (master.rpc_urls ?? []).map((url) => h('div', {}, h('code', {}, url)))));
+}
+
+/** Pages of other masters that can be opened when this one does not answer. */
+export function otherPages(masters) {
+  return [...masters.values()]
+    .filter((m) => m.status === 'alive')
+    .flatMap((m) => (m.ui_urls ?? []).map(safeURL).filter(Boolean).slice(0, 1)
+      .map((href) => h('a', { href }, m.name || href)));
+}
+
+/** The totals, as the server summed them up. */
+export function totals(stats) {
+  const { nodes = {}, total = {}, free = {}, slices = {}, vms = {}, masters = {}, convergence = {} } = stats;
+  const allMasters = Object.values(masters).reduce((sum, n) => sum + n, 0);
+  const live = (masters.self ?? 0) + (masters.alive ?? 0);
+  const others = ['suspect', 'offline', 'drained'].filter((s) => nodes[s] > 0).map((s) => `${count(nodes[s])} ${s}`);
+  return [
+    card('nodes', 'Nodes online', count(nodes.online), `of ${count(nodes.total)}`, others.join(', ')),
+    card('cores', 'Cores free', count(free.cru), `of ${count(total.cru)}`),
+    card('memory', 'Memory free', bytes(free.mru), `of ${bytes(total.mru)}`),
+    (total.sru > 0 || !total.hru) && card('ssd', 'SSD free', bytes(free.sru), `of ${bytes(total.sru)}`),
+    total.hru > 0 && card('hdd', 'HDD free', bytes(free.hru), `of ${bytes(total.hru)}`),
+    slices.total > 0 && card('slices', 'Slices free', count(slices.free), `of ${count(slices.total)}`),
+    card('vms', 'VMs running', count(vms.by_state?.running), `of ${count(vms.total)}`),
+    card('masters', 'Masters alive', count(live), `of ${count(allMasters)}`,
+      allMasters > 1 && (convergence.in_sync ? 'in sync' : `not in sync${convergence.lag_s > 0 ? ` for ${span(convergence.lag_s)}` : ''}`)),
+  ].filter(Boolean);
+}
+
+function card(name, title, value, of, note) {
+  return h('div', { class: 'card', 'data-total': name },
+    h('dt', {}, title),
+    h('dd', {}, h('span', { class: 'value' }, value), ' ', h('span', { class: 'of' }, of), note && h('span', { class: 'note' }, note)));
+}

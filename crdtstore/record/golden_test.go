@@ -1,0 +1,108 @@
+package record
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/*.golden")
+
+type goldenState struct {
+	name, about string
+	state       State
+}
+
+// goldenStates are the states whose encoding is fixed: what one release has
+// written, every later one must read and write the same.
+func goldenStates(tb rapid.TB) []goldenState {
+	registered := accept(tb, State{}, report(5, 1, "a", VM{SID: "1", Name: "web", State: "running", CPU: 2, Memory: 1 << 30, IP: "10.0.0.1"}), 100)
+	removed := Join(registered, registered.Remove(200, "m1", "ann", "broken"))
+	conflict := Join(accept(tb, State{}, signed(report(5, 1, "a"), 1), 100), accept(tb, State{}, signed(report(6, 2, "b"), 2), 101))
+	return []goldenState{
+		{"nothing", "The zero state.", State{}},
+		{"registered", "An unsigned node with one VM.", registered},
+		{"removed", "The same node after its removal.", removed},
+		{"returned", "The same node with a later boot, drained.",
+			func() State {
+				s := accept(tb, removed, report(6, 1, "b"), 300)
+				return Join(s, s.Say(300, "m2", "bob", FieldDrain, "1"))
+			}()},
+		{"conflict", "Two keys that claim one node id.", conflict},
+		{"typical", "A signed node with five VMs, four labels of its own, a label and a drain by an operator.", typicalState(tb, 1)},
+	}
+}
+
+func TestGoldenEncoding(t *testing.T) {
+	for _, g := range goldenStates(t) {
+		t.Run(g.name, func(t *testing.T) {
+			file := filepath.Join("testdata", g.name+".golden")
+			if *update {
+				if err := os.MkdirAll("testdata", 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, []byte(describe(t, g)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatalf("%v; write it with go test -run Golden -update", err)
+			}
+			in, digest := readGolden(t, string(want))
+			if got := g.state.Encode(); !bytes.Equal(got, in) || hexOf(g.state.Digest(testNode)) != digest {
+				t.Errorf("the encoding changed; data on disk and other masters rely on it.\ngot:\n%s\nwant:\n%s", describe(t, g), want)
+			}
+			s, err := Decode(string(in))
+			if err != nil || !s.Equal(g.state) {
+				t.Errorf("decodes to %+v, %v", s, err)
+			}
+		})
+	}
+}
+
+// describe writes what a state is, how it is shown, its digest and its bytes. The
+// first two are for people; they are not compared.
+func describe(t *testing.T, g goldenState) string {
+	var b strings.Builder
+	b.WriteString("# " + g.about + "\n# Shown as:\n#   ")
+	shown, err := json.MarshalIndent(View(testNode, g.state), "#   ", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(shown)
+	b.WriteString("\ndigest " + hexOf(g.state.Digest(testNode)) + "\n")
+	for line := range slices.Chunk(g.state.Encode(), 32) {
+		b.WriteString(hex.EncodeToString(line) + "\n")
+	}
+	return b.String()
+}
+
+func hexOf(d Digest) string { return hex.EncodeToString(d[:]) }
+
+func readGolden(t *testing.T, golden string) (in []byte, digest string) {
+	for line := range strings.Lines(golden) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		if d, ok := strings.CutPrefix(line, "digest "); ok {
+			digest = d
+			continue
+		}
+		b, err := hex.DecodeString(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, b...)
+	}
+	return in, digest
+}

@@ -2,16 +2,354 @@ package crdtstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dagsync"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/gossip"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 )
 
-type cluster struct{}
+const (
+	byeProtocol protocol.ID = "/hero-explorer/bye/1"
 
-func joinCluster(context.Context, *Store) (*cluster, error) { return &cluster{}, nil }
-func (c *cluster) leave()                                   {}
-func (c *cluster) close() error                             { return nil }
-func (c *cluster) announce(uint64, []dag.Block)             {}
-func (c *cluster) masters() []Master                        { return nil }
-func (c *cluster) meshAddrs() []string                      { return []string{} }
-func (c *cluster) reachable(string) bool                    { return false }
+	pulseEvery = time.Second
+	// welcome is how long after another master has come everything that this
+	// one hears is told, not only what is new: the newcomer has missed the rest,
+	// and may not hear the first pulses after it was admitted.
+	welcome  = 3 * time.Second
+	maxPulls = 4 // transfers to other masters at one time
+)
+
+// cluster is this master's part among several: it sends what is written here,
+// takes what is written elsewhere, and tells and hears pulses.
+type cluster struct {
+	store  *Store
+	mesh   *p2p.Mesh
+	gossip *gossip.Gossip
+	dir    *directory
+	ctx    context.Context // of the loops and transfers; ends with close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	serves chan struct{} // a slot for each transfer to another master
+
+	mu      sync.Mutex
+	pulls   map[peer.ID]*pulling
+	newcome time.Time // when a master last came
+	soon    chan struct{}
+}
+
+// pulling is a transfer from one master; again asks for another after it.
+type pulling struct{ again bool }
+
+func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
+	c := &cluster{
+		store: s, serves: make(chan struct{}, maxPulls),
+		pulls: map[peer.ID]*pulling{}, soon: make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, "masters.json"), s.cfg.Logger); err != nil {
+		return nil, err
+	}
+	var peers []p2p.Address
+	for _, text := range s.cfg.Peers {
+		a, err := p2p.ParseAddress(text)
+		if err != nil {
+			return nil, &FieldError{Field: "Peers", Problem: err.Error()}
+		}
+		peers = append(peers, a)
+	}
+	listen, err := parseAddrs(ctx, "Listen", s.cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	advertise, err := parseAddrs(ctx, "Advertise", s.cfg.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	newHost := s.cfg.NewHost
+	if newHost == nil {
+		newHost = func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
+			return p2p.NewHost(key, listen)
+		}
+	}
+	h, err := newHost(s.id.Libp2pKey(), listen)
+	if err != nil {
+		return nil, fmt.Errorf("mesh host: %w", err)
+	}
+	if c.mesh, err = p2p.Start(ctx, p2p.Config{
+		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
+		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.dir.contacts(), Logger: s.log,
+		Joined: c.joined, Left: func(peer.ID) {},
+	}); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	c.mesh.Host().SetStreamHandler(dagsync.PullProtocol, c.serve)
+	c.mesh.Host().SetStreamHandler(byeProtocol, c.bye)
+	if c.gossip, err = gossip.Join(gossip.Options{
+		Host: c.mesh.Host(), Known: c.mesh.Knows, Logger: s.log,
+		Announce: c.announced, Pulse: c.pulsed,
+	}); err != nil {
+		return nil, err
+	}
+	c.goes(c.pulse)
+	return c, nil
+}
+
+func parseAddrs(ctx context.Context, field string, texts []string) ([]ma.Multiaddr, error) {
+	var out []ma.Multiaddr
+	for _, text := range texts {
+		addrs, err := p2p.ParseListen(ctx, text)
+		if err != nil {
+			return nil, &FieldError{Field: field, Problem: err.Error()}
+		}
+		out = append(out, addrs...)
+	}
+	return out, nil
+}
+
+func (c *cluster) goes(f func()) {
+	c.work.Add(1)
+	go func() {
+		defer c.work.Done()
+		f()
+	}()
+}
+
+// leave tells the others that this master goes on purpose, bounded in time.
+func (c *cluster) leave() {
+	ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, id := range c.mesh.Peers() {
+		all.Go(func() {
+			s, err := c.mesh.Host().NewStream(ctx, id, byeProtocol)
+			if err != nil {
+				return
+			}
+			defer s.Close()
+			_ = s.SetDeadline(time.Now().Add(time.Second))
+			if s.CloseWrite() == nil {
+				_, _ = io.Copy(io.Discard, s) // until the other side has taken note
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (c *cluster) bye(s network.Stream) {
+	defer s.Close()
+	id := s.Conn().RemotePeer().String()
+	c.dir.left(id)
+	c.store.hub.add(change{kind: MasterEvent, id: id})
+}
+
+func (c *cluster) close() (err error) {
+	c.cancel()
+	if c.gossip != nil {
+		err = errors.Join(err, c.gossip.Close())
+	}
+	if c.mesh != nil {
+		err = errors.Join(err, c.mesh.Close())
+	}
+	c.work.Wait()
+	if c.dir != nil {
+		err = errors.Join(err, c.dir.save())
+	}
+	return err
+}
+
+// joined is called when another master was admitted on both sides.
+func (c *cluster) joined(id peer.ID) {
+	c.mu.Lock()
+	c.newcome = time.Now()
+	c.mu.Unlock()
+	select {
+	case c.soon <- struct{}{}:
+	default:
+	}
+	c.pull(id)
+}
+
+// announce sends new blocks to all.
+func (c *cluster) announce(number uint64, blocks []dag.Block) {
+	for _, msg := range dagsync.Announcements(number, blocks, gossip.MaxMessage/2) {
+		if err := c.gossip.Announce(c.ctx, msg); err != nil && c.ctx.Err() == nil {
+			// The others see the new heads in the next pulse and fetch them.
+			c.store.log.Warn("cannot announce new records", "err", err)
+		}
+	}
+}
+
+// announced takes new blocks from another master.
+func (c *cluster) announced(from peer.ID, data []byte) {
+	a, err := dagsync.ParseAnnouncement(data)
+	if err != nil {
+		c.store.log.Warn("bad announcement", "from", from, "err", err)
+		return
+	}
+	if a.Epoch != c.store.history.Number() {
+		return
+	}
+	blocks := make([]dag.Block, len(a.Blocks))
+	for i, raw := range a.Blocks {
+		if blocks[i], err = dag.Parse(raw); err != nil {
+			c.store.log.Warn("bad announcement", "from", from, "err", err)
+			return
+		}
+	}
+	_ = c.deliver(from, blocks) // logged there
+}
+
+// deliver hands blocks to the history. What is missing for them is fetched.
+func (c *cluster) deliver(from peer.ID, blocks []dag.Block) error {
+	own, err := c.store.history.Deliver(c.ctx, blocks)
+	for _, node := range own {
+		// A block of ours that we had lost may now stand above what we have
+		// written since. The table has the join of both.
+		state, e := c.store.history.Own(c.ctx, node)
+		if e != nil || !state.Dominates(c.store.state(node)) {
+			c.store.publisher.mark(node)
+		}
+	}
+	switch {
+	case errors.Is(err, epoch.ErrMissing):
+		c.pull(from)
+	case err != nil && !errors.Is(err, epoch.ErrClosed):
+		c.store.log.Error("cannot take records of another master", "from", from, "err", err)
+	}
+	return err
+}
+
+// pull fetches what another master has and this one has not, in the background;
+// one transfer at a time for each.
+func (c *cluster) pull(from peer.ID) {
+	if !c.mesh.Admitted(from) {
+		// It is heard through others, who have what it has.
+		for _, id := range c.mesh.Peers() {
+			c.pull(id)
+		}
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.pulls[from]; p != nil {
+		p.again = true
+		return
+	}
+	if c.ctx.Err() != nil {
+		return
+	}
+	p := &pulling{}
+	c.pulls[from] = p
+	c.goes(func() {
+		for {
+			c.pullOnce(from)
+			c.mu.Lock()
+			if !p.again || c.ctx.Err() != nil {
+				delete(c.pulls, from)
+				c.mu.Unlock()
+				return
+			}
+			p.again = false
+			c.mu.Unlock()
+		}
+	})
+}
+
+func (c *cluster) pullOnce(from peer.ID) {
+	began := time.Now()
+	s, err := c.mesh.Host().NewStream(c.ctx, from, dagsync.PullProtocol)
+	if err != nil {
+		c.store.log.Debug("cannot fetch records", "from", from, "err", err)
+		return
+	}
+	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
+		return c.deliver(from, blocks)
+	})
+	switch {
+	case err != nil && c.ctx.Err() == nil:
+		// The next pulse shows that something is still missing.
+		c.store.log.Info("fetching records broke off", "from", from, "blocks", n, "err", err)
+	case n > 0:
+		c.store.log.Debug("fetched records", "from", from, "blocks", n, "took", time.Since(began))
+	}
+}
+
+func (c *cluster) serve(s network.Stream) {
+	select {
+	case c.serves <- struct{}{}:
+		defer func() { <-c.serves }()
+	default:
+		_ = s.Reset() // busy; the puller comes again with the next pulse
+		return
+	}
+	if _, err := dagsync.Serve(c.ctx, s, c.store.history); err != nil && c.ctx.Err() == nil {
+		c.store.log.Info("sending records broke off", "to", s.Conn().RemotePeer(), "err", err)
+	}
+}
+
+// pulse tells the others about once a second who this master is, what it holds
+// and whom it has heard.
+func (c *cluster) pulse() {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.soon:
+		}
+		now := time.Now()
+		c.mu.Lock()
+		everything := now.Sub(c.newcome) < welcome
+		c.mu.Unlock()
+		pulses := c.store.board.Collect(now)
+		if everything {
+			pulses = c.store.board.Everything(now, 2*c.store.cfg.OfflineAfter)
+		}
+		for _, msg := range liveness.Encode(c.info(now), pulses) {
+			if err := c.gossip.Pulse(c.ctx, msg); err != nil && c.ctx.Err() == nil {
+				c.store.log.Warn("cannot send a pulse", "err", err)
+			}
+		}
+		c.dir.sweep(now, func(id string) { c.store.hub.add(change{kind: MasterEvent, id: id}) })
+	}
+}
+
+func (c *cluster) info(now time.Time) *liveness.MasterInfo {
+	s := c.store
+	digest, nodes := s.table.Digest()
+	m := &liveness.MasterInfo{
+		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.RPCURLs, UIURLs: s.cfg.UIURLs,
+		MeshAddrs: c.mesh.Addrs(), Wall: now.UnixMilli(), Nodes: nodes, Digest: digest[:],
+		Epoch: s.history.Number(),
+	}
+	for _, h := range s.history.Heads() {
+		m.Heads = append(m.Heads, h.Bytes())
+	}
+	for _, k := range c.mesh.Contacts() {
+		m.Contacts = append(m.Contacts, liveness.Contact{ID: k.ID, Addrs: k.Addrs})
+	}
+	return m
+}

@@ -3,6 +3,10 @@ package crdtstore
 import (
 	"log/slog"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	ma "github.com/multiformats/go-multiaddr"
 )
 
 // Config configures a store. The zero Config is a working single master in the
@@ -59,6 +63,11 @@ type Config struct {
 	// the process loses nothing even so; a power cut may lose what was
 	// acknowledged in the last moments, unless another master has it.
 	NoSync bool
+
+	// NewHost makes the libp2p host on which masters meet; the store closes it.
+	// nil: TCP with Noise and Yamux. For tests, and for programs that have a
+	// host of another kind.
+	NewHost func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error)
 
 	// Logger takes the store's log. nil: nothing is logged.
 	Logger *slog.Logger

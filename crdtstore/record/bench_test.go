@@ -138,6 +138,7 @@ func BenchmarkMemoryPerState(b *testing.B) {
 	held := make([]State, 0, 10_000)
 	var before, after runtime.MemStats
 	for b.Loop() {
+		clear(held)
 		held = held[:0]
 		runtime.GC()
 		runtime.ReadMemStats(&before)

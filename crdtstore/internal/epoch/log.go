@@ -177,13 +177,21 @@ func (l *Log) Number() uint64 { return l.number }
 // they have to be put again. On error nothing was announced, and the states may
 // or may not be found on disk later.
 func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err error) {
+	made, again, err := l.put(ctx, writes)
+	if len(made) > 0 && l.opts.Announce != nil {
+		l.opts.Announce(l.number, made)
+	}
+	return again, err
+}
+
+func (l *Log) put(ctx context.Context, writes []Write) (made []dag.Block, again []string, err error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if l.broken != nil {
-		return nil, l.broken
+		return nil, nil, l.broken
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// From here on the turn is finished whatever the caller's context says.
 	ctx = context.WithoutCancel(ctx)
@@ -193,7 +201,7 @@ func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err erro
 		if err != nil {
 			// go-ds-crdt may hold on to the failed delta and add it to the next.
 			l.broken = fmt.Errorf("history: %w", err)
-			return nil, l.broken
+			return nil, nil, l.broken
 		}
 		for _, w := range writes[:n] {
 			if !l.prevails[stateKey(w.Node, l.opts.Master).String()] {
@@ -203,9 +211,18 @@ func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err erro
 		writes = writes[n:]
 	}
 	if err := l.flush(ctx, !l.opts.NoSync); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return again, l.announce(ctx)
+	// Only what is on disk is announced: a block that others have and its own
+	// author has lost would stand above what the author writes next.
+	for _, c := range l.feed.take() {
+		b, err := l.Block(ctx, c)
+		if err != nil {
+			return made, again, err
+		}
+		made = append(made, b)
+	}
+	return made, again, nil
 }
 
 // commit puts as many writes as fit into one block, and returns how many.
@@ -226,21 +243,6 @@ func (l *Log) commit(ctx context.Context, writes []Write) (int, error) {
 		n++
 	}
 	return n, b.Commit(ctx)
-}
-
-func (l *Log) announce(ctx context.Context) error {
-	var made []dag.Block
-	for _, c := range l.feed.take() {
-		b, err := l.Block(ctx, c)
-		if err != nil {
-			return err
-		}
-		made = append(made, b)
-	}
-	if l.opts.Announce != nil && len(made) > 0 {
-		l.opts.Announce(l.number, made)
-	}
-	return nil
 }
 
 // Deliver applies blocks of other masters; each must build only on blocks that

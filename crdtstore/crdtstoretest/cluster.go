@@ -1,0 +1,227 @@
+package crdtstoretest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+)
+
+// Cluster is a number of masters in this process. Its methods may be called
+// concurrently, but for Restart of one master.
+type Cluster struct {
+	t     testing.TB
+	dirs  []string
+	tune  func(i int, cfg *crdtstore.Config)
+	addrs []string // where each master listens, from its first start on
+
+	mu     sync.Mutex
+	stores []*crdtstore.Store
+	hosts  []host.Host
+	ids    map[peer.ID]int
+	cut    func(a, b int) bool // whether two masters cannot talk; nil: all can
+}
+
+// Start starts n masters that know of the first and share a secret, and waits
+// until all are connected to all. tune, which may be nil, changes their
+// configurations. The masters are closed when the test ends.
+func Start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{
+		t: t, tune: tune, stores: make([]*crdtstore.Store, n), hosts: make([]host.Host, n),
+		addrs: make([]string, n), ids: map[peer.ID]int{},
+	}
+	for i := range n {
+		c.dirs = append(c.dirs, t.TempDir())
+		c.Open(i)
+	}
+	t.Cleanup(func() {
+		for i := range n {
+			c.Stop(i)
+		}
+	})
+	c.WaitConnected()
+	return c
+}
+
+// Open starts master i, which must not run.
+func (c *Cluster) Open(i int) {
+	c.t.Helper()
+	cfg := crdtstore.Config{
+		Dir: c.dirs[i], Name: fmt.Sprintf("m%d", i), Secret: "test", Listen: []string{"127.0.0.1:0"},
+		NewHost: func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) { return c.host(i, key, listen) },
+	}
+	if c.addrs[i] != "" {
+		cfg.Listen = []string{c.addrs[i]}
+	}
+	if i > 0 {
+		cfg.Peers = []string{c.addrs[0]}
+	}
+	if c.tune != nil {
+		c.tune(i, &cfg)
+	}
+	s, err := crdtstore.Open(context.Background(), cfg)
+	if err != nil {
+		c.t.Fatalf("open master %d: %v", i, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stores[i] = s
+}
+
+func (c *Cluster) host(i int, key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
+	h, err := p2p.NewHost(key, listen, p2p.WithGater(gater{c, i}))
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hosts[i], c.ids[h.ID()], c.addrs[i] = h, i, h.Addrs()[0].String()
+	return h, nil
+}
+
+// Stop closes master i, if it runs.
+func (c *Cluster) Stop(i int) {
+	c.mu.Lock()
+	s := c.stores[i]
+	c.stores[i] = nil
+	c.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if err := s.Close(); err != nil {
+		c.t.Errorf("close master %d: %v", i, err)
+	}
+}
+
+// Store returns master i.
+func (c *Cluster) Store(i int) *crdtstore.Store {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stores[i]
+}
+
+// Len is the number of masters, running or not.
+func (c *Cluster) Len() int { return len(c.dirs) }
+
+// Cut lets no two masters talk for which cut is true, until Heal or the next
+// Cut.
+func (c *Cluster) Cut(cut func(a, b int) bool) {
+	c.mu.Lock()
+	c.cut = cut
+	hosts, ids := append([]host.Host(nil), c.hosts...), c.ids
+	c.mu.Unlock()
+	for a, h := range hosts {
+		if h == nil {
+			continue
+		}
+		for _, p := range h.Network().Peers() {
+			if b, ok := ids[p]; ok && cut(a, b) {
+				_ = h.Network().ClosePeer(p)
+			}
+		}
+	}
+}
+
+// Split cuts the first k masters off from the others.
+func (c *Cluster) Split(k int) { c.Cut(func(a, b int) bool { return (a < k) != (b < k) }) }
+
+// Heal lets all masters talk again.
+func (c *Cluster) Heal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = nil
+}
+
+// WaitConnected waits until every running master is alive to every other.
+func (c *Cluster) WaitConnected() {
+	c.t.Helper()
+	c.wait("all masters to be alive to all", func() bool {
+		running := c.running()
+		for _, s := range running {
+			alive := 0
+			for _, m := range s.Masters() {
+				if m.Status == crdtstore.MasterAlive || m.Status == crdtstore.MasterSelf {
+					alive++
+				}
+			}
+			if alive < len(running) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// WaitEqual waits until all running masters have equal digests.
+func (c *Cluster) WaitEqual() {
+	c.t.Helper()
+	c.wait("equal digests", func() bool {
+		running := c.running()
+		for _, s := range running {
+			if s.Masters()[0].Digest != running[0].Masters()[0].Digest {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (c *Cluster) running() []*crdtstore.Store {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*crdtstore.Store
+	for _, s := range c.stores {
+		if s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// wait polls, for there is nothing to wait on that all masters share.
+func (c *Cluster) wait(what string, done func() bool) {
+	c.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waited 30 s for %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// gater keeps apart the masters that are cut off from each other.
+type gater struct {
+	cluster *Cluster
+	self    int
+}
+
+var _ connmgr.ConnectionGater = gater{}
+
+func (g gater) allows(p peer.ID) bool {
+	g.cluster.mu.Lock()
+	defer g.cluster.mu.Unlock()
+	other, ok := g.cluster.ids[p]
+	return !ok || g.cluster.cut == nil || !g.cluster.cut(g.self, other)
+}
+
+func (g gater) InterceptPeerDial(p peer.ID) bool                 { return g.allows(p) }
+func (g gater) InterceptAddrDial(p peer.ID, _ ma.Multiaddr) bool { return g.allows(p) }
+func (g gater) InterceptAccept(network.ConnMultiaddrs) bool      { return true }
+func (g gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return g.allows(p)
+}
+func (g gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

@@ -1,0 +1,227 @@
+package crdtstore
+
+import (
+	"cmp"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+)
+
+// A master says something every second. After suspectAfter without a word it is
+// suspect and what it hears no longer counts; after downAfter it is down.
+const (
+	suspectAfter = 5 * time.Second
+	downAfter    = 15 * time.Second
+)
+
+// directory is what this master knows of the others. It is kept in a file, so
+// that after a restart they are looked for and shown even while they are down.
+type directory struct {
+	path string
+	log  *slog.Logger
+
+	mu    sync.Mutex
+	peers map[string]*peerInfo
+	saved []byte
+}
+
+// peerInfo is one other master. The exported fields are kept on disk.
+type peerInfo struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	RPCURLs   []string  `json:"rpc_urls"`
+	UIURLs    []string  `json:"ui_urls"`
+	MeshAddrs []string  `json:"mesh_addrs"`
+	LastSeen  time.Time `json:"last_seen"`
+	HasLeft   bool      `json:"left,omitempty"`
+
+	heard  time.Time // by the monotonic clock; zero: not in this run
+	nodes  int
+	digest string
+	inSync bool
+	equal  time.Time // when the digests were last equal
+	skew   time.Duration
+	status MasterStatus // as last told to watchers
+}
+
+func loadDirectory(path string, log *slog.Logger) (*directory, error) {
+	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("known masters: %w", err)
+	}
+	var list []*peerInfo
+	if err := json.Unmarshal(b, &list); err != nil {
+		// Nothing in it is lost for good: the masters say it all again.
+		log.Warn("the file of known masters cannot be read and is made anew", "path", path, "err", err)
+		return d, nil
+	}
+	for _, p := range list {
+		p.status = p.statusAt(time.Now())
+		d.peers[p.ID] = p
+	}
+	return d, nil
+}
+
+// save writes the file if anything that others should be found by has changed.
+func (d *directory) save() error {
+	d.mu.Lock()
+	list := make([]*peerInfo, 0, len(d.peers))
+	for _, p := range d.peers {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b *peerInfo) int { return cmp.Compare(a.ID, b.ID) })
+	b, err := json.MarshalIndent(list, "", "  ")
+	same := string(b) == string(d.saved)
+	d.saved = b
+	d.mu.Unlock()
+	if err != nil || same || len(list) == 0 {
+		return err
+	}
+	return p2p.WriteFile(d.path, append(b, '\n'))
+}
+
+func (d *directory) contacts() []p2p.Contact {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []p2p.Contact
+	for _, p := range d.peers {
+		out = append(out, p2p.Contact{ID: p.ID, Addrs: p.MeshAddrs})
+	}
+	return out
+}
+
+// heard notes what a master says of itself. It reports whether watchers should
+// be told.
+func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSync bool) bool {
+	d.mu.Lock()
+	p := d.peers[id]
+	isNew := p == nil
+	if isNew {
+		p = &peerInfo{ID: id}
+		d.peers[id] = p
+	}
+	moved := p.Name != m.Name || p.Version != m.Version || !slices.Equal(p.RPCURLs, m.RPCURLs) ||
+		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) || p.HasLeft
+	tell := isNew || moved || p.inSync != inSync || p.nodes != m.Nodes || p.status != MasterAlive
+	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
+	p.LastSeen, p.HasLeft, p.heard = now.UTC().Round(0), false, now
+	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), inSync
+	p.skew = time.UnixMilli(m.Wall).Sub(now)
+	p.status = MasterAlive
+	if inSync || p.equal.IsZero() {
+		p.equal = now
+	}
+	d.mu.Unlock()
+	if moved {
+		if err := d.save(); err != nil {
+			d.log.Warn("cannot save the known masters", "err", err)
+		}
+	}
+	return tell
+}
+
+func (d *directory) left(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peers[id]; p != nil {
+		p.HasLeft, p.status = true, MasterLeft
+	}
+}
+
+// sweep calls tell for every master whose status has changed by the passing of
+// time.
+func (d *directory) sweep(now time.Time, tell func(id string)) {
+	d.mu.Lock()
+	var changed []string
+	for id, p := range d.peers {
+		if s := p.statusAt(now); s != p.status {
+			p.status = s
+			changed = append(changed, id)
+		}
+	}
+	d.mu.Unlock()
+	for _, id := range changed {
+		tell(id)
+	}
+}
+
+func (p *peerInfo) statusAt(now time.Time) MasterStatus {
+	switch age := now.Sub(p.heard); {
+	case p.HasLeft:
+		return MasterLeft
+	case p.heard.IsZero() || age > downAfter:
+		return MasterDown
+	case age > suspectAfter:
+		return MasterSuspect
+	}
+	return MasterAlive
+}
+
+func (d *directory) reachable(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.peers[id]
+	return p != nil && p.statusAt(time.Now()) == MasterAlive
+}
+
+// masters returns the known masters by name.
+func (d *directory) masters(now time.Time, rtt func(id string) time.Duration) []Master {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]Master, 0, len(d.peers))
+	for _, p := range d.peers {
+		m := Master{
+			ID: p.ID, Name: p.Name, RPCURLs: nonNil(p.RPCURLs), UIURLs: nonNil(p.UIURLs),
+			MeshAddrs: withID(p.MeshAddrs, p.ID), Status: p.statusAt(now), Version: p.Version,
+			LastSeen: p.LastSeen, Nodes: p.nodes, Digest: p.digest,
+			RTTms: float64(rtt(p.ID).Microseconds()) / 1000, ClockSkewS: p.skew.Seconds(),
+		}
+		m.InSync = p.inSync && m.Status == MasterAlive
+		if !p.inSync && !p.equal.IsZero() {
+			m.LagS = now.Sub(p.equal).Seconds()
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b Master) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+func withID(addrs []string, id string) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a + "/p2p/" + id
+	}
+	return out
+}
+
+func (c *cluster) masters() []Master {
+	return c.dir.masters(time.Now(), func(id string) time.Duration {
+		p, err := peer.Decode(id)
+		if err != nil {
+			return 0
+		}
+		return c.mesh.RTT(p)
+	})
+}
+
+func (c *cluster) meshAddrs() []string      { return withID(c.mesh.Addrs(), c.store.ID()) }
+func (c *cluster) reachable(id string) bool { return c.dir.reachable(id) }

@@ -1,0 +1,213 @@
+package p2p
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-msgio"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	admitProtocol protocol.ID = "/hero-explorer/admit/1"
+	admitTimeout              = 5 * time.Second
+	maxHello                  = 64 << 10 // bytes
+	maxContacts               = 256
+)
+
+// The handshake that admits a master runs on one stream. The peer ids on both
+// ends are proven by Noise; each side sends two frames of JSON:
+//
+//	dialer   hello {nonce, addrs, secured}
+//	listener hello {nonce, addrs, secured}
+//	dialer   done  {proof, masters}
+//	listener done  {proof, masters}
+//	dialer   seen  {}
+//
+// proof is an HMAC-SHA256 with the cluster secret over the role, both peer ids
+// and both nonces, so it is good for this connection and this direction only.
+// The dialer proves first: whoever merely connects to a master learns nothing
+// that would let a weak secret be guessed at leisure. Without a secret on both
+// sides, proof is empty and the address decides. The listener counts the dialer
+// in before it says done, and waits for seen before it opens streams of its own,
+// so neither side resets the other's first stream.
+type hello struct {
+	Nonce   []byte   `json:"nonce"`
+	Addrs   []string `json:"addrs"`
+	Secured bool     `json:"secured"`
+}
+
+type done struct {
+	Proof   []byte    `json:"proof,omitempty"`
+	Refused string    `json:"refused,omitempty"`
+	Masters []Contact `json:"masters,omitempty"`
+}
+
+// Contact is a master that another one vouches for.
+type Contact struct {
+	ID    string   `json:"id"`
+	Addrs []string `json:"addrs"`
+}
+
+// proof returns nil where there is no secret.
+func (m *Mesh) proof(role string, prover, verifier peer.ID, own, other []byte) []byte {
+	if m.cfg.Secret == "" {
+		return nil
+	}
+	h := hmac.New(sha256.New, []byte(m.cfg.Secret))
+	fmt.Fprintf(h, "hero-explorer admit 1 %s %s %s %x %x", role, prover, verifier, own, other)
+	return h.Sum(nil)
+}
+
+func frames(s network.Stream) (read func(any) error, write func(any) error) {
+	r, w := msgio.NewVarintReaderSize(s, maxHello), msgio.NewVarintWriter(s)
+	read = func(into any) error {
+		b, err := r.ReadMsg()
+		if err != nil {
+			return err
+		}
+		defer r.ReleaseMsg(b)
+		return json.Unmarshal(b, into)
+	}
+	write = func(v any) error {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		return w.WriteMsg(b)
+	}
+	return read, write
+}
+
+func (m *Mesh) hello() hello {
+	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != ""}
+	_, _ = rand.Read(h.Nonce) // never fails, see crypto/rand
+	return h
+}
+
+// admit runs the dialer's side with a connected peer.
+func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	s, err := m.host.NewStream(ctx, id, admitProtocol)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_ = s.SetDeadline(time.Now().Add(admitTimeout))
+	read, write := frames(s)
+
+	mine := m.hello()
+	var theirs hello
+	if err := errors.Join(write(mine), read(&theirs)); err != nil {
+		_ = s.Reset()
+		return fmt.Errorf("handshake: %w", err)
+	}
+	if err := m.check(theirs, id, s.Conn().RemoteMultiaddr()); err != nil {
+		_ = write(done{Refused: err.Error()})
+		return err
+	}
+	answer := done{Proof: m.proof("dialer", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
+	var last done
+	if err := errors.Join(write(answer), read(&last)); err != nil {
+		_ = s.Reset()
+		return fmt.Errorf("handshake: %w", err)
+	}
+	if last.Refused != "" {
+		return fmt.Errorf("refused by the other side: %s", last.Refused)
+	}
+	if !hmac.Equal(last.Proof, m.proof("listener", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
+		return errSecrets
+	}
+	m.enter(id, theirs.Addrs, last.Masters)
+	if err := write(struct{}{}); err != nil {
+		return err
+	}
+	m.present(id)
+	return nil
+}
+
+// answer runs the listener's side.
+func (m *Mesh) answer(s network.Stream) {
+	defer s.Close()
+	id := s.Conn().RemotePeer()
+	_ = s.SetDeadline(time.Now().Add(admitTimeout))
+	read, write := frames(s)
+	if err := m.answerTo(s, id, read, write); err != nil && !errors.Is(err, io.EOF) {
+		m.refused(id, s.Conn().RemoteMultiaddr(), err)
+		_ = s.Reset()
+	}
+}
+
+func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) error) error {
+	mine := m.hello()
+	var theirs hello
+	if err := read(&theirs); err != nil {
+		return err
+	}
+	var answer done
+	if err := errors.Join(write(mine), read(&answer)); err != nil {
+		return err
+	}
+	if answer.Refused != "" {
+		return fmt.Errorf("refused by the other side: %s", answer.Refused)
+	}
+	err := m.check(theirs, id, s.Conn().RemoteMultiaddr())
+	if err == nil && !hmac.Equal(answer.Proof, m.proof("dialer", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
+		err = errSecrets
+	}
+	if err != nil {
+		_ = write(done{Refused: err.Error()})
+		return err
+	}
+	m.enter(id, theirs.Addrs, answer.Masters)
+	last := done{Proof: m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
+	if err := errors.Join(write(last), read(&struct{}{})); err != nil {
+		return err
+	}
+	m.present(id)
+	return nil
+}
+
+var (
+	errSecrets = errors.New("the cluster secrets differ")
+	errOneSide = errors.New("one side has a cluster secret and the other has none; give both the same")
+	errUnnamed = errors.New("its address is not among the peers of this master, and there is no cluster secret")
+)
+
+// check decides on what the other side says before it proves anything.
+func (m *Mesh) check(theirs hello, id peer.ID, from ma.Multiaddr) error {
+	switch {
+	case len(theirs.Nonce) < 16:
+		return errors.New("its nonce is too short")
+	case theirs.Secured != (m.cfg.Secret != ""):
+		return errOneSide
+	case m.cfg.Secret == "":
+		return m.expect(id, from, theirs.Addrs)
+	}
+	return nil
+}
+
+// parseAddrs reads the addresses another master gives, at most 16.
+func parseAddrs(addrs []string) []ma.Multiaddr {
+	var out []ma.Multiaddr
+	for _, a := range addrs {
+		if m, err := ma.NewMultiaddr(a); err == nil && len(out) < 16 && len(m) > 0 {
+			if rest, id := peer.SplitAddr(m); id != "" {
+				m = rest
+			}
+			out = append(out, m)
+		}
+	}
+	return out
+}

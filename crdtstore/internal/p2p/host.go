@@ -1,0 +1,139 @@
+package p2p
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// dialTimeout bounds one attempt to reach a master. Attempts are repeated about
+// every second, so a long one would only delay the next.
+const dialTimeout = 3 * time.Second
+
+type hostOptions struct{ gater connmgr.ConnectionGater }
+
+// HostOption changes the host that NewHost makes.
+type HostOption func(*hostOptions)
+
+// WithGater has a gater decide whom the host talks to, before the mesh does.
+func WithGater(g connmgr.ConnectionGater) HostOption {
+	return func(o *hostOptions) { o.gater = g }
+}
+
+// NewHost assembles a host from parts: libp2p.New would link every transport
+// that there is, which doubles the size of the program.
+func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (host.Host, error) {
+	var o hostOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	ps, err := pstoremem.NewPeerstore()
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(ps.AddPrivKey(id, key), ps.AddPubKey(id, key.GetPublic())); err != nil {
+		return nil, err
+	}
+	limits, err := rcmgr.NewResourceManager(
+		rcmgr.NewFixedLimiter(meshLimits()),
+		// The defaults, 8 connections from one address and one new connection
+		// in five seconds, are for strangers on the internet. Masters behind one
+		// address are few, and strangers are turned away by the handshake.
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: 64}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: 64}}),
+		rcmgr.WithConnRateLimiters(connRate()))
+	if err != nil {
+		return nil, err
+	}
+	bus := eventbus.NewBus()
+	net, err := swarm.NewSwarm(id, ps, bus, swarm.WithResourceManager(limits),
+		swarm.WithDialTimeout(dialTimeout), swarm.WithDialTimeoutLocal(dialTimeout),
+		swarm.WithConnectionGater(o.gater))
+	if err != nil {
+		return nil, err
+	}
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	security, err := noise.New(noise.ID, key, muxers)
+	if err != nil {
+		return nil, errors.Join(err, net.Close())
+	}
+	up, err := upgrader.New([]sec.SecureTransport{security}, muxers, nil, limits, o.gater)
+	if err != nil {
+		return nil, errors.Join(err, net.Close())
+	}
+	transport, err := tcp.NewTCPTransport(up, limits, nil, tcp.WithConnectionTimeout(dialTimeout))
+	if err != nil {
+		return nil, errors.Join(err, net.Close())
+	}
+	if err := net.AddTransport(transport); err != nil {
+		return nil, errors.Join(err, net.Close())
+	}
+	h, err := basichost.NewHost(net, &basichost.HostOpts{
+		EventBus: bus, EnablePing: true, UserAgent: "hero_explorer", DisableSignedPeerRecord: true,
+	})
+	if err != nil {
+		return nil, errors.Join(err, net.Close())
+	}
+	h.Start()
+	if len(listen) > 0 {
+		if err := net.Listen(listen...); err != nil {
+			return nil, errors.Join(fmt.Errorf("mesh address: %w", err), h.Close())
+		}
+	}
+	return h, nil
+}
+
+// connRate allows the connections of a few masters behind one address that start
+// together and look for each other every second, and no flood.
+func connRate() *rate.Limiter {
+	perAddress := rate.Limit{RPS: 10, Burst: 100}
+	return &rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
+		IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perAddress}},
+		IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddress}},
+		GracePeriod:      time.Minute,
+	}}
+}
+
+// meshLimits bound what strangers can take before they are turned away. What
+// admitted masters may use is bounded by the protocols.
+func meshLimits() rcmgr.ConcreteLimitConfig {
+	return rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{
+			Conns: 1024, ConnsInbound: 512, ConnsOutbound: 512, FD: rcmgr.Unlimited,
+			Streams: rcmgr.Unlimited, StreamsInbound: rcmgr.Unlimited, StreamsOutbound: rcmgr.Unlimited,
+			Memory: rcmgr.Unlimited64,
+		},
+		Transient: rcmgr.ResourceLimits{
+			Conns: 256, ConnsInbound: 128, ConnsOutbound: 128, FD: rcmgr.Unlimited,
+			Streams: 1024, StreamsInbound: 1024, StreamsOutbound: rcmgr.Unlimited,
+			Memory: rcmgr.Unlimited64,
+		},
+		PeerDefault: rcmgr.ResourceLimits{
+			Conns: 16, ConnsInbound: 16, ConnsOutbound: 16, FD: rcmgr.Unlimited,
+			Streams: 1024, StreamsInbound: 1024, StreamsOutbound: 1024,
+			Memory: rcmgr.Unlimited64,
+		},
+	}.Build(rcmgr.InfiniteLimits)
+}

@@ -1,0 +1,408 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// seekEvery is how often a master looks for those it misses. It bounds how
+	// long two masters stay apart after the network between them is back.
+	seekEvery = 500 * time.Millisecond
+	// strangerTimeout is how long a connection may stay without admission.
+	strangerTimeout = 10 * time.Second
+	pingEvery       = time.Second
+	pingTimeout     = 4 * time.Second
+)
+
+// Config configures a Mesh.
+type Config struct {
+	Host      host.Host // closed by Mesh.Close
+	Peers     []Address
+	Secret    string
+	Advertise []ma.Multiaddr // instead of the host's own addresses
+	PinsFile  string
+	Known     []Contact // masters of an earlier run, to look for
+	Logger    *slog.Logger
+	// Joined is called when a master was admitted on both sides, Left when its
+	// last connection is gone. Calls for one master do not overlap.
+	Joined func(peer.ID)
+	Left   func(peer.ID)
+}
+
+// Mesh keeps this master connected to all others that it knows of. Its methods
+// may be called concurrently.
+type Mesh struct {
+	cfg   Config
+	log   *slog.Logger
+	host  host.Host
+	guard *guard
+	pins  *pins
+	came  event.Emitter
+
+	cancel context.CancelFunc
+	loops  sync.WaitGroup
+
+	mu      sync.Mutex
+	members map[peer.ID]*member  // admitted and connected
+	known   map[peer.ID]*contact // every master ever heard of
+	named   map[string]bool      // IPs that Peers stand for now
+	at      map[string]peer.ID   // who was met at an address; may be ourselves
+	busy    map[string]bool      // dials under way, by address or id
+	grumble map[string]string    // the last failure logged, by address or id
+	closing bool
+}
+
+type member struct {
+	present bool // announced with Joined
+	rtt     time.Duration
+}
+
+type contact struct{ addrs []ma.Multiaddr }
+
+// Start joins the mesh. ctx bounds nothing but the start.
+func Start(ctx context.Context, cfg Config) (*Mesh, error) {
+	pins, err := loadPins(cfg.PinsFile)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mesh{
+		cfg: cfg, log: cfg.Logger, host: cfg.Host, pins: pins,
+		members: map[peer.ID]*member{}, known: map[peer.ID]*contact{}, named: map[string]bool{},
+		at: map[string]peer.ID{}, busy: map[string]bool{}, grumble: map[string]string{},
+	}
+	bus := eventbus.NewBus()
+	m.guard = &guard{Host: m.host, bus: bus, mesh: m}
+	if m.came, err = bus.Emitter(new(event.EvtPeerProtocolsUpdated)); err != nil {
+		return nil, err
+	}
+	m.Learn(cfg.Known)
+	m.resolve(ctx)
+	m.host.SetStreamHandler(admitProtocol, m.answer)
+	m.host.Network().Notify(&network.NotifyBundle{ConnectedF: m.connected, DisconnectedF: m.disconnected})
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.cancel = cancel
+	m.loop(background, seekEvery, m.seek)
+	m.loop(background, pingEvery, m.ping)
+	return m, nil
+}
+
+// Host is the host for the protocols between masters; strangers do not exist on
+// it.
+func (m *Mesh) Host() host.Host { return m.guard }
+
+// Close leaves the mesh and closes the host.
+func (m *Mesh) Close() error {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	m.cancel()
+	err := m.host.Close()
+	m.loops.Wait()
+	return errors.Join(err, m.came.Close())
+}
+
+func (m *Mesh) loop(ctx context.Context, every time.Duration, f func(context.Context)) {
+	m.loops.Add(1)
+	go func() {
+		defer m.loops.Done()
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+				f(ctx)
+				timer.Reset(every + rand.N(every/4)) // out of step with the others
+			}
+		}
+	}()
+}
+
+// spawn runs f in the background unless something of that name is under way.
+func (m *Mesh) spawn(name string, f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy[name] || m.closing {
+		return
+	}
+	m.busy[name] = true
+	m.loops.Add(1)
+	go func() {
+		defer m.loops.Done()
+		f()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.busy, name)
+	}()
+}
+
+// Admitted reports whether a peer is an admitted and connected master.
+func (m *Mesh) Admitted(id peer.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.members[id] != nil
+}
+
+// Knows reports whether a peer is a master that was admitted, or that an
+// admitted one vouches for, connected or not.
+func (m *Mesh) Knows(id peer.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[id] != nil
+}
+
+// Peers returns the admitted and connected masters.
+func (m *Mesh) Peers() []peer.ID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]peer.ID, 0, len(m.members))
+	for id := range m.members {
+		out = append(out, id)
+	}
+	return out
+}
+
+// RTT is the last measured round trip to a master, 0 where there is none.
+func (m *Mesh) RTT(id peer.ID) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mb := m.members[id]; mb != nil {
+		return mb.rtt
+	}
+	return 0
+}
+
+// Addrs are the addresses at which others should look for this master.
+func (m *Mesh) Addrs() []string {
+	addrs := m.cfg.Advertise
+	if len(addrs) == 0 {
+		addrs = m.host.Addrs()
+	}
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
+
+// Learn adds masters to look for. Without a cluster secret, only what an
+// admitted master says, or what an earlier run knew, may be learned.
+func (m *Mesh) Learn(list []Contact) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range list {
+		id, err := peer.Decode(c.ID)
+		if err != nil || id == m.host.ID() || len(m.known) >= maxContacts {
+			continue
+		}
+		m.contact(id, parseAddrs(c.Addrs))
+	}
+}
+
+// contact is called with mu held.
+func (m *Mesh) contact(id peer.ID, addrs []ma.Multiaddr) {
+	c := m.known[id]
+	if c == nil {
+		c = &contact{}
+		m.known[id] = c
+	}
+	if len(addrs) > 0 {
+		c.addrs = addrs
+	}
+}
+
+// Contacts returns the masters that this one vouches for.
+func (m *Mesh) Contacts() []Contact { return m.contacts("") }
+
+func (m *Mesh) contacts(but peer.ID) []Contact {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Contact
+	for id, c := range m.known {
+		if id == but || len(c.addrs) == 0 {
+			continue
+		}
+		one := Contact{ID: id.String()}
+		for _, a := range c.addrs {
+			one.Addrs = append(one.Addrs, a.String())
+		}
+		out = append(out, one)
+	}
+	slices.SortFunc(out, func(a, b Contact) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// Forget stops looking for a master, until it is heard of again.
+func (m *Mesh) Forget(id peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.members[id] == nil {
+		delete(m.known, id)
+	}
+}
+
+// enter counts a peer in: from here on streams from and to it pass.
+func (m *Mesh) enter(id peer.ID, addrs []string, vouched []Contact) {
+	m.mu.Lock()
+	if m.members[id] == nil && m.host.Network().Connectedness(id) == network.Connected {
+		m.members[id] = &member{}
+	}
+	m.contact(id, parseAddrs(addrs))
+	delete(m.grumble, id.String())
+	m.mu.Unlock()
+	m.Learn(vouched)
+}
+
+// present tells the protocols above that a peer is there.
+func (m *Mesh) present(id peer.ID) {
+	m.mu.Lock()
+	mb := m.members[id]
+	first := mb != nil && !mb.present
+	if first {
+		mb.present = true
+	}
+	m.mu.Unlock()
+	if !first {
+		return
+	}
+	m.log.Info("master connected", "master", id)
+	protocols, err := m.host.Peerstore().GetProtocols(id)
+	if err == nil {
+		err = m.came.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: protocols})
+	}
+	if err != nil {
+		m.log.Warn("cannot announce a master to pubsub", "master", id, "err", err)
+	}
+	m.cfg.Joined(id)
+}
+
+func (m *Mesh) connected(_ network.Network, c network.Conn) {
+	id := c.RemotePeer()
+	if c.Stat().Direction != network.DirInbound || m.Admitted(id) {
+		return
+	}
+	time.AfterFunc(strangerTimeout, func() {
+		if !m.Admitted(id) {
+			_ = c.Close()
+		}
+	})
+}
+
+func (m *Mesh) disconnected(n network.Network, c network.Conn) {
+	id := c.RemotePeer()
+	m.mu.Lock()
+	mb := m.members[id]
+	gone := mb != nil && n.Connectedness(id) != network.Connected
+	if gone {
+		delete(m.members, id)
+	}
+	m.mu.Unlock()
+	if gone && mb.present {
+		m.log.Info("master disconnected", "master", id)
+		m.cfg.Left(id)
+	}
+}
+
+// refused logs why a peer was turned away, once per reason.
+func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
+	m.complain(id.String(), "master refused", err, "master", id, "from", from)
+}
+
+func (m *Mesh) complain(key, msg string, err error, args ...any) {
+	m.mu.Lock()
+	again := m.grumble[key] == err.Error() || m.closing
+	if len(m.grumble) > 1024 {
+		clear(m.grumble)
+	}
+	m.grumble[key] = err.Error()
+	m.mu.Unlock()
+	if !again {
+		m.log.Warn(msg, append(args, "err", err)...)
+	}
+}
+
+// ping measures the round trip to every member and drops connections on which
+// nothing comes back, so that they are made anew: TCP alone would wait minutes.
+func (m *Mesh) ping(ctx context.Context) {
+	for _, id := range m.Peers() {
+		m.spawn("ping "+id.String(), func() {
+			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+			defer cancel()
+			result := <-ping.Ping(ctx, m.host, id)
+			if result.Error == nil && result.RTT > 0 {
+				m.mu.Lock()
+				if mb := m.members[id]; mb != nil {
+					mb.rtt = result.RTT
+				}
+				m.mu.Unlock()
+				return
+			}
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				m.log.Warn("master does not answer, dropping the connection", "master", id)
+				_ = m.host.Network().ClosePeer(id)
+			}
+		})
+	}
+}
+
+// resolve looks up what the configured addresses stand for now.
+func (m *Mesh) resolve(ctx context.Context) []target {
+	var out []target
+	for _, a := range m.cfg.Peers {
+		addrs, err := a.Resolve(ctx)
+		if err != nil {
+			m.complain(a.text, "cannot resolve the address of a master", err, "address", a.text)
+			continue
+		}
+		for _, addr := range addrs {
+			out = append(out, target{addr, a.id})
+			m.mu.Lock()
+			m.named[remoteIP(addr).String()] = true
+			m.mu.Unlock()
+		}
+	}
+	return out
+}
+
+// expect decides, where there is no secret, whether a peer at an address is one
+// this master was told about: it was vouched for, or it comes from an IP that
+// Peers name, and no other peer id is pinned at the address it says it has.
+func (m *Mesh) expect(id peer.ID, from ma.Multiaddr, says []string) error {
+	ip := remoteIP(from)
+	m.mu.Lock()
+	vouched, named := m.known[id] != nil, m.named[ip.String()]
+	m.mu.Unlock()
+	if vouched {
+		return nil
+	}
+	if !named {
+		return errUnnamed
+	}
+	for _, a := range parseAddrs(says) {
+		if remoteIP(a) == ip {
+			return m.pins.pin(a.String(), id)
+		}
+	}
+	return fmt.Errorf("%w: it does not say that it listens on %s, where it comes from", errUnnamed, ip)
+}

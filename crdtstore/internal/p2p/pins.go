@@ -1,0 +1,84 @@
+package p2p
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// pins remembers which peer id was first met at an address. They are what
+// stands between two masters that share no secret and a stranger who takes over
+// an address. Only a person lifts a pin: by deleting it from the file.
+type pins struct {
+	path string
+
+	mu sync.Mutex
+	at map[string]peer.ID // by multiaddr
+}
+
+func loadPins(path string) (*pins, error) {
+	p := &pins{path: path, at: map[string]peer.ID{}}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pinned masters: %w", err)
+	}
+	if err := json.Unmarshal(b, &p.at); err != nil {
+		return nil, fmt.Errorf("pinned masters: %s: %w; mend the file, or delete it to trust on first contact again", path, err)
+	}
+	return p, nil
+}
+
+// pin records id at an address, or reports the other id that is pinned there.
+func (p *pins) pin(addr string, id peer.ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if was, ok := p.at[addr]; ok {
+		if was != id {
+			return fmt.Errorf("the master at %s was %s and is now %s; if that is right, delete the address from %s", addr, was, id, p.path)
+		}
+		return nil
+	}
+	p.at[addr] = id
+	b, err := json.MarshalIndent(p.at, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteFile(p.path, append(b, '\n'))
+}
+
+// WriteFile replaces a file as a whole or not at all, even when the machine
+// stops in between.
+func WriteFile(path string, content []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if _, err = f.Write(content); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err = errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil // the rename itself has succeeded
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,135 @@
+package p2p
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// target is an address to dial, and who is wanted there, if that is known.
+type target struct {
+	addr ma.Multiaddr
+	id   peer.ID
+}
+
+// seek dials the masters that are missing, each in the background.
+func (m *Mesh) seek(ctx context.Context) {
+	for _, t := range m.resolve(ctx) {
+		key := t.addr.String()
+		m.mu.Lock()
+		if t.id == "" {
+			t.id = m.at[key]
+		}
+		m.mu.Unlock()
+		if t.id == m.host.ID() || t.id != "" && m.Admitted(t.id) {
+			continue
+		}
+		m.spawn(key, func() {
+			if err := m.meet(ctx, t); err != nil && ctx.Err() == nil {
+				m.complain(key, "cannot reach a master", err, "address", key)
+			}
+		})
+	}
+	m.mu.Lock()
+	missing := map[peer.ID][]ma.Multiaddr{}
+	for id, c := range m.known {
+		if m.members[id] == nil && len(c.addrs) > 0 {
+			missing[id] = c.addrs
+		}
+	}
+	m.mu.Unlock()
+	for id, addrs := range missing {
+		m.spawn(id.String(), func() {
+			if err := m.connect(ctx, id, addrs); err != nil && ctx.Err() == nil {
+				m.complain(id.String(), "cannot reach a master", err, "master", id)
+			}
+		})
+	}
+}
+
+// meet connects to whoever is at an address.
+func (m *Mesh) meet(ctx context.Context, t target) (err error) {
+	key := t.addr.String()
+	if t.id == "" {
+		if t.id, err = m.probe(ctx, t.addr); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.at[key] = t.id
+		m.mu.Unlock()
+	}
+	if t.id == m.host.ID() {
+		return nil // the list of peers may name ourselves
+	}
+	if m.cfg.Secret == "" {
+		if err := m.pins.pin(key, t.id); err != nil {
+			return err
+		}
+		// Named by the operator and pinned: expected from wherever it dials in.
+		m.mu.Lock()
+		m.contact(t.id, nil)
+		m.mu.Unlock()
+	}
+	err = m.connect(ctx, t.id, []ma.Multiaddr{t.addr})
+	if mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok && mismatch.Expected == t.id {
+		// Somebody else lives there now. Ask again who, next time.
+		m.mu.Lock()
+		delete(m.at, key)
+		m.mu.Unlock()
+	}
+	return err
+}
+
+// probe finds out who is at an address. Noise proves the answer: it is the key
+// that the other side completed a handshake with, although that handshake then
+// fails because we claimed to expect somebody else.
+func (m *Mesh) probe(ctx context.Context, addr ma.Multiaddr) (peer.ID, error) {
+	_, pub, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	nobody, err := peer.IDFromPublicKey(pub)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	defer m.host.Peerstore().RemovePeer(nobody)
+	defer m.host.Peerstore().ClearAddrs(nobody)
+	err = m.host.Connect(ctx, peer.AddrInfo{ID: nobody, Addrs: []ma.Multiaddr{addr}})
+	if mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok {
+		return mismatch.Actual, nil
+	}
+	return "", fmt.Errorf("ask who is there: %w", err)
+}
+
+// connect connects to a master and has it admitted.
+func (m *Mesh) connect(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) error {
+	if m.Admitted(id) {
+		return nil
+	}
+	if s, ok := m.host.Network().(*swarm.Swarm); ok {
+		s.Backoff().Clear(id) // the pace is ours
+	}
+	if m.host.Network().Connectedness(id) != network.Connected {
+		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		m.host.Peerstore().AddAddrs(id, addrs, peerstore.TempAddrTTL)
+		if err := m.host.Connect(dialing, peer.AddrInfo{ID: id, Addrs: addrs}); err != nil {
+			return err
+		}
+	}
+	if m.Admitted(id) { // by its own dial, meanwhile
+		return nil
+	}
+	return m.admit(ctx, id)
+}

@@ -2,14 +2,308 @@ package explorer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
+
+// stopTime is how long Run gives a graceful stop.
+const stopTime = 10 * time.Second
+
+// Server is a master. Make one with [New].
+type Server struct {
+	cfg   Config
+	log   *slog.Logger
+	open  func(context.Context, crdtstore.Config) (store, error)
+	store store // set before ready
+
+	rpc       jsonrpc.Mux
+	byName    map[string]method
+	metrics   *metrics
+	tokens    *tokens
+	answers   answers
+	nodes     *nodePool
+	toMasters *http.Client
+	hosts     map[string]bool
+	rpcURLs   []string
+	streams   chan struct{} // one element for each open event stream
+
+	docOnce sync.Once
+	doc     json.RawMessage
+
+	ready    atomic.Bool   // requests get through to the store
+	closing  chan struct{} // closed when the server begins to stop
+	failed   chan error    // why a listener ended on its own
+	started  bool
+	stopOnce sync.Once
+	stopErr  error
+
+	rpcAddr, uiAddr net.Addr
+	steps           []step // to undo what Start has done, last in first out
+}
+
+// step is one thing to undo at the end.
+type step struct {
+	name string
+	undo func(context.Context) error
+}
+
+// New checks the configuration and makes a server that does nothing yet. The
+// error is a [crdtstore.FieldError] that names the flag, where it is about one.
+// A nil log discards.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg: cfg, log: log,
+		open: func(ctx context.Context, c crdtstore.Config) (store, error) {
+			st, err := crdtstore.Open(ctx, c)
+			if err != nil {
+				return nil, err // not a nil *Store in a store
+			}
+			return st, nil
+		},
+		tokens:    newTokens(cfg.DataDir),
+		toMasters: newMasterClient(),
+		hosts:     ownHosts(cfg),
+		streams:   make(chan struct{}, maxStreams),
+		closing:   make(chan struct{}),
+		failed:    make(chan error, 3),
+	}
+	s.metrics = newMetrics(s)
+	s.nodes = newNodePool()
+	s.rpc.Logger = log
+	s.route()
+	return s, nil
+}
+
+// Start opens the store and begins to serve. ctx bounds the start only. When it
+// fails, everything is undone. A server can be started once.
+func (s *Server) Start(ctx context.Context) (err error) {
+	if s.started {
+		return errors.New("server was started before")
+	}
+	s.started = true
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+		}
+	}()
+
+	// Listeners come first: they fail for reasons that people run into, and
+	// their ports go into what the store tells to others.
+	api, page := s.newHTTPServer(s.apiHandler()), s.newHTTPServer(s.uiHandler())
+	type served struct {
+		l   net.Listener
+		srv *http.Server
+	}
+	var serve []served
+	for _, l := range []struct {
+		flag, addr string
+		listen     func(string) (net.Listener, error)
+		srv        *http.Server
+		bound      *net.Addr
+	}{
+		{"rpc-socket", s.cfg.RPCSocket, listenUnix, api, nil},
+		{"rpc-addr", s.cfg.RPCAddr, listenTCP, api, &s.rpcAddr},
+		{"ui-addr", s.cfg.UIAddr, listenTCP, page, &s.uiAddr},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		listener, err := l.listen(l.addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.flag, err)
+		}
+		s.undo("close "+l.flag, func(context.Context) error { return ignoreClosed(listener.Close()) })
+		if l.bound != nil {
+			*l.bound = listener.Addr()
+		}
+		serve = append(serve, served{listener, l.srv})
+	}
+
+	s.rpcURLs = urlsFor(s.cfg.Advertise, s.rpcAddr, func(a advertised) []string { return a.rpc })
+	s.undo("close the store", func(context.Context) error {
+		if s.store == nil {
+			return nil
+		}
+		return s.store.Close()
+	})
+	s.undo("close connections to nodes", func(context.Context) error { s.nodes.close(); return nil })
+	s.undo("stop serving", func(ctx context.Context) error {
+		return errors.Join(shutdown(ctx, page), shutdown(ctx, api))
+	})
+	// A client that comes while the store is being read is told at once to try
+	// another master, rather than left to wait.
+	for _, v := range serve {
+		go func() {
+			if err := v.srv.Serve(v.l); !errors.Is(err, http.ErrServerClosed) {
+				s.failed <- fmt.Errorf("serving %s: %w", v.l.Addr(), err)
+			}
+		}()
+	}
+	if s.store, err = s.open(ctx, s.storeConfig()); err != nil {
+		s.store = nil
+		return fmt.Errorf("open the store in %s: %w", s.cfg.DataDir, err)
+	}
+	s.ready.Store(true)
+	s.log.Info("serving", slog.String("id", s.store.ID()), slog.String("name", s.store.Name()),
+		slog.String("socket", s.cfg.RPCSocket), slog.Any("rpc", s.rpcAddr), slog.Any("ui", s.uiAddr),
+		slog.Bool("single_master", s.cfg.alone()))
+	return nil
+}
+
+func (s *Server) undo(name string, f func(context.Context) error) {
+	s.steps = append(s.steps, step{name, f})
+}
+
+// Stop ends what Start began: event streams end, requests that run are waited
+// for until ctx ends, then the store leaves the cluster. It may be called more
+// than once; later calls return what the first returned.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stopOnce.Do(func() {
+		close(s.closing)
+		for _, step := range slices.Backward(s.steps) {
+			if err := step.undo(ctx); err != nil {
+				s.stopErr = errors.Join(s.stopErr, fmt.Errorf("%s: %w", step.name, err))
+			}
+		}
+		s.toMasters.CloseIdleConnections()
+	})
+	return s.stopErr
+}
+
+// RPCAddr is the TCP address of the API, nil where there is none. Valid after
+// Start.
+func (s *Server) RPCAddr() net.Addr { return s.rpcAddr }
+
+// UIAddr is the address of the page, nil where there is none. Valid after Start.
+func (s *Server) UIAddr() net.Addr { return s.uiAddr }
 
 // Run serves a master until ctx ends, then stops it gracefully within 10 s.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	if _, err := cfg.resolve(); err != nil {
+	s, err := New(cfg, log)
+	if err != nil {
 		return err
 	}
-	return errors.New("not yet")
+	if err := s.Start(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil // told to stop while starting
+		}
+		return err
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-s.failed:
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	return errors.Join(failed, s.Stop(stop))
+}
+
+// shutdown waits for requests that run, though not so long that no time is
+// left for the steps that follow.
+func shutdown(ctx context.Context, srv *http.Server) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, left/2)
+		defer cancel()
+	}
+	err := srv.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		err = srv.Close() // a call that runs longer loses its answer, not its effect
+	}
+	return ignoreClosed(err)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) storeConfig() crdtstore.Config {
+	a, _ := parseAdvertise(s.cfg.Advertise) // checked by resolve
+	c := crdtstore.Config{
+		Dir: s.cfg.DataDir, Name: s.cfg.Name, Version: s.cfg.Version,
+		Peers: s.cfg.PeerMasters, Advertise: a.mesh, Secret: s.cfg.ClusterSecret,
+		RPCURLs:      s.rpcURLs,
+		UIURLs:       urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
+		OfflineAfter: s.cfg.OfflineAfter, Retention: s.cfg.Retention,
+		RequireSigned: s.cfg.RequireSigned, Logger: s.log,
+	}
+	if s.cfg.MeshAddr != "" {
+		c.Listen = []string{s.cfg.MeshAddr}
+	}
+	return c
+}
+
+// urlsFor returns where others reach a listener: at the URLs that the
+// configuration names, else at its hosts, else at the addresses listened on.
+func urlsFor(advertise []string, bound net.Addr, named func(advertised) []string) []string {
+	a, _ := parseAdvertise(advertise)
+	if urls := named(a); len(urls) > 0 {
+		return urls
+	}
+	tcp, ok := bound.(*net.TCPAddr)
+	if !ok {
+		return []string{}
+	}
+	hosts := a.hosts
+	if len(hosts) == 0 {
+		hosts = hostsOf(tcp.AddrPort().Addr().Unmap())
+	}
+	urls := []string{}
+	for _, h := range hosts {
+		u := url.URL{Scheme: "http", Host: net.JoinHostPort(h, strconv.Itoa(tcp.Port))}
+		urls = append(urls, u.String())
+	}
+	return urls
+}
+
+// hostsOf returns the addresses behind one listened on: itself, or all of this
+// machine's where it stands for them.
+func hostsOf(addr netip.Addr) (hosts []string) {
+	if !addr.IsUnspecified() {
+		return []string{addr.String()}
+	}
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		ip = ip.Unmap()
+		// A link-local address means nothing on another machine. An IPv6 wildcard
+		// takes IPv4 too, an IPv4 one does not take IPv6.
+		if ok && ip.IsGlobalUnicast() && (ip.Is4() || addr.Is6()) {
+			hosts = append(hosts, ip.String())
+		}
+	}
+	if len(hosts) == 0 { // a machine without a network
+		hosts = []string{"127.0.0.1"}
+	}
+	return hosts
 }

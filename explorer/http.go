@@ -1,0 +1,208 @@
+package explorer
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+const (
+	serviceName  = "hero_explorer"
+	serviceTitle = "Hero Explorer"
+	serviceAbout = "Registry of compute nodes and their VMs, kept by several masters that merge."
+)
+
+// apiHandler serves the API on the unix socket and on TCP.
+func (s *Server) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	s.handleAPI(mux)
+	mux.Handle("POST /rpc", http.HandlerFunc(s.serveRPC))
+	mux.Handle("POST /explorer/rpc", http.HandlerFunc(s.serveRPC))
+	mux.Handle("GET /events", s.counted("/events", s.protected(s.events)))
+	mux.Handle("GET /explorer/events", s.counted("/events", s.protected(s.events)))
+	return s.door(mux)
+}
+
+// handleAPI registers what the API and the page's listener have in common.
+func (s *Server) handleAPI(mux *http.ServeMux) {
+	mux.Handle("GET /health", s.counted("/health", s.health))
+	mux.Handle("GET /openrpc.json", s.counted("/openrpc.json", s.protected(func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, s.openRPC())
+	})))
+	mux.Handle("GET /.well-known/heroservice.json", s.counted("/.well-known/heroservice.json", s.protected(s.wellKnown)))
+	mux.Handle("GET /metrics", s.counted("/metrics", s.protected(s.metrics.handler().ServeHTTP)))
+}
+
+// serveRPC is the hot path.
+func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) { s.rpc.ServeHTTP(w, r) }
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	status, answer := http.StatusOK, map[string]string{
+		"status": "ok", "service": serviceName, "version": s.cfg.Version,
+	}
+	if err := s.store.Health(); err != nil {
+		status, answer["status"] = http.StatusServiceUnavailable, "unavailable"
+		answer["reason"] = err.Error()
+	}
+	writeJSON(w, status, mustEncode(answer))
+}
+
+func (s *Server) wellKnown(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, mustEncode(map[string]string{
+		"protocol": "openrpc", "name": serviceName, "title": serviceTitle,
+		"version": s.cfg.Version, "description": serviceAbout, "socket": "rpc",
+	}))
+}
+
+// door is what every request passes: it keeps web pages of other sites out and
+// finds out who asks.
+func (s *Server) door(next http.Handler) http.Handler {
+	// A page of another site can make the user's browser send requests here,
+	// over a loopback that we trust. For writes the browser says where they
+	// come from.
+	var otherSites http.CrossOriginProtection
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.ready.Load() {
+			w.Header().Set("Retry-After", "1")
+			writeError(w, http.StatusServiceUnavailable, failure(jsonrpc.CodeInternal, "this master is starting",
+				errorData{Retryable: true, Hint: "try another master, or this one in a moment", RetryAfterS: 1}))
+			return
+		}
+		if callerOf(r.Context()).origin != fromUnix { // no browser gets there
+			if err := otherSites.Check(r); err != nil {
+				writeError(w, http.StatusForbidden, failure(jsonrpc.CodeUnauthorized, "request of another web site",
+					errorData{Hint: "pages of other sites may not call this API; use the page of this master, or a program that is no browser"}))
+				return
+			}
+			// And a name of the other site may lead to us (DNS rebinding), which
+			// makes its page one of ours in the eyes of the browser.
+			if callerOf(r.Context()).origin == fromLoopback && !s.ownHost(r.Host) {
+				writeError(w, http.StatusMisdirectedRequest, failure(jsonrpc.CodeUnauthorized, "unknown host name in the request",
+					errorData{Hint: "use localhost or an IP address, or start the master with --advertise " + hostOnly(r.Host)}))
+				return
+			}
+		}
+		w.Header()["X-Content-Type-Options"] = noSniff
+		next.ServeHTTP(w, s.identify(r))
+	})
+}
+
+var noSniff = []string{"nosniff"}
+
+// ownHost reports whether a Host header names this master. An IP address
+// always does: rebinding takes a name.
+func (s *Server) ownHost(host string) bool {
+	host = strings.ToLower(hostOnly(host))
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || s.hosts[host] {
+		return true
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// ownHosts collects the names of this master.
+func ownHosts(cfg Config) map[string]bool {
+	hosts := map[string]bool{}
+	add := func(host string) {
+		if host = strings.ToLower(hostOnly(host)); host != "" {
+			hosts[host] = true
+		}
+	}
+	for _, addr := range []string{cfg.RPCAddr, cfg.UIAddr} {
+		add(addr)
+	}
+	if name, err := os.Hostname(); err == nil {
+		add(name)
+	}
+	a, _ := parseAdvertise(cfg.Advertise)
+	for _, host := range a.hosts {
+		add(host)
+	}
+	for _, raw := range append(a.rpc, a.ui...) {
+		if u, err := url.Parse(raw); err == nil {
+			add(u.Host)
+		}
+	}
+	return hosts
+}
+
+// hostOnly takes the port, and the brackets of IPv6, away.
+func hostOnly(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
+// protected guards what is open but in mode AuthAll.
+func (s *Server) protected(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := s.allow(callerOf(r.Context()), accessOpen); err != nil {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+serviceName+`"`)
+			writeError(w, http.StatusUnauthorized, s.wireError(r.URL.Path, err))
+			return
+		}
+		next(w, r)
+	}
+}
+
+// counted counts requests by path and status.
+func (s *Server) counted(path string, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		defer func() { s.metrics.http.WithLabelValues(path, strconv.Itoa(c.status)).Inc() }()
+		next(c, r)
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets [http.ResponseController] through.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func writeJSON(w http.ResponseWriter, status int, body json.RawMessage) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+	_, _ = w.Write([]byte{'\n'})
+}
+
+// writeError answers a request that does not get as far as JSON-RPC, with the
+// same error object that JSON-RPC would carry.
+func writeError(w http.ResponseWriter, status int, err *jsonrpc.Error) {
+	writeJSON(w, status, mustEncode(map[string]any{"jsonrpc": "2.0", "id": nil, "error": err}))
+}
+
+// newHTTPServer bounds what a connection can take. Reading and writing a
+// request may last as long as the longest call to a node; event streams lift
+// that for themselves.
+func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ConnContext:       connCaller,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       maxCallTimeout + 30*time.Second,
+		WriteTimeout:      maxCallTimeout + 60*time.Second,
+		IdleTimeout:       5 * time.Minute, // agents keep theirs over many heartbeats
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}

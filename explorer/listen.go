@@ -1,0 +1,55 @@
+package explorer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// listenUnix listens on a unix socket that only this user can open. It makes
+// the directories above it and takes the place of a socket that a killed server
+// left behind, but not of one where a server answers, nor of any other file.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("directory of the socket: %w", err)
+	}
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("%s is there and is no socket; remove it or choose another path", path)
+	default:
+		if err := removeStale(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever can open the socket is trusted. Until this line the umask
+	// protects it: connecting takes the right to write.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func removeStale(path string) error {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("another server answers on %s; stop it or choose another path", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%s is in use or not ours: %w", path, err)
+	}
+	return os.Remove(path)
+}
+
+func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }

@@ -1,0 +1,103 @@
+package explorer
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// method is one method of the API: what it does and all that the OpenRPC
+// document says about it.
+type method struct {
+	name    string // bare
+	summary string
+	access  access
+	// mutates: a second call may do something again.
+	mutates bool
+	params  reflect.Type // a struct; nil: none
+	open    bool         // further params are allowed
+	result  reflect.Type // nil: whatever the node answers
+	// errors are the own codes that it can answer with, besides those that
+	// every method has.
+	errors []int
+	handle jsonrpc.Handler
+}
+
+// takes makes a handler of a function with typed params, and tells the types
+// to the method.
+func takes[P, R any](m method, f func(ctx context.Context, params P) (R, error)) method {
+	m.params, m.result = reflect.TypeFor[P](), reflect.TypeFor[R]()
+	m.handle = func(ctx context.Context, raw json.RawMessage) (any, error) {
+		var p P
+		if err := jsonrpc.DecodeParams(raw, &p); err != nil {
+			return nil, err
+		}
+		if err := missingParam(&p); err != nil {
+			return nil, err
+		}
+		return f(ctx, p)
+	}
+	return m
+}
+
+// missingParam returns an error for the first zero field that is tagged
+// `need:"true"`.
+func missingParam(params any) error {
+	v := reflect.ValueOf(params).Elem()
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.Tag.Get("need") != "" && v.Field(i).IsZero() {
+			return badField(jsonName(f), "is missing")
+		}
+	}
+	return nil
+}
+
+// methods returns the methods in the order of the document.
+func (s *Server) methods() []method {
+	var all []method
+	all = append(all, s.nodeMethods()...)
+	all = append(all, s.vmMethods()...)
+	all = append(all, s.gridMethods()...)
+	return all
+}
+
+// route registers every method by its name, its prefixed name and its aliases.
+func (s *Server) route() {
+	s.byName = map[string]method{}
+	handlers := map[string]jsonrpc.Handler{}
+	for _, m := range s.methods() {
+		h := s.guard(m)
+		s.byName[m.name], handlers[m.name] = m, h
+		s.rpc.Handle(m.name, h)
+		s.rpc.Handle(Prefix+m.name, h)
+	}
+	for alias, name := range s.cfg.Aliases {
+		s.rpc.Handle(alias, handlers[bareName(name)])
+	}
+}
+
+// guard puts what all methods have in common around a handler: who may call
+// it, what is measured, and the shape of its errors.
+func (s *Server) guard(m method) jsonrpc.Handler {
+	observe := s.metrics.method(m.name)
+	return func(ctx context.Context, params json.RawMessage) (any, error) {
+		began := time.Now()
+		result, err := any(nil), error(nil)
+		if m.access != accessOpen || s.cfg.Auth == AuthAll {
+			err = s.allow(callerOf(ctx), m.access)
+		}
+		if err == nil {
+			result, err = m.handle(ctx, params)
+		}
+		if err != nil {
+			wire := s.wireError(m.name, err)
+			observe.failed(wire.Code, time.Since(began))
+			return nil, wire
+		}
+		observe.done(time.Since(began))
+		return result, nil
+	}
+}

@@ -1,0 +1,53 @@
+package explorer
+
+import (
+	"context"
+	"encoding/json"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+type noParams struct{}
+
+// MastersAnswer answers masters.
+type MastersAnswer struct {
+	Self    string             `json:"self"` // id of the master that answers
+	Masters []crdtstore.Master `json:"masters"`
+}
+
+func (s *Server) gridMethods() []method {
+	return []method{
+		takes(method{
+			name:    "masters",
+			summary: "Lists the masters as this one sees them, this one first.",
+		}, func(context.Context, noParams) (MastersAnswer, error) {
+			return MastersAnswer{Self: s.store.ID(), Masters: s.masterList()}, nil
+		}),
+		takes(method{
+			name:    "stats",
+			summary: "Sums up the grid: nodes by status, capacity, VMs, masters, and whether the masters agree.",
+		}, func(context.Context, noParams) (crdtstore.Stats, error) {
+			return s.store.Stats(), nil
+		}),
+		takes(method{
+			name:    "rpc.discover",
+			summary: "Returns the OpenRPC document of this service.",
+		}, func(context.Context, noParams) (json.RawMessage, error) {
+			return s.openRPC(), nil
+		}),
+	}
+}
+
+// masterList is the masters in the shape that clients can rely on: lists are
+// never null.
+func (s *Server) masterList() []crdtstore.Master {
+	masters := append([]crdtstore.Master{}, s.store.Masters()...) // theirs is shared
+	for i := range masters {
+		for _, list := range []*[]string{&masters[i].RPCURLs, &masters[i].UIURLs, &masters[i].MeshAddrs} {
+			if *list == nil {
+				*list = []string{}
+			}
+		}
+	}
+	return masters
+}

@@ -1,0 +1,274 @@
+package explorer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// How long a node may take to answer. Deploying fetches an image, and what runs
+// by vm_exec takes what it takes.
+const (
+	callTimeout     = 30 * time.Second
+	slowCallTimeout = 120 * time.Second
+	maxCallTimeout  = 300 * time.Second
+)
+
+type (
+	vmParams struct {
+		SID     string `json:"sid" need:"true" doc:"The VM's sid."`
+		NodeID  string `json:"node_id" doc:"The node that runs it, where the sid alone is not enough."`
+		NodeSID string `json:"node_sid" doc:"Another name for node_id."`
+	}
+	// vmCallParams are those of a call that goes to the node. Whatever else is
+	// given goes there too.
+	vmCallParams struct {
+		NodeID  string `json:"node_id" doc:"The node to call. May be left out where sid names a VM of one node only."`
+		NodeSID string `json:"node_sid" doc:"Another name for node_id."`
+		SID     string `json:"sid" doc:"The VM's sid, for calls about one."`
+	}
+	proxyParams struct {
+		NodeID   string          `json:"node_id" doc:"The node to call."`
+		NodeSID  string          `json:"node_sid" doc:"Another name for node_id."`
+		Method   string          `json:"method" need:"true" doc:"The method of the node's compute service; bare, or behind ComputeService."`
+		Params   json.RawMessage `json:"params" doc:"Its params, by name or by position."`
+		OpID     string          `json:"op_id" doc:"Names the operation, at most 128 characters. Checked and not used yet: repeating a call with the same op_id runs it again."`
+		TimeoutS float64         `json:"timeout_s" doc:"How many seconds the node may take: more than 0, at most 300; default 30."`
+	}
+)
+
+// vmCall is a method that is forwarded under its own name.
+type vmCall struct {
+	name, summary string
+	reads         bool
+	timeout       time.Duration
+}
+
+var vmCalls = []vmCall{
+	{"deploy_vm", "Deploys a VM on a node.", false, slowCallTimeout},
+	{"start_vm", "Starts a VM.", false, callTimeout},
+	{"stop_vm", "Stops a VM.", false, callTimeout},
+	{"restart_vm", "Restarts a VM.", false, callTimeout},
+	{"delete_vm", "Deletes a VM.", false, callTimeout},
+	{"vm_stats", "Returns the usage of a VM.", true, callTimeout},
+	{"vm_logs", "Returns the log of a VM.", true, callTimeout},
+	{"vm_exec", "Runs a command in a VM.", false, slowCallTimeout},
+}
+
+// readMethods are the methods of a node that may be called again when an
+// answer got lost.
+var readMethods = []string{
+	"list_vms", "get_vm", "vm_stats", "vm_logs", "node_info", "list_slices", "rpc.discover", "health",
+}
+
+func (s *Server) vmMethods() []method {
+	forwarded := []int{
+		jsonrpc.CodeUnauthorized, jsonrpc.CodeNodeNotFound, jsonrpc.CodeNodeOffline, jsonrpc.CodeCannotReach,
+		jsonrpc.CodeOutcomeUnknown, jsonrpc.CodeLimit, jsonrpc.CodeNotFound,
+	}
+	all := []method{
+		takes(method{
+			name:    "list_vms",
+			summary: "Lists VMs as their nodes last reported them, page by page. Secrets are not among it.",
+			errors:  []int{jsonrpc.CodeUnknownCursor},
+		}, s.listVMs),
+		takes(method{
+			name:    "get_vm",
+			summary: "Returns a VM as its node last reported it.",
+			errors:  []int{jsonrpc.CodeNotFound},
+		}, s.getVM),
+	}
+	for _, c := range vmCalls {
+		all = append(all, method{
+			name: c.name, access: accessVM, mutates: !c.reads, errors: forwarded,
+			summary: c.summary + " The call goes to the node, without node_id and node_sid, and its answer, result or error, comes back as it is.",
+			params:  reflect.TypeFor[vmCallParams](), open: true,
+			handle: func(ctx context.Context, params json.RawMessage) (any, error) { return s.callVM(ctx, c, params) },
+		})
+	}
+	proxy := takes(method{
+		name: "proxy", access: accessVM, mutates: true, errors: append(forwarded, jsonrpc.CodeMethodNotAllowed),
+		summary: "Calls a method of a node's compute service; its answer comes back as it is. Allowed are " + strings.Join(ProxyMethods, ", ") + ", and what the configuration adds.",
+	}, s.proxy)
+	proxy.result = nil
+	return append(all, proxy)
+}
+
+func (s *Server) listVMs(_ context.Context, q crdtstore.VMQuery) (crdtstore.VMPage, error) {
+	if err := validLimit(q.Limit); err != nil {
+		return crdtstore.VMPage{}, err
+	}
+	if q.NodeID != "" {
+		if err := record.ValidNodeID(q.NodeID); err != nil {
+			return crdtstore.VMPage{}, err
+		}
+	}
+	page, err := s.store.VMs(q)
+	if page.VMs == nil {
+		page.VMs = []crdtstore.VM{}
+	}
+	return page, err
+}
+
+func (s *Server) getVM(_ context.Context, p vmParams) (crdtstore.VM, error) {
+	id, err := oneNode(p.NodeID, p.NodeSID)
+	if err != nil {
+		return crdtstore.VM{}, err
+	}
+	vm, err := s.store.VM(id, p.SID)
+	if errors.Is(err, crdtstore.ErrNotFound) {
+		err = notFound("VM " + p.SID)
+	}
+	return vm, err
+}
+
+// callVM forwards a call. What it does to the VM is not guessed: the node's
+// next report says it.
+func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any, error) {
+	raw, err := namedParams(raw)
+	if err != nil {
+		return nil, err
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &given); err != nil {
+		return nil, badField("params", "must be an object")
+	}
+	var p vmCallParams
+	for name, to := range map[string]*string{"node_id": &p.NodeID, "node_sid": &p.NodeSID, "sid": &p.SID} {
+		if v, ok := given[name]; ok && json.Unmarshal(v, to) != nil {
+			return nil, badField(name, "must be a string")
+		}
+	}
+	node, err := s.nodeOf(p)
+	if err != nil {
+		return nil, err
+	}
+	delete(given, "node_id")
+	delete(given, "node_sid")
+	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout, c.reads})
+}
+
+func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
+	timeout := callTimeout
+	if p.TimeoutS != 0 {
+		timeout = time.Duration(p.TimeoutS * float64(time.Second))
+		if !(p.TimeoutS > 0 && timeout <= maxCallTimeout) {
+			return nil, badField("timeout_s", fmt.Sprintf("is %v; must be more than 0 and at most %v", p.TimeoutS, maxCallTimeout.Seconds()))
+		}
+	}
+	if len(p.OpID) > 128 {
+		return nil, badField("op_id", fmt.Sprintf("has %d bytes, at most 128 are allowed", len(p.OpID)))
+	}
+	switch c := firstByte(p.Params); c {
+	case 0, '{', '[':
+	case 'n':
+		p.Params = nil
+	default:
+		return nil, badField("params", "must be an object or an array")
+	}
+	bare := strings.TrimPrefix(p.Method, "ComputeService.")
+	if !slices.Contains(ProxyMethods, bare) && !slices.Contains(s.cfg.ProxyMethods, p.Method) {
+		return nil, failure(jsonrpc.CodeMethodNotAllowed, "method "+p.Method+" may not be called by proxy",
+			errorData{Hint: "allowed are " + strings.Join(append(slices.Clone(ProxyMethods), s.cfg.ProxyMethods...), ", "), Field: "method"})
+	}
+	node, err := s.nodeOf(vmCallParams{NodeID: p.NodeID, NodeSID: p.NodeSID})
+	if err != nil {
+		return nil, err
+	}
+	return s.forward(ctx, call{node, p.Method, p.Params, timeout, slices.Contains(readMethods, bare)})
+}
+
+// nodeOf finds the node that a call is for.
+func (s *Server) nodeOf(p vmCallParams) (node crdtstore.Node, err error) {
+	id, err := oneNode(p.NodeID, p.NodeSID)
+	if err != nil {
+		return node, err
+	}
+	if id == "" {
+		if p.SID == "" {
+			return node, badField("node_id", "is missing; say which node to call")
+		}
+		vm, err := s.store.VM("", p.SID)
+		if errors.Is(err, crdtstore.ErrNotFound) {
+			err = notFound("VM " + p.SID)
+		}
+		if err != nil {
+			return node, err
+		}
+		id = vm.NodeID
+	}
+	if node, err = s.about(id)(s.store.Node(id)); err == nil && node.RemovedAt != nil {
+		err = nodeNotFound(id)
+	}
+	return node, err
+}
+
+func oneNode(id, sid string) (string, error) {
+	if id != "" && sid != "" && id != sid {
+		return "", badField("node_sid", "names another node than node_id; give one of them")
+	}
+	if id == "" {
+		id = sid
+	}
+	if id == "" {
+		return "", nil
+	}
+	if err := record.ValidNodeID(id); err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// namedParams returns params by name: as they are, or the one object in a list.
+func namedParams(raw json.RawMessage) (json.RawMessage, error) {
+	switch firstByte(raw) {
+	case '{':
+		return raw, nil
+	case 0, 'n':
+		return json.RawMessage("{}"), nil
+	case '[':
+		var list []json.RawMessage
+		if err := json.Unmarshal(raw, &list); err == nil {
+			switch {
+			case len(list) == 0:
+				return json.RawMessage("{}"), nil
+			case len(list) == 1 && firstByte(list[0]) == '{':
+				return list[0], nil
+			}
+		}
+	}
+	return nil, badField("params", "must be an object, or a list with one object in it")
+}
+
+// firstByte returns the first byte that is not space, 0 where there is none.
+func firstByte(raw json.RawMessage) byte {
+	if raw = bytes.TrimLeft(raw, " \t\r\n"); len(raw) == 0 {
+		return 0
+	}
+	return raw[0]
+}
+
+// encodeObject encodes an object without touching its values, as json.Marshal
+// would by escaping and compacting them.
+func encodeObject(members map[string]json.RawMessage) json.RawMessage {
+	b := []byte{'{'}
+	for i, name := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, mustEncode(name)...), ':')
+		b = append(b, members[name]...)
+	}
+	return append(b, '}')
+}

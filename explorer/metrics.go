@@ -1,0 +1,162 @@
+package explorer
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+const metricPrefix = "hero_explorer_"
+
+// metrics are kept in a registry of the server's own, so that several servers
+// can live in one process.
+type metrics struct {
+	registry *prometheus.Registry
+
+	calls   *prometheus.CounterVec   // by method and code
+	seconds *prometheus.HistogramVec // by method
+
+	reports                               prometheus.Counter
+	beatsNew, beatsOld, beatsAsk, beatsNo prometheus.Counter
+
+	http    *prometheus.CounterVec // by path and status
+	streams prometheus.Gauge
+	dropped prometheus.Counter
+
+	forwards *prometheus.CounterVec // by outcome
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, labels)
+	}
+	m.calls = counters("rpc_requests_total", "JSON-RPC calls by method and error code; code 0 is success.", "method", "code")
+	m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: metricPrefix + "rpc_duration_seconds", Help: "How long JSON-RPC calls took, by method.",
+		Buckets: []float64{25e-6, 100e-6, 500e-6, 2.5e-3, 10e-3, 50e-3, 250e-3, 1, 5, 30},
+	}, []string{"method"})
+	m.http = counters("http_requests_total", "HTTP requests besides POST /rpc, by path and status.", "path", "status")
+	m.forwards = counters("forwards_total", "Calls forwarded to nodes by outcome.", "outcome")
+	m.reports = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metricPrefix + "reports_total", Help: "Reports of nodes that were taken.",
+	})
+	beats := counters("beats_total", "Heartbeats by result.", "result")
+	m.beatsNew, m.beatsOld = beats.WithLabelValues("accepted"), beats.WithLabelValues("late")
+	m.beatsAsk, m.beatsNo = beats.WithLabelValues("register"), beats.WithLabelValues("refused")
+	m.streams = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: metricPrefix + "event_streams", Help: "Open streams of /events.",
+	})
+	m.dropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metricPrefix + "event_streams_dropped_total", Help: "Streams of /events that ended because their reader was too slow.",
+	})
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: metricPrefix + "build_info", Help: "Always 1; the labels say what runs.",
+	}, []string{"version", "go_version"})
+	info.WithLabelValues(s.cfg.Version, runtime.Version()).Set(1)
+	m.registry.MustRegister(
+		m.calls, m.seconds, m.http, m.forwards, m.reports, beats, m.streams, m.dropped, info,
+		gridCollector{s},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+func (m *metrics) beat(r crdtstore.BeatResult) {
+	switch {
+	case r.Err != nil:
+		m.beatsNo.Inc()
+	case r.Register:
+		m.beatsAsk.Inc()
+	case r.Accepted:
+		m.beatsNew.Inc()
+	default:
+		m.beatsOld.Inc()
+	}
+}
+
+// methodMetrics are the metrics of one method, looked up once.
+type methodMetrics struct {
+	calls   *prometheus.CounterVec
+	ok      prometheus.Counter
+	seconds prometheus.Observer
+}
+
+func (m *metrics) method(name string) methodMetrics {
+	calls := m.calls.MustCurryWith(prometheus.Labels{"method": name})
+	return methodMetrics{calls, calls.WithLabelValues("0"), m.seconds.WithLabelValues(name)}
+}
+
+func (m methodMetrics) done(took time.Duration) {
+	m.ok.Inc()
+	m.seconds.Observe(took.Seconds())
+}
+
+// failed counts an error by its code. A node may answer with any code, so those
+// that are none of ours are counted together.
+func (m methodMetrics) failed(code int, took time.Duration) {
+	label := "node"
+	if code <= -32001 && code >= -32010 || code <= -32600 && code >= -32700 {
+		label = strconv.Itoa(code)
+	}
+	m.calls.WithLabelValues(label).Inc()
+	m.seconds.Observe(took.Seconds())
+}
+
+// gridCollector reads the store when somebody asks.
+type gridCollector struct{ s *Server }
+
+var (
+	nodesDesc = prometheus.NewDesc(metricPrefix+"nodes", "Nodes by status.", []string{"status"}, nil)
+	drainDesc = prometheus.NewDesc(metricPrefix+"nodes_drained", "Nodes that are drained.", nil, nil)
+	vmsDesc   = prometheus.NewDesc(metricPrefix+"vms", "VMs as their nodes reported them.", nil, nil)
+	mastDesc  = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
+	syncDesc  = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
+	lagDesc   = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
+	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while the store can serve and write.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, upDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	stats := g.s.store.Stats()
+	gauge(nodesDesc, float64(stats.Nodes.Online), string(crdtstore.Online))
+	gauge(nodesDesc, float64(stats.Nodes.Suspect), string(crdtstore.Suspect))
+	gauge(nodesDesc, float64(stats.Nodes.Offline), string(crdtstore.Offline))
+	gauge(drainDesc, float64(stats.Nodes.Drained))
+	gauge(vmsDesc, float64(stats.VMs.Total))
+	for status, n := range stats.Masters {
+		gauge(mastDesc, float64(n), status)
+	}
+	gauge(syncDesc, oneIf(stats.Convergence.InSync))
+	gauge(lagDesc, stats.Convergence.LagS)
+	gauge(upDesc, oneIf(g.s.store.Health() == nil))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,39 @@
+package explorer
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+// store is what the server needs of a [crdtstore.Store], and what its tests
+// put in its place. Threading, blocking and errors are as documented there.
+type store interface {
+	ID() string
+	Name() string
+	Health() error
+	OfflineAfter() time.Duration
+	Close() error
+
+	Report(ctx context.Context, r crdtstore.Report) (crdtstore.Receipt, error)
+	Beat(b crdtstore.Beat) crdtstore.BeatResult
+
+	Node(id string) (crdtstore.Node, error)
+	Nodes(q crdtstore.NodeQuery) (crdtstore.NodePage, error)
+	Drain(ctx context.Context, id string, drained bool, by string) (crdtstore.Node, error)
+	Label(ctx context.Context, id string, labels map[string]*string, by string) (crdtstore.Node, error)
+	Remove(ctx context.Context, id, by, reason string) (crdtstore.Node, error)
+
+	VM(nodeID, sid string) (crdtstore.VM, error)
+	VMs(q crdtstore.VMQuery) (crdtstore.VMPage, error)
+
+	Masters() []crdtstore.Master
+	Stats() crdtstore.Stats
+
+	Cursor() string
+	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]
+}
+
+var _ store = (*crdtstore.Store)(nil)

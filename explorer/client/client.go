@@ -1,0 +1,127 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// Client calls one of several services that are as good as each other. It stays
+// with the one that answered last, and goes on to the next when that one cannot
+// be reached, breaks off, is too slow, or says that it cannot serve now.
+type Client struct {
+	conns   []*Conn
+	opts    Options
+	current atomic.Uint32
+}
+
+// New returns a Client over the given addresses, in the order of preference;
+// see [Parse], with [DefaultPort]. It does no I/O.
+func New(addrs []string, opts Options) (*Client, error) {
+	if opts.Timeout <= 0 {
+		opts.Timeout = 10 * time.Second
+	}
+	c := &Client{opts: opts.withDefaults()}
+	seen := map[Endpoint]bool{}
+	for _, addr := range addrs {
+		ep, err := Parse(strings.TrimSpace(addr), DefaultPort)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[ep] {
+			seen[ep] = true
+			c.conns = append(c.conns, Dial(ep, opts))
+		}
+	}
+	if len(c.conns) == 0 {
+		return nil, errors.New("no address is given")
+	}
+	return c, nil
+}
+
+// Endpoint returns the endpoint that answered last, at first the one that is
+// tried first.
+func (c *Client) Endpoint() Endpoint { return c.conns[c.current.Load()].ep }
+
+// Close closes the connections that are not in use.
+func (c *Client) Close() {
+	for _, conn := range c.conns {
+		conn.Close()
+	}
+}
+
+// Call calls a method like [Conn.Call]. Where no service answers, the error is
+// a [*TransportError] about all of them; its Sent is true when any of them may
+// have carried the call out.
+func (c *Client) Call(ctx context.Context, method string, params, result any) error {
+	repeatable := c.opts.Idempotent(method)
+	timeout := c.opts.Timeout
+	if !repeatable {
+		timeout = 0
+	}
+	return c.each(ctx, func(conn *Conn) (next bool, err error) {
+		err = conn.call(ctx, method, params, result, timeout)
+		if t := (*TransportError)(nil); errors.As(err, &t) {
+			return !t.Sent || repeatable, err
+		}
+		return cannotServe(err), err
+	})
+}
+
+// cannotServe reports whether a service answered that it cannot serve just now
+// and has done nothing.
+func cannotServe(err error) bool {
+	var e *jsonrpc.Error
+	var data jsonrpc.ErrorData
+	return errors.As(err, &e) && e.Code == jsonrpc.CodeInternal && e.DecodeData(&data) == nil && data.Retryable
+}
+
+// Get sends an HTTP GET like [Conn.Get], to the first service that answers with
+// anything. It does not bound how long that takes: ctx does.
+func (c *Client) Get(ctx context.Context, path string, header http.Header) (resp *http.Response, err error) {
+	err = c.each(ctx, func(conn *Conn) (bool, error) {
+		resp, err = conn.Get(ctx, path, header) //nolint:bodyclose // the caller does
+		return err != nil, err
+	})
+	return resp, err
+}
+
+// each tries the services in turn, from the current one on, until one has
+// served. try says whether to go on to the next.
+func (c *Client) each(ctx context.Context, try func(*Conn) (next bool, err error)) error {
+	begin := int(c.current.Load())
+	var failed []error
+	for i := range c.conns {
+		at := (begin + i) % len(c.conns)
+		next, err := try(c.conns[at])
+		if !next {
+			if OutcomeUnknown(err) {
+				return err
+			}
+			c.current.Store(uint32(at))
+			return err
+		}
+		failed = append(failed, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return together(failed)
+}
+
+// together makes one error of those of several services.
+func together(failed []error) error {
+	all := &TransportError{URL: "any of several addresses", Err: errors.Join(failed...)}
+	for _, err := range failed {
+		all.Sent = all.Sent || OutcomeUnknown(err)
+	}
+	return all
+}

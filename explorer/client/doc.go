@@ -1,0 +1,20 @@
+// Package client calls JSON-RPC services over HTTP, on unix sockets and on TCP:
+// masters, and the compute services of nodes.
+//
+// [Parse] reads an address; [Dial] gives a [Conn] to one service; [New] gives a
+// [Client] over several that are as good as each other, such as the masters of
+// one grid, and goes on to the next when one fails.
+//
+// # At most once
+//
+// A call that fails on its way is a [TransportError], and its Sent tells whether
+// the other side may have carried the call out. One that may have been carried
+// out is not sent again, unless its method is [Idempotent]. An error that the
+// other side answered with is a [jsonrpc.Error].
+//
+// # Limits
+//
+// Redirects are not followed and proxies of the environment are not used.
+// Answers are bounded by [Options].MaxAnswer. All methods may be called
+// concurrently.
+package client

@@ -1,0 +1,52 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// TransportError says that a call got no answer of the service.
+type TransportError struct {
+	// URL is that of the endpoint.
+	URL string
+	// Sent tells whether the request may have reached the service, and may have
+	// been carried out. false: it certainly was not.
+	Sent bool
+	// Status is the HTTP status, where there was one.
+	Status int
+	Err    error
+}
+
+func (e *TransportError) Error() string {
+	if e.Sent {
+		return fmt.Sprintf("%s was sent the request but gave no answer to it: %v", e.URL, e.Err)
+	}
+	return fmt.Sprintf("cannot reach %s: %v", e.URL, e.Err)
+}
+
+func (e *TransportError) Unwrap() error { return e.Err }
+
+// OutcomeUnknown reports whether an error leaves open if the call was carried
+// out.
+func OutcomeUnknown(err error) bool {
+	var t *TransportError
+	return errors.As(err, &t) && t.Sent
+}
+
+// idempotent are the methods of masters and compute services that may be
+// carried out twice. Reports and heartbeats are among them because their
+// version tells a repeated one.
+var idempotent = map[string]bool{
+	"register_node": true, "node_heartbeat": true, "node_heartbeats": true,
+	"list_nodes": true, "get_node": true, "list_vms": true, "get_vm": true,
+	"vm_stats": true, "vm_logs": true,
+	"masters": true, "stats": true, "diff": true, "discover": true, "health": true,
+}
+
+// Idempotent reports whether a method of a master or of a compute service, bare
+// or behind the name of its service, may be called again when it is not known
+// whether it was carried out. It is false for methods that it does not know.
+func Idempotent(method string) bool {
+	return idempotent[method[strings.LastIndexByte(method, '.')+1:]]
+}

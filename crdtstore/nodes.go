@@ -77,13 +77,13 @@ func (s *Store) Node(id string) (Node, error) {
 // show completes an entry's view with what the pulse plane knows.
 func (s *Store) show(now time.Time, e *table.Entry) Node {
 	n := e.Node
-	var buf [4]liveness.Heard
-	v := s.vital(now, e, buf[:])
+	var buf scratch
+	v := s.vital(now, e, &buf)
 	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason
-	n.SeenBy = v.witnesses
-	if seen := v.lastSeen; n.LastSeen.Before(seen) {
-		n.LastSeen = seen
+	if len(v.witnesses) > 0 {
+		n.SeenBy = v.witnesses
 	}
+	n.LastSeen = laterOf(n.LastSeen, v.lastSeen)
 	return n
 }
 
@@ -96,19 +96,27 @@ type vital struct {
 	lastSeen  time.Time
 }
 
-func (s *Store) vital(now time.Time, e *table.Entry, buf []liveness.Heard) vital {
+// scratch is memory for vitals, so that looking at all nodes allocates little.
+type scratch struct {
+	heard     []liveness.Heard
+	witnesses []Witness
+}
+
+// vital looks up a node's pulses and computes its status. The lists in the
+// result are good until buf is used again.
+func (s *Store) vital(now time.Time, e *table.Entry, buf *scratch) vital {
 	var v vital
-	v.Vital, _ = s.board.Vital(e.ID, buf)
-	v.witnesses = make([]Witness, len(v.Heard))
-	for i, h := range v.Heard {
+	v.Vital, _ = s.board.Vital(e.ID, buf.heard)
+	buf.heard = v.Heard
+	buf.witnesses = buf.witnesses[:0]
+	for _, h := range v.Heard {
 		age := now.Sub(h.At)
-		v.witnesses[i] = Witness{
+		buf.witnesses = append(buf.witnesses, Witness{
 			Master: h.Master, AgeS: age.Seconds(), Reachable: s.reachable(h.Master),
-		}
-		if at := now.Add(-age).Round(0).UTC(); v.lastSeen.Before(at) {
-			v.lastSeen = at
-		}
+		})
+		v.lastSeen = laterOf(v.lastSeen, now.Add(-age).Round(0).UTC())
 	}
+	v.witnesses = buf.witnesses
 	v.status, v.reason = record.Liveness(v.witnesses, now.Sub(s.since), s.cfg.OfflineAfter)
 	if e.Removed {
 		v.status, v.reason = Offline, "removed"

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 )
 
@@ -193,12 +192,12 @@ func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
 	match := s.nodeFilter(q)
 	page := first[*table.Entry]{order: order{descending}, most: limit}
 	total, rest := 0, 0
-	var buf [4]liveness.Heard
+	var buf scratch
 	for e := range s.table.All() {
 		if e.Removed && !q.IncludeRemoved {
 			continue
 		}
-		v := s.vital(now, e, buf[:])
+		v := s.vital(now, e, &buf)
 		if !match(e, &v) {
 			continue
 		}

@@ -3,21 +3,19 @@ package crdtstore
 import (
 	"encoding/hex"
 	"time"
-
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 )
 
 // Stats sums up the grid.
 func (s *Store) Stats() Stats {
 	out := Stats{VMs: VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
 	now := time.Now()
-	var buf [4]liveness.Heard
+	var buf scratch
 	for e := range s.table.All() {
 		if e.Removed {
 			out.Nodes.Removed++
 			continue
 		}
-		v := s.vital(now, e, buf[:])
+		v := s.vital(now, e, &buf)
 		out.Nodes.Total++
 		out.Total = sum(out.Total, e.Node.Total)
 		if e.Node.Drained {

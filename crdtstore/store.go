@@ -27,6 +27,7 @@ type Store struct {
 	cfg   Config
 	log   *slog.Logger
 	id    *identity.Identity
+	text  string    // id, as text
 	since time.Time // when this run began to listen
 
 	table     *table.Table
@@ -60,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Name = shortName(id.ID())
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, id: id, since: time.Now(),
+		cfg: cfg, log: cfg.Logger, id: id, text: id.ID(), since: time.Now(),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
 		closed: make(chan struct{}),
 	}
@@ -136,7 +137,7 @@ func (s *Store) Close() (err error) {
 }
 
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.
-func (s *Store) ID() string { return s.id.ID() }
+func (s *Store) ID() string { return s.text }
 
 // Name is what people call this master.
 func (s *Store) Name() string { return s.cfg.Name }

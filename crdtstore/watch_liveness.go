@@ -26,9 +26,9 @@ func (s *Store) watchLiveness(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		var buf [4]liveness.Heard
+		var buf scratch
 		for e := range s.table.All() {
-			v := s.vital(now, e, buf[:])
+			v := s.vital(now, e, &buf)
 			if old, known := was[e.ID]; !known || old != v.status {
 				was[e.ID] = v.status
 				if known {
@@ -52,9 +52,9 @@ func (s *Store) checkpoint(ctx context.Context) {
 			return
 		}
 		now := time.Now()
-		var buf [4]liveness.Heard
+		var buf scratch
 		for e := range s.table.All() {
-			v := s.vital(now, e, buf[:])
+			v := s.vital(now, e, &buf)
 			seen := v.lastSeen.UnixMilli()
 			if e.Removed || len(v.Heard) == 0 || seen <= e.State.LastSeen || !s.heardLast(v.Heard) {
 				continue

@@ -3,7 +3,7 @@
 import { call } from './rpc.js';
 import { $, ago, bytes, count, h, id, show, span, when } from './dom.js';
 import { ask, toast } from './dialogs.js';
-import { label, lastSeen, locality, masterName, nodeBadges, vmRow } from './rows.js';
+import { amounts, label, lastSeen, locality, masterName, nodeBadges, vmRow } from './rows.js';
 import { vmAction } from './vms.js';
 
 const dialog = $('#node-dialog');
@@ -183,7 +183,8 @@ function fill(element, content) {
 
 function facts(node) {
   if (!node.status) return h('p', { class: 'note' }, 'reading…');
-  const { usage = {}, total = {}, location: at = {} } = node;
+  const { usage, total } = amounts(node);
+  const at = node.location ?? {};
   const of = (used, all, format) => `${format(used)} of ${format(all)} used`;
   const rows = [
     ['Id', id(node.node_id)],
@@ -217,8 +218,8 @@ function witnesses(all) {
     `${masterName(masters, w.master)}, ${span(w.age_s)} ago${w.reachable === false ? ' (not reachable now)' : ''}`)));
 }
 
-function conflict({ reason, since, claims = [] }) {
-  return h('div', {}, h('span', {}, reason, ', since ', ago(since)), h('ul', { class: 'bare' }, claims.map((c) => h('li', {},
+function conflict({ reason, since, claims }) {
+  return h('div', {}, h('span', {}, reason, ', since ', ago(since)), h('ul', { class: 'bare' }, (claims ?? []).map((c) => h('li', {},
     `${c.hostname || 'no hostname'} at ${c.socket_path || 'no address'}, boot ${c.boot}, ${c.public_key ? 'signed' : 'unsigned'}${c.shown ? ', shown here' : ''}`))));
 }
 

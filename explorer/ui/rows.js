@@ -6,8 +6,9 @@ import { ago, badge, bytes, count, h, id, link, meter, safeURL, span, td } from 
 export const masterName = (masters, master) => masters.get(master)?.name || `${master.slice(0, 6)}…${master.slice(-6)}`;
 
 export function nodeRow(node, masters) {
-  const { usage = {}, total = {}, labels = {}, seen_by: witnesses = [] } = node;
-  const names = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
+  const { usage, total } = amounts(node);
+  const witnesses = node.seen_by ?? [];
+  const names = Object.entries(node.labels ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   return h('tr', {
     role: 'row', 'data-node-id': node.node_id, 'data-status': node.status, 'data-drained': node.drained && 'true',
   },
@@ -19,7 +20,7 @@ export function nodeRow(node, masters) {
   td('Memory', { class: 'gauge' }, meter(usage.mru, total.mru, bytes)),
   td('Disk', { class: 'gauge' }, disks(usage, total)),
   td('VMs', { class: 'num' }, count(node.vms?.length)),
-  td('Location', {}, locality(node.location)),
+  td('Location', { class: 'where-it-is' }, locality(node.location)),
   td('Labels', {}, h('span', { class: 'chips' },
     names.slice(0, 3).map(([k, v]) => label(k, v)),
     names.length > 3 && h('span', { class: 'note' }, `and ${names.length - 3} more`))),
@@ -27,6 +28,9 @@ export function nodeRow(node, masters) {
   td('Heard by', {}, h('span', { class: 'chips' }, witnesses.map((w) => witness(w, masters)),
     witnesses.length === 0 && h('span', { class: 'note' }, 'nobody'))));
 }
+
+/** What a node has and what of it is used. */
+export const amounts = (node) => ({ usage: node.usage ?? {}, total: node.total ?? {} });
 
 /** The status of a node and what an operator should know besides. */
 export function nodeBadges(node) {
@@ -47,7 +51,7 @@ function disks(usage, total) {
 export const label = (name, value) => h('span', { class: 'chip', title: `${name}=${value}` }, value ? `${name}=${value}` : name);
 
 /** Where a node stands. */
-export const locality = (location = {}) => [location.city, location.country].filter(Boolean).join(', ');
+export const locality = (location) => [location?.city, location?.country].filter(Boolean).join(', ');
 
 /** When a node was heard last: by whom heard it last, else as the record says. */
 export function lastSeen(node) {
@@ -109,7 +113,7 @@ export function otherPages(masters) {
 
 /** The totals, as the server summed them up. */
 export function totals(stats) {
-  const { nodes = {}, total = {}, free = {}, slices = {}, vms = {}, masters = {}, convergence = {} } = stats;
+  const { nodes, total, free, slices, vms, masters, convergence } = stats;
   const allMasters = Object.values(masters).reduce((sum, n) => sum + n, 0);
   const live = (masters.self ?? 0) + (masters.alive ?? 0);
   const others = ['suspect', 'offline', 'drained'].filter((s) => nodes[s] > 0).map((s) => `${count(nodes[s])} ${s}`);

@@ -1,9 +1,9 @@
 package compute
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
@@ -237,14 +237,14 @@ func (s *Service) rpcExec(ctx context.Context, raw json.RawMessage) (any, error)
 type command []string
 
 func (c *command) UnmarshalJSON(data []byte) error {
-	if !bytes.HasPrefix(data, []byte(`"`)) {
-		return json.Unmarshal(data, (*[]string)(c))
-	}
 	var line string
-	if err := json.Unmarshal(data, &line); err != nil {
-		return err
+	if json.Unmarshal(data, &line) == nil {
+		*c = strings.Fields(line)
+		return nil
 	}
-	*c = strings.Fields(line)
+	if json.Unmarshal(data, (*[]string)(c)) != nil {
+		return errors.New("give a string or an array of strings")
+	}
 	return nil
 }
 

@@ -1,0 +1,451 @@
+// Package ui_test drives the page in a real browser against a fixture server.
+package ui_test
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// patience is how long the page may take for anything.
+const patience = 20 * time.Second
+
+var browsers = []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless-shell"}
+
+// browser starts one browser for all tests that need it.
+var browser = sync.OnceValues(func() (context.Context, error) {
+	var path string
+	for _, name := range browsers {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		return nil, nil
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.NoSandbox, // containers and root have none
+		chromedp.DisableGPU,
+		chromedp.WindowSize(1280, 900),
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.WSURLReadTimeout(time.Minute),
+	)
+	allocator, _ := chromedp.NewExecAllocator(context.Background(), options...)
+	// It knows fewer events than new browsers send, which does no harm.
+	ctx, _ := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
+	stopBrowser = func() { _ = chromedp.Cancel(ctx) } // waits until it is gone
+	return ctx, chromedp.Run(ctx)
+})
+
+var stopBrowser = func() {}
+
+func TestMain(m *testing.M) {
+	defer func() { stopBrowser() }()
+	m.Run()
+}
+
+// page is a tab with the page of a fixture.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	problems []string // what the browser complained of
+}
+
+// open opens the page of a fixture. The test fails if the page throws, or does
+// what its content security policy forbids.
+func open(t *testing.T, f *fixture) *page {
+	t.Helper()
+	parent, err := browser()
+	if err != nil {
+		t.Fatalf("start the browser: %v", err)
+	}
+	if parent == nil {
+		t.Skipf("no browser: none of %s is installed", strings.Join(browsers, ", "))
+	}
+	ctx, cancel := chromedp.NewContext(parent)
+	p := &page{t: t, ctx: ctx}
+	chromedp.ListenTarget(ctx, func(event any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			p.problems = append(p.problems, e.ExceptionDetails.Error())
+		case *log.EventEntryAdded:
+			if e.Entry.Source == log.SourceSecurity {
+				p.problems = append(p.problems, e.Entry.Text)
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, problem := range p.problems {
+			t.Errorf("the browser complains: %s", problem)
+		}
+	})
+	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first run
+		t.Fatal(err)
+	}
+	p.run(chromedp.Navigate(f.url))
+	return p
+}
+
+func (p *page) run(actions ...chromedp.Action) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// eval evaluates an expression in the page.
+func (p *page) eval(expression string) (result any) {
+	p.t.Helper()
+	p.run(chromedp.Evaluate(expression, &result))
+	return result
+}
+
+// until waits until an expression is true.
+func (p *page) until(expression string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); p.eval("Boolean("+expression+")") != true; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("never true: %s\nthe page says:\n%v", expression, p.eval("document.body.innerText"))
+		}
+	}
+}
+
+// text waits until an element holds a text.
+func (p *page) text(selector, text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`document.querySelector(%q)?.textContent.includes(%q)`, selector, text))
+}
+
+func (p *page) click(selector string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`document.querySelector(%q)?.disabled !== true && document.querySelector(%[1]q)?.checkVisibility()`, selector))
+	p.run(chromedp.Click(selector, chromedp.ByQuery))
+}
+
+func (p *page) fill(selector, text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`document.querySelector(%q)?.checkVisibility()`, selector))
+	p.eval(fmt.Sprintf(`document.querySelector(%q).value = ''`, selector))
+	p.run(chromedp.SendKeys(selector, text, chromedp.ByQuery))
+}
+
+// awaitCall waits until the page has called a method, and returns the params of
+// the last call.
+func (p *page) awaitCall(f *fixture, method string, where func(params map[string]any) bool) map[string]any {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, params := range f.called(method) {
+			if where == nil || where(params) {
+				return params
+			}
+		}
+	}
+	p.t.Fatalf("no such call of %s; there were %v", method, f.called(method))
+	return nil
+}
+
+func aNode(id string) crdtstore.Node {
+	n := crdtstore.Node{NodeID: id, Boot: 1, Seq: 1, Status: crdtstore.Online, SeenBy: []crdtstore.Witness{{Master: "12D3KooWself0000", AgeS: 1, Reachable: true}}}
+	n.Hostname = "host-of-" + id
+	n.Labels = map[string]string{"zone": "z1"}
+	n.Total = crdtstore.Capacity{CRU: 8, MRU: 16 << 30, SRU: 100 << 30}
+	n.Usage = crdtstore.Usage{CRU: 2, MRU: 4 << 30, SRU: 10 << 30}
+	return n
+}
+
+func withVM(n crdtstore.Node, sid, state string) crdtstore.Node {
+	n.VMs = append(n.VMs, crdtstore.VM{SID: sid, Name: "name-of-" + sid, NodeID: n.NodeID, State: state, CPU: 2, Memory: 1 << 30, IP: "10.64.0.1"})
+	return n
+}
+
+func TestShowsAndFollows(t *testing.T) {
+	f := startFixture(t)
+	f.put(withVM(aNode("n1"), "vm-1", "running"))
+	f.put(aNode("n2"))
+	p := open(t, f)
+
+	p.text(`#nodes tr[data-node-id="n1"][data-status="online"]`, "host-of-n1")
+	p.text(`#nodes tr[data-node-id="n1"]`, "4 GiB / 16 GiB")
+	p.text(`#nodes tr[data-node-id="n2"]`, "alpha") // who hears it, by name
+	p.text(`#vms tr[data-vm-sid="vm-1"][data-status="running"]`, "10.64.0.1")
+	p.text(`#masters tr[data-master-id="12D3KooWself0000"][data-status="self"]`, "alpha")
+	p.text(`#live[data-status="live"]`, "alpha")
+	p.text(`#totals [data-total="nodes"]`, "of 2")
+
+	// A node on the page changes.
+	changed := aNode("n2")
+	changed.Status, changed.Reason = crdtstore.Suspect, "only master-x heard it"
+	f.put(changed)
+	p.text(`#nodes tr[data-node-id="n2"][data-status="suspect"]`, "only master-x heard it")
+	p.text(`#totals [data-total="nodes"]`, "1 suspect")
+
+	// A node comes, with a VM.
+	f.put(withVM(aNode("n3"), "vm-3", "stopped"))
+	p.until(`document.querySelector('#nodes tr[data-node-id="n3"]')`)
+	p.until(`document.querySelector('#vms tr[data-vm-sid="vm-3"]')`)
+
+	// A VM changes, and goes.
+	f.set(func() { f.nodes["n3"] = withVM(aNode("n3"), "vm-3", "running") })
+	f.send("vm", f.nodes["n3"].VMs[0])
+	p.until(`document.querySelector('#vms tr[data-vm-sid="vm-3"][data-status="running"]')`)
+	f.set(func() { f.nodes["n3"] = aNode("n3") })
+	f.send("vm", crdtstore.VM{SID: "vm-3", NodeID: "n3", State: "deleted"})
+	p.until(`!document.querySelector('#vms tr[data-vm-sid="vm-3"]')`)
+
+	// A master comes.
+	beta := crdtstore.Master{ID: "12D3KooWbeta", Name: "beta", Status: crdtstore.MasterAlive, UIURLs: []string{"http://192.0.2.1:9001"}}
+	f.set(func() { f.masters = append(f.masters, beta) })
+	f.send("master", beta)
+	p.text(`#masters tr[data-master-id="12D3KooWbeta"]`, "beta")
+
+	// A node is removed.
+	now := time.Now()
+	changed.RemovedAt = &now
+	f.put(changed)
+	p.until(`!document.querySelector('#nodes tr[data-node-id="n2"]')`)
+}
+
+// What nodes and masters say is text, whatever it looks like.
+func TestHostileText(t *testing.T) {
+	const evil = `<img src=x onerror="window.owned=1"><script>window.owned=1</script>`
+	f := startFixture(t)
+	n := withVM(aNode("n1"), "vm-1", "running")
+	n.Hostname, n.Version, n.SocketPath, n.Reason = evil, evil, evil, evil
+	n.Location.City = evil
+	n.Labels = map[string]string{evil: evil}
+	n.VMs[0].Name, n.VMs[0].IP, n.VMs[0].State = evil, evil, evil
+	n.Conflict = &record.Conflict{Reason: evil, Claims: []record.ConflictClaim{{Hostname: evil, SocketPath: evil}}}
+	f.put(n)
+	f.masters = append(f.masters, crdtstore.Master{
+		ID: evil, Name: evil, Status: crdtstore.MasterAlive, Version: evil,
+		UIURLs: []string{"javascript:window.owned=1", "data:text/html," + evil}, RPCURLs: []string{evil},
+	})
+	f.fail["drain_node"] = &jsonrpc.Error{Code: -33001, Message: evil, Data: map[string]any{"hint": evil}}
+
+	p := open(t, f)
+	p.text(`#nodes tr[data-node-id="n1"]`, evil)
+	p.text(`#vms tr[data-vm-sid="vm-1"]`, evil)
+	p.text(`#masters tbody`, evil)
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+	p.text(`#node-facts`, evil)
+	p.click(`#node-actions [data-action="drain"]`)
+	p.text(`#node-dialog .failed`, evil)
+	if p.eval(`window.owned`) != nil {
+		t.Error("hostile text was run")
+	}
+	if got := p.eval(`document.querySelectorAll('main img, main script, dialog img, dialog script').length`); got != 0.0 {
+		t.Errorf("hostile text became %v elements", got)
+	}
+	if got := p.eval(`[...document.querySelectorAll('#masters a')].length`); got != 0.0 {
+		t.Errorf("%v hostile links", got)
+	}
+}
+
+func TestOperatesNodes(t *testing.T) {
+	f := startFixture(t)
+	f.put(aNode("n1"))
+	p := open(t, f)
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+
+	p.click(`#node-actions [data-action="drain"]`)
+	p.until(`document.querySelector('#nodes tr[data-node-id="n1"][data-drained]')`)
+	if got := f.called("drain_node"); len(got) != 1 || got[0]["node_id"] != "n1" {
+		t.Errorf("drain_node was called with %v", got)
+	}
+	p.click(`#node-actions [data-action="undrain"]`)
+	p.until(`!document.querySelector('#nodes tr[data-node-id="n1"][data-drained]')`)
+
+	p.fill(`#node-label-form [name="name"]`, "rack")
+	p.fill(`#node-label-form [name="value"]`, "r7")
+	p.click(`#node-label-form button`)
+	p.text(`#node-labels`, "rack=r7")
+	p.click(`#node-labels [data-label="zone"]`)
+	p.until(`!document.querySelector('#node-labels').textContent.includes('zone')`)
+	if got := fmt.Sprint(f.called("label_node")); got != "[map[labels:map[rack:r7] node_id:n1] map[labels:map[zone:<nil>] node_id:n1]]" {
+		t.Errorf("label_node was called with %s", got)
+	}
+
+	f.set(func() {
+		f.fail["drain_node"] = &jsonrpc.Error{Code: jsonrpc.CodeLimit, Message: "too often", Data: jsonrpc.ErrorData{Hint: "wait a second"}}
+	})
+	p.click(`#node-actions [data-action="drain"]`)
+	p.text(`#node-dialog .failed`, "too often")
+	p.text(`#node-dialog .failed`, "wait a second")
+	p.text(`#node-dialog .failed`, "-32007")
+
+	p.click(`#node-actions [data-action="remove"]`)
+	p.fill(`#ask-fields [name="reason"]`, "sold")
+	if len(f.called("remove_node")) != 0 {
+		t.Error("remove_node was called without being confirmed")
+	}
+	p.click(`#ask-go`)
+	p.until(`!document.querySelector('#nodes tr[data-node-id="n1"]')`)
+	if got := fmt.Sprint(f.called("remove_node")); got != "[map[node_id:n1 reason:sold]]" {
+		t.Errorf("remove_node was called with %s", got)
+	}
+}
+
+func TestOperatesVMs(t *testing.T) {
+	f := startFixture(t)
+	f.put(withVM(aNode("n1"), "vm-1", "running"))
+	p := open(t, f)
+
+	f.set(func() {
+		f.fail["stop_vm"] = &jsonrpc.Error{Code: -33001, Message: "VM not found", Data: map[string]any{"hint": "check the secret"}}
+	})
+	p.click(`#vms tr[data-vm-sid="vm-1"] [data-action="stop"]`)
+	p.fill(`#ask-fields [name="secret"]`, "wrong")
+	p.click(`#ask-go`)
+	p.text(`#ask-dialog .failed`, "check the secret")
+	f.set(func() { delete(f.fail, "stop_vm") })
+	p.fill(`#ask-fields [name="secret"]`, "right")
+	p.click(`#ask-go`)
+	p.until(`!document.querySelector('#ask-dialog').open`)
+	if got := fmt.Sprint(f.called("stop_vm")); got != "[map[node_id:n1 secret:wrong sid:vm-1] map[node_id:n1 secret:right sid:vm-1]]" {
+		t.Errorf("stop_vm was called with %s", got)
+	}
+	if p.eval(`document.body.innerHTML.includes('right"') || Boolean(document.querySelector('#ask-fields input'))`) != false {
+		t.Error("the secret stays in the page")
+	}
+
+	p.click(`#vms tr[data-vm-sid="vm-1"] [data-action="open"]`)
+	p.click(`#node-actions [data-action="deploy"]`)
+	p.fill(`#ask-fields [name="name"]`, "web")
+	p.fill(`#ask-fields [name="secret"]`, "s3")
+	p.click(`#ask-go`)
+	p.text(`#toasts`, "web is deployed")
+	if got := fmt.Sprint(f.called("deploy_vm")); got != "[map[cpu_count:1 memory_mb:1024 name:web node_id:n1 secret:s3]]" {
+		t.Errorf("deploy_vm was called with %s", got)
+	}
+}
+
+func TestReconnects(t *testing.T) {
+	f := startFixture(t)
+	f.masters = append(f.masters, crdtstore.Master{ID: "12D3KooWbeta", Name: "beta", Status: crdtstore.MasterAlive, UIURLs: []string{"http://192.0.2.1:9001/"}})
+	f.put(aNode("n1"))
+	p := open(t, f)
+	p.until(`document.querySelector('#live[data-status="live"]')`)
+	p.until(`document.querySelector('#nodes tr[data-node-id="n1"]')`)
+
+	f.breakStreams(true)
+	p.text(`#live[data-status="reconnecting"]`, "reconnecting")
+	p.text(`#notice`, "does not answer")
+	p.until(`document.querySelector('#notice a')?.href === "http://192.0.2.1:9001/"`)
+
+	// What happens meanwhile is there when the stream is back, and another master
+	// may be at its other end.
+	f.set(func() {
+		n := aNode("n1")
+		n.Status = crdtstore.Offline
+		f.nodes["n1"] = n
+		f.nodes["n2"] = aNode("n2")
+		f.masters[0].Status, f.masters[1].Status = crdtstore.MasterAlive, crdtstore.MasterSelf
+		f.down = false
+	})
+	p.text(`#live[data-status="live"]`, "beta")
+	p.until(`document.querySelector('#nodes tr[data-node-id="n1"][data-status="offline"]')`)
+	p.until(`document.querySelector('#nodes tr[data-node-id="n2"]')`)
+	p.until(`document.querySelector('#notice').hidden`)
+
+	f.put(aNode("n2"))
+	changed := aNode("n2")
+	changed.Hostname = "renamed"
+	f.put(changed)
+	p.text(`#nodes tr[data-node-id="n2"]`, "renamed")
+}
+
+func TestAsksForAToken(t *testing.T) {
+	f := startFixture(t)
+	f.put(aNode("n1"))
+	f.token = "t0ken"
+	p := open(t, f)
+	p.until(`document.querySelector('#token-dialog').open`)
+	p.fill(`#token`, "guess")
+	p.click(`#token-form .primary`)
+	p.until(`sessionStorage.length === 1 && document.querySelector('#token-dialog').open`) // asks again
+	p.fill(`#token`, "t0ken")
+	p.click(`#token-form .primary`)
+	p.until(`document.querySelector('#nodes tr[data-node-id="n1"]')`)
+	p.until(`document.querySelector('#live[data-status="live"]')`)
+
+	// A call that needs one asks as well, and is repeated with it.
+	f.set(func() { f.token = "other" })
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+	p.fill(`#token`, "other")
+	p.click(`#token-form .primary`)
+	p.click(`#node-actions [data-action="drain"]`)
+	p.awaitCall(f, "drain_node", nil)
+}
+
+// Of many nodes the page holds one page, and however much happens, it asks the
+// server about once a second.
+func TestManyNodes(t *testing.T) {
+	f := startFixture(t)
+	for i := range 10_000 {
+		n := aNode(fmt.Sprintf("n%05d", i))
+		f.nodes[n.NodeID] = n
+	}
+	p := open(t, f)
+	p.text(`#nodes-count`, "10,000")
+	p.until(`document.querySelectorAll('#nodes tbody tr').length === 50`)
+
+	began, before := time.Now(), len(f.called("stats"))
+	for i := range 3_000 {
+		f.put(aNode(fmt.Sprintf("n%05d", 100+i)))
+		if i%100 == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	changed := aNode("n00007")
+	changed.Hostname = "renamed"
+	f.put(changed)
+	p.text(`#nodes tr[data-node-id="n00007"]`, "renamed")
+	if calls, most := len(f.called("stats"))-before, int(time.Since(began)/time.Second)+3; calls > most {
+		t.Errorf("%d calls of stats in %v, want at most %d", calls, time.Since(began), most)
+	}
+
+	p.click(`#nodes .pager [data-action="next"]`)
+	p.until(`document.querySelector('#nodes tbody tr')?.dataset.nodeId === "n00050"`)
+	p.click(`#nodes .pager [data-action="previous"]`)
+	p.until(`document.querySelector('#nodes tbody tr')?.dataset.nodeId === "n00000"`)
+
+	p.fill(`#nodes-q`, "n0999")
+	p.text(`#nodes-count`, "10 match")
+	p.eval(`{ const s = document.querySelector('#nodes-status'); s.value = 'offline'; s.dispatchEvent(new Event('input', {bubbles: true})); }`)
+	p.text(`#nodes .empty`, "Nothing matches")
+	p.awaitCall(f, "list_nodes", func(params map[string]any) bool {
+		return params["q"] == "n0999" && params["status"] == "offline" && params["limit"] == 50.0
+	})
+	p.eval(`document.querySelector('#nodes-filter').reset()`)
+	p.eval(`document.querySelector('#nodes-filter').requestSubmit()`)
+	p.click(`#nodes th[data-sort="hostname"] button`)
+	p.click(`#nodes th[data-sort="hostname"] button`)
+	p.until(`document.querySelector('#nodes tbody tr')?.dataset.nodeId === "n09999"`)
+	if got := p.eval(`document.querySelector('#nodes th[data-sort="hostname"]').ariaSort`); got != "descending" {
+		t.Errorf("aria-sort is %v", got)
+	}
+}

@@ -286,6 +286,9 @@ func (a *Agent) Stop() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.started = true // a stopped agent cannot be started
+	if a.undo != nil {
+		defer a.log.Info("agent stopped")
+	}
 	if err := a.unwind(); err != nil {
 		return fmt.Errorf("stop agent: %w", err)
 	}

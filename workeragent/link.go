@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -204,11 +205,11 @@ func (l *link) unreachable(err error) (time.Duration, bool) {
 
 func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bool) {
 	l.failures++
-	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", err, "hint", hint)
 	text := err.Error()
-	if hint != "" {
+	if hint != "" && !strings.Contains(text, hint) {
 		text += ": " + hint
 	}
+	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", text)
 	l.state.failed(StateRefused, l.failures, text)
 	return refusals.delay(l.failures), wakeable
 }

@@ -96,7 +96,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("mesh host: %w", err)
 	}
-	if c.mesh, err = p2p.Start(ctx, p2p.Config{
+	if c.mesh, err = p2p.New(p2p.Config{
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
 		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.dir.contacts(), Logger: s.log,
 		Joined: c.joined, Left: func(peer.ID) {},
@@ -111,6 +111,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	c.mesh.Start(ctx)
 	c.goes(c.pulse)
 	return c, nil
 }

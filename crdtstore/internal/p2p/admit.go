@@ -131,6 +131,7 @@ func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
 	}
 	m.enter(id, theirs.Addrs, last.Masters)
 	if err := write(struct{}{}); err != nil {
+		m.withdraw(id)
 		return err
 	}
 	m.present(id)
@@ -173,6 +174,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	m.enter(id, theirs.Addrs, answer.Masters)
 	last := done{Proof: m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
 	if err := errors.Join(write(last), read(&struct{}{})); err != nil {
+		m.withdraw(id)
 		return err
 	}
 	m.present(id)

@@ -74,8 +74,8 @@ type member struct {
 
 type contact struct{ addrs []ma.Multiaddr }
 
-// Start joins the mesh. ctx bounds nothing but the start.
-func Start(ctx context.Context, cfg Config) (*Mesh, error) {
+// New makes a mesh that does not yet look for anyone nor let anyone in.
+func New(cfg Config) (*Mesh, error) {
 	pins, err := loadPins(cfg.PinsFile)
 	if err != nil {
 		return nil, err
@@ -91,14 +91,19 @@ func Start(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.Learn(cfg.Known)
+	return m, nil
+}
+
+// Start joins the mesh. The protocols above should be in place on Host by then.
+// ctx bounds nothing but the start.
+func (m *Mesh) Start(ctx context.Context) {
 	m.resolve(ctx)
-	m.host.SetStreamHandler(admitProtocol, m.answer)
 	m.host.Network().Notify(&network.NotifyBundle{ConnectedF: m.connected, DisconnectedF: m.disconnected})
+	m.host.SetStreamHandler(admitProtocol, m.answer)
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m.cancel = cancel
 	m.loop(background, seekEvery, m.seek)
 	m.loop(background, pingEvery, m.ping)
-	return m, nil
 }
 
 // Host is the host for the protocols between masters; strangers do not exist on
@@ -110,7 +115,9 @@ func (m *Mesh) Close() error {
 	m.mu.Lock()
 	m.closing = true
 	m.mu.Unlock()
-	m.cancel()
+	if m.cancel != nil {
+		m.cancel()
+	}
 	err := m.host.Close()
 	m.loops.Wait()
 	return errors.Join(err, m.came.Close())
@@ -274,6 +281,16 @@ func (m *Mesh) enter(id peer.ID, addrs []string, vouched []Contact) {
 	m.Learn(vouched)
 }
 
+// withdraw undoes enter for a peer whose handshake broke off after it, so that
+// it is tried again.
+func (m *Mesh) withdraw(id peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mb := m.members[id]; mb != nil && !mb.present {
+		delete(m.members, id)
+	}
+}
+
 // present tells the protocols above that a peer is there.
 func (m *Mesh) present(id peer.ID) {
 	m.mu.Lock()
@@ -287,11 +304,10 @@ func (m *Mesh) present(id peer.ID) {
 		return
 	}
 	m.log.Info("master connected", "master", id)
-	protocols, err := m.host.Peerstore().GetProtocols(id)
-	if err == nil {
-		err = m.came.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: protocols})
-	}
-	if err != nil {
+	// What a master speaks is what we speak; to wait for the identify protocol
+	// to say so would be to race it.
+	speaks := m.host.Mux().Protocols()
+	if err := m.came.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: speaks}); err != nil {
 		m.log.Warn("cannot announce a master to pubsub", "master", id, "err", err)
 	}
 	m.cfg.Joined(id)

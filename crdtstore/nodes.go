@@ -158,7 +158,7 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 	}
 	return s.say(ctx, id, func(known record.State, now int64) (news record.State) {
 		for _, k := range slices.Sorted(maps.Keys(labels)) {
-			value := ""
+			value := record.LabelGone
 			if v := labels[k]; v != nil {
 				value = "=" + *v
 			} else if _, has := record.View(id, known).Labels[k]; !has {

@@ -21,14 +21,12 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	if err := authorize(known, &r, a); err != nil {
 		return State{}, err
 	}
-	key := string(r.PublicKey)
-	claim, first := known.claim(key), false
-	if first = claim.First == (Stamp{}); first {
-		claim.First = Stamp{Wall: a.Now}
-	}
-	hidden := known.Removal.hides(claim.Boot())
+	a.Now = max(a.Now, 1) // 0 means never
+	claim := known.claim(string(r.PublicKey))
+	profileHidden := known.Removal.hides(claim.Profile.Version.Boot)
+	vmsHidden := known.Removal.hides(claim.VMs.Version.Boot)
 
-	if !r.signed() && r.Omitted != 0 && !hidden {
+	if !r.signed() && r.Omitted != 0 && !profileHidden {
 		was, err := DecodeProfile(claim.Profile.Body)
 		if err == nil {
 			r.Profile = r.Omitted.complete(r.Profile, was)
@@ -37,9 +35,12 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	profile, vms := r.Profile.encode(), encodeVMs(r.VMs)
 
 	if !r.signed() && (r.Boot == 0 || r.Seq == 0) {
+		if r.Boot == 0 {
+			r.Seq = 0 // counts within a boot that we were not told
+		}
 		latest := claim.Latest()
-		same := !hidden && !claim.Profile.IsZero() && profile == claim.Profile.Body &&
-			(r.Omitted&OmittedVMs != 0 || vms == claim.VMs.Body)
+		same := !profileHidden && !claim.Profile.IsZero() && profile == claim.Profile.Body &&
+			(r.Omitted&OmittedVMs != 0 || !vmsHidden && vms == claim.VMs.Body)
 		if same && (r.Boot == 0 || r.Boot == latest.Boot) {
 			return State{}, nil
 		}
@@ -54,9 +55,9 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 			"an operator removed this node; restart the agent to register it anew"}
 	}
 
-	out := Claim{Key: key}
-	if first {
-		out.First = claim.First
+	out := Claim{Key: claim.Key}
+	if claim.First == (Stamp{}) {
+		out.First = Stamp{Wall: a.Now}
 	}
 	sealProfile, sealVMs := "", ""
 	if r.signed() {
@@ -117,14 +118,14 @@ func assignVersion(known State, r *Report, latest Version, now int64) (Version, 
 	v := r.AccountVersion()
 	if v.Boot == 0 {
 		v.Boot = latest.Boot
-		if started := now - int64(r.UptimeS)*1000; known.Removal.hides(latest.Boot) {
+		if started := now - int64(min(r.UptimeS, uint64(now)/1000))*1000; known.Removal.hides(latest.Boot) {
 			if r.UptimeS > 0 && started < known.Removal.Stamp.Wall {
 				return v, &RefusedError{r.NodeID, RefusedRemoved,
 					"an operator removed this node; restart it to register it anew"}
 			}
 			v.Boot = max(uint64(now), known.Removal.Boot+1)
 		} else if v.Boot == 0 {
-			v.Boot = uint64(max(now, 1))
+			v.Boot = uint64(now)
 		}
 	}
 	if v.Seq == 0 {

@@ -82,11 +82,10 @@ func Decode(in string) (State, error) {
 			s.Removal = r
 			return err
 		case 4:
-			s.LastSeen = int64(f.Num)
+			return f.millis(&s.LastSeen)
 		default:
 			return unknownField(num)
 		}
-		return nil
 	})
 	if err != nil {
 		return State{}, err
@@ -148,7 +147,7 @@ func decodeAccount(in string) (a Account, err error) {
 		case 4:
 			a.Seal = f.Str
 		case 5:
-			a.At = int64(f.Num)
+			return f.millis(&a.At)
 		default:
 			return unknownField(num)
 		}
@@ -229,7 +228,7 @@ func decodeStamp(in string) (s Stamp, err error) {
 	err = eachField(in, func(num protowire.Number, f field) error {
 		switch num {
 		case 1:
-			s.Wall = int64(f.Num)
+			return f.millis(&s.Wall)
 		case 2:
 			if f.Num > 1<<32-1 {
 				return encodingError("logical clock out of range")

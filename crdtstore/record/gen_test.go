@@ -82,7 +82,10 @@ func encodeAll[T any](in []T, encode func(T) string) (out []string) {
 }
 
 func drawClaim(t *rapid.T, key string) Claim {
-	c := Claim{Key: key, First: genStamp.Draw(t, "first")}
+	c := Claim{Key: key}
+	if rapid.Bool().Draw(t, "first") {
+		c.First = genStamp.Draw(t, "first")
+	}
 	account := func(body *rapid.Generator[string]) (a Account) {
 		if rapid.Bool().Draw(t, "account") {
 			a = Account{
@@ -99,7 +102,7 @@ func drawClaim(t *rapid.T, key string) Claim {
 func drawWord(t *rapid.T, field string) Word {
 	return Word{
 		Field: field, Stamp: genStamp.Draw(t, "word"), Master: draw(t, "master", "m1", "m2"),
-		Value: draw(t, "value", "", "1", "=v"), By: draw(t, "by", "", "ann"),
+		Value: draw(t, "value", "", "1", "=v", LabelGone), By: draw(t, "by", "", "ann"),
 	}
 }
 

@@ -1,6 +1,9 @@
 package record
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Status is whether a node lives. It is computed when it is read and never
 // stored.
@@ -24,8 +27,15 @@ type Witness struct {
 	Reachable bool `json:"reachable"`
 }
 
-// Age returns AgeS as a duration.
-func (w Witness) Age() time.Duration { return time.Duration(w.AgeS * float64(time.Second)) }
+// Age returns AgeS as a duration. What does not fit into one, or is no number,
+// counts as ages ago and not, by overflow, as just now.
+func (w Witness) Age() time.Duration {
+	ns := w.AgeS * float64(time.Second)
+	if !(ns < math.MaxInt64) {
+		return math.MaxInt64
+	}
+	return time.Duration(max(ns, 0))
+}
 
 // Liveness computes the status of a node from who heard it, and how long this
 // master has been listening.

@@ -118,9 +118,9 @@ func DecodeProfile(in string) (Profile, error) {
 				case 2:
 					p.Location.City = f.Str
 				case 3:
-					p.Location.Latitude = f.float()
+					return f.float(&p.Location.Latitude)
 				case 4:
-					p.Location.Longitude = f.float()
+					return f.float(&p.Location.Longitude)
 				default:
 					return unknownField(num)
 				}
@@ -130,7 +130,7 @@ func DecodeProfile(in string) (Profile, error) {
 			return eachField(f.Str, func(num protowire.Number, f field) error {
 				switch num {
 				case 1:
-					p.Total.CRU = f.float()
+					return f.float(&p.Total.CRU)
 				case 2:
 					p.Total.MRU = f.Num
 				case 3:

@@ -81,30 +81,44 @@ func TestRemovalAgainstLaterBootOnTheOtherSide(t *testing.T) {
 	}
 }
 
-// Removal against a drain on the other side: the node is gone on both, and the
-// later word decides what it finds if it comes back.
+// Removal against a drain on the other side: both stand, whatever the clocks
+// say. The node is gone, and if it comes back it is drained.
 func TestRemovalAgainstDrain(t *testing.T) {
 	start := accept(t, State{}, report(5, 1, "a"), 100)
-	for _, c := range []struct {
-		name            string
-		removed, spoken int64
-		drained         bool
-	}{
-		{"drained before", 300, 200, false},
-		{"drained after", 200, 300, true},
-		{"drained in the same millisecond", 300, 300, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			a := Join(start, start.Remove(c.removed, "m1", "ann", "gone"))
-			b := Join(start, start.Say(c.spoken, "m2", "bob", FieldDrain, "1"))
+	undrained := Join(start, start.Say(150, "m1", "ann", FieldDrain, "1"))
+	undrained = Join(undrained, undrained.Say(160, "m1", "ann", FieldDrain, ""))
+	drained := Join(start, start.Say(150, "m1", "ann", FieldDrain, "1"))
+	for name, start := range map[string]State{"never drained": start, "undrained": undrained, "drained": drained} {
+		for _, spoken := range []int64{0, 1, 160, 200, 300, 400} {
+			a := Join(start, start.Remove(300, "m1", "ann", "gone"))
+			b := Join(start, start.Say(spoken, "m2", "bob", FieldDrain, "1"))
 			s := Join(b, a)
 			if !s.Removed() {
-				t.Error("a drain brought a removed node back")
+				t.Errorf("%s: a drain brought a removed node back", name)
 			}
-			if n := View(testNode, accept(t, s, report(6, 1, "b"), 400)); n.Drained != c.drained {
-				t.Errorf("drained is %v when it comes back", n.Drained)
+			if n := View(testNode, accept(t, s, report(6, 1, "b"), 400)); !n.Drained {
+				t.Errorf("%s: drained at %d on the other side, and not when it comes back", name, spoken)
 			}
-		})
+		}
+	}
+}
+
+// Both sides remove a node. On one it has come back and was drained since: the
+// other side's removal is about the life before, however late it was.
+func TestRemovalAgainstDrainOfALaterBoot(t *testing.T) {
+	start := accept(t, State{}, report(3, 1, "a"), 50)
+	start = Join(start, start.Say(60, "m1", "ann", FieldDrain, "1"))
+	a := Join(start, start.Remove(100, "m1", "ann", "gone"))
+	a = accept(t, a, report(4, 1, "a"), 120)
+	if View(testNode, a).Drained {
+		t.Fatal("a drain outlived the node that it was about")
+	}
+	a = Join(a, a.Say(150, "m1", "ann", FieldDrain, "1"))
+	b := Join(start, start.Say(160, "m2", "bob", FieldLabel+"x", "=old"))
+	b = Join(b, b.Remove(200, "m2", "bob", "gone"))
+	n := View(testNode, Join(a, b))
+	if n.RemovedAt != nil || n.Boot != 4 || !n.Drained || len(n.Labels) != 0 {
+		t.Errorf("shown %+v", n)
 	}
 }
 
@@ -137,7 +151,7 @@ func TestRemoveTakesEverything(t *testing.T) {
 			t.Fatalf("shown %+v", n)
 		}
 		for _, w := range s.Words {
-			if after.Word(w.Field) != (Word{}) {
+			if after.Word(w.Field).Value != "" {
 				t.Fatalf("word %+v outlived the removal %+v", w, after.Removal)
 			}
 		}

@@ -2,10 +2,12 @@ package record
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 )
@@ -92,11 +94,11 @@ func (r *Report) UnmarshalJSON(data []byte) error {
 	type plain Report // without this method
 	var p plain
 	if err := json.Unmarshal(data, &p); err != nil {
-		return jsonFieldError(err)
+		return jsonFieldError(err, data)
 	}
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(data, &given); err != nil {
-		return jsonFieldError(err)
+		return jsonFieldError(err, data)
 	}
 	for i, f := range profileFields {
 		if !present(given, f.name) {
@@ -114,7 +116,7 @@ func (r *Report) UnmarshalJSON(data []byte) error {
 // the JSON object.
 func present(given map[string]json.RawMessage, name string) bool {
 	outer, inner, nested := strings.Cut(name, ".")
-	raw, ok := given[outer]
+	raw, ok := member(given, outer)
 	if !ok || !nested || bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
 		return ok
 	}
@@ -122,16 +124,59 @@ func present(given map[string]json.RawMessage, name string) bool {
 	if json.Unmarshal(raw, &in) != nil {
 		return true
 	}
-	_, ok = in[inner]
+	_, ok = member(in, inner)
 	return ok
 }
 
-func jsonFieldError(err error) error {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) && t.Field != "" {
-		return fieldErrorf(strings.TrimPrefix(t.Field, "Profile."), "cannot be a JSON %s, give a %s", t.Value, t.Type)
+// member finds a member of an object as encoding/json does, whatever its case.
+func member(object map[string]json.RawMessage, name string) (json.RawMessage, bool) {
+	if raw, ok := object[name]; ok {
+		return raw, true
+	}
+	for k, raw := range object {
+		if strings.EqualFold(k, name) {
+			return raw, true
+		}
+	}
+	return nil, false
+}
+
+func jsonFieldError(err error, data []byte) error {
+	if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
+		if t.Field == "" {
+			return fieldErrorf("report", "cannot be a JSON %s, give an object", t.Value)
+		}
+		return fieldErrorf(strings.TrimPrefix(t.Field, "Profile."), "cannot be a JSON %s, give %s", t.Value, jsonType(t.Type))
+	}
+	if errors.As(err, new(base64.CorruptInputError)) {
+		var key struct {
+			PublicKey []byte `json:"public_key"`
+		}
+		if json.Unmarshal(data, &key) != nil {
+			return fieldErrorf("public_key", "is not base64")
+		}
+		return fieldErrorf("signature", "is not base64")
 	}
 	return err
+}
+
+// jsonType names what JSON holds a Go type.
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Uint64:
+		return "a whole number from 0 to 2^64-1"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Uint8:
+		return "base64"
+	case reflect.Slice:
+		return "an array"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a " + t.String()
 }
 
 // ValidNodeID returns a [FieldError] unless id has 1 to 128 characters out of

@@ -41,7 +41,7 @@ func (s State) IsZero() bool { return s.Equal(State{}) }
 // Owner returns the claim that speaks for the node, and whether there is one.
 // Accounts that a removal hides do not count. A signed claim stands before the
 // unsigned one; among signed claims the one that was accepted first, then the
-// one of the lesser key.
+// one of the lesser key. A claim whose First has not arrived yet stands last.
 func (s State) Owner() (Claim, bool) {
 	var own Claim
 	found := false
@@ -60,10 +60,10 @@ func before(c, d Claim) bool {
 	if cs, ds := c.Key != "", d.Key != ""; cs != ds {
 		return cs
 	}
-	if x := c.First.Compare(d.First); x != 0 {
-		return x < 0
+	if c.First == d.First {
+		return c.Key < d.Key
 	}
-	return c.Key < d.Key
+	return earlier(c.First, d.First) == c.First
 }
 
 // Removed reports whether the node was removed and has not come back since with
@@ -82,51 +82,44 @@ func (s State) Boot() uint64 {
 	return boot
 }
 
-// Word returns the word that stands for a field, the zero Word where nothing
-// does. Words older than the removal went with the node they were about.
+// Word returns the word that stands for a field, the zero Word where nobody has
+// spoken of it.
 func (s State) Word(field string) Word {
 	i, ok := slices.BinarySearchFunc(s.Words, field, func(w Word, f string) int {
 		return strings.Compare(w.Field, f)
 	})
-	if !ok || !s.stands(s.Words[i]) {
+	if !ok {
 		return Word{}
 	}
 	return s.Words[i]
 }
 
-func (s State) stands(w Word) bool {
-	return s.Removal.IsZero() || s.Removal.Stamp.Compare(w.Stamp) < 0
-}
-
 // Say returns the state that asserts one new word about a field of s, stamped
-// above whatever stands there and above the removal. now is in Unix
-// milliseconds. Join it into s to let it take effect.
+// above the one that stands. now is in Unix milliseconds. Join it into s to let
+// it take effect.
 func (s State) Say(now int64, master, by, field, value string) State {
-	above := s.Removal.Stamp
-	if i, ok := slices.BinarySearchFunc(s.Words, field, func(w Word, f string) int {
-		return strings.Compare(w.Field, f)
-	}); ok && above.Compare(s.Words[i].Stamp) < 0 {
-		above = s.Words[i].Stamp
-	}
 	return State{Words: []Word{{
-		Field: field, Stamp: Next(now, above), Master: master, Value: value, By: by,
+		Field: field, Stamp: Next(now, s.Word(field).Stamp), Master: master, Value: value, By: by,
 	}}}
 }
 
-// Remove returns the state that asserts the removal of every account s knows.
-// It is stamped above every word, so that a drain or a label does not outlive
-// the node it was about.
+// Remove returns the state that asserts the removal of every account s knows. It
+// takes back every word s knows, so that a drain or a label does not outlive the
+// node it was about; but a word that is said elsewhere at the same time stands,
+// for it may be about the node's next boot. So what is taken back is stamped just
+// above the word it replaces, with no master: below everything else that anybody
+// can say over that word, whatever the clocks.
 func (s State) Remove(now int64, master, by, reason string) State {
-	above := s.Removal.Stamp
-	for _, w := range s.Words {
-		if above.Compare(w.Stamp) < 0 {
-			above = w.Stamp
-		}
-	}
-	return State{Removal: Removal{
-		Boot: max(s.Boot(), s.Removal.Boot), Stamp: Next(now, above),
+	out := State{Removal: Removal{
+		Boot: max(s.Boot(), s.Removal.Boot), Stamp: Next(now, s.Removal.Stamp),
 		Master: master, Reason: reason, By: by,
 	}}
+	for _, w := range s.Words {
+		if w.Value != "" {
+			out.Words = append(out.Words, Word{Field: w.Field, Stamp: Next(0, w.Stamp), By: by})
+		}
+	}
+	return out
 }
 
 // joinSorted merges two ascending lists without duplicates into one, joining

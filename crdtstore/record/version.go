@@ -1,6 +1,9 @@
 package record
 
-import "cmp"
+import (
+	"cmp"
+	"math"
+)
 
 // Version orders the accounts that a node gives of itself. Boot is chosen by
 // the agent once per start and only ever grows (agents use the Unix time of the
@@ -38,12 +41,16 @@ func (s Stamp) Compare(t Stamp) int {
 // Next returns the stamp for a new word that replaces one stamped above, at
 // wall clock time now (Unix milliseconds). The result is always greater than
 // above, so a master whose clock runs behind can still have the last word, and
-// one whose clock runs ahead cannot silence the others.
+// one whose clock runs ahead cannot silence the others. Only above the greatest
+// stamp of all, which no clock reaches, there is none; then it is returned itself.
 func Next(now int64, above Stamp) Stamp {
 	if now > above.Wall {
 		return Stamp{Wall: now}
 	}
 	if above.Logical == ^uint32(0) {
+		if above.Wall == math.MaxInt64 {
+			return above
+		}
 		return Stamp{Wall: above.Wall + 1}
 	}
 	return Stamp{Wall: above.Wall, Logical: above.Logical + 1}

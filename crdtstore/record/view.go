@@ -74,16 +74,13 @@ func View(nodeID string, s State) Node {
 		n.Labels = map[string]string{}
 	}
 	for _, w := range s.Words {
-		if !s.stands(w) {
-			continue
-		}
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(w.Stamp.Wall))
 		if w.Field == FieldDrain {
 			n.Drained = w.Value != ""
 		} else if name, ok := strings.CutPrefix(w.Field, FieldLabel); ok {
 			if v, set := strings.CutPrefix(w.Value, "="); set {
 				n.Labels[name] = v
-			} else {
+			} else if w.Value == LabelGone {
 				delete(n.Labels, name)
 			}
 		}
@@ -118,7 +115,11 @@ func (n *Node) fill(c Claim, r Removal) {
 func (s State) latestClaim() *Claim {
 	var last *Claim
 	for i := range s.Claims {
-		if c := &s.Claims[i]; last == nil || last.Latest().Compare(c.Latest()) < 0 {
+		c := &s.Claims[i]
+		if c.Profile.IsZero() && c.VMs.IsZero() {
+			continue
+		}
+		if last == nil || last.Latest().Compare(c.Latest()) < 0 {
 			last = c
 		}
 	}
@@ -156,11 +157,15 @@ func (s State) conflict(owner Claim) *Conflict {
 	return out
 }
 
+// maxMillis is the end of the year 9999, beyond which there is no RFC 3339. A
+// clock that is off by so much must not make a node impossible to show.
+const maxMillis = 253_402_300_799_999
+
 func fromMillis(ms int64) time.Time {
-	if ms == 0 {
+	if ms <= 0 {
 		return time.Time{}
 	}
-	return time.UnixMilli(ms).UTC()
+	return time.UnixMilli(min(ms, maxMillis)).UTC()
 }
 
 func later(a, b time.Time) time.Time {

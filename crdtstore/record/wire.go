@@ -109,4 +109,22 @@ func eachField(in string, f func(protowire.Number, field) error) error {
 
 func unknownField(num protowire.Number) error { return encodingError("unknown field %d", num) }
 
-func (f field) float() float64 { return math.Float64frombits(f.Num) }
+// float takes finite numbers only: there is no way to say another in JSON.
+func (f field) float(into *float64) error {
+	v := math.Float64frombits(f.Num)
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return encodingError("number is not finite")
+	}
+	*into = v
+	return nil
+}
+
+// millis refuses times before 1970, which would stand below the zero values
+// that mean "never" and so break the identity of Join.
+func (f field) millis(into *int64) error {
+	if f.Num > math.MaxInt64 {
+		return encodingError("time out of range")
+	}
+	*into = int64(f.Num)
+	return nil
+}

@@ -10,8 +10,9 @@ const (
 	// FieldDrain is set to "1" while the node is drained.
 	FieldDrain = "drain"
 	// FieldLabel, followed by a label's name, carries that label's value behind
-	// "=", or nothing where the operator took the label away.
+	// "=", or LabelGone where the operator took the label away.
 	FieldLabel = "label/"
+	LabelGone  = "-"
 )
 
 // Word is an operator's word about one field. The last writer wins: by Stamp,
@@ -47,8 +48,8 @@ func joinWords(a, b []Word) []Word {
 		Word.join)
 }
 
-// Removal hides every account whose boot is no later than Boot, and every word
-// stamped before it. The zero Removal hides nothing.
+// Removal hides every account whose boot is no later than Boot. The zero Removal
+// hides nothing. Words it leaves alone; see [State.Remove].
 type Removal struct {
 	Boot   uint64
 	Stamp  Stamp

@@ -92,11 +92,15 @@ func TestLabelsOfOperatorStandOverThoseOfAgent(t *testing.T) {
 	r.Labels = map[string]string{"zone": "agent", "rack": "agent"}
 	s := accept(t, State{}, r, 100)
 	s = Join(s, s.Say(200, "m", "ann", FieldLabel+"zone", "=operator"))
-	s = Join(s, s.Say(201, "m", "ann", FieldLabel+"rack", ""))
+	s = Join(s, s.Say(201, "m", "ann", FieldLabel+"rack", LabelGone))
 	s = Join(s, s.Say(202, "m", "ann", FieldLabel+"empty", "="))
 	n := View(testNode, s)
 	if v, ok := n.Labels["empty"]; n.Labels["zone"] != "operator" || !ok || v != "" || len(n.Labels) != 2 {
 		t.Errorf("labels %v", n.Labels)
+	}
+	back := Join(s, s.Say(300, "m", "ann", FieldLabel+"rack", ""))
+	if n := View(testNode, back); n.Labels["rack"] != "agent" {
+		t.Errorf("what the operator took back still hides the agent's label: %v", n.Labels)
 	}
 	r.Seq, r.Labels = 2, map[string]string{"zone": "agent-2"}
 	if n = View(testNode, accept(t, s, r, 300)); n.Labels["zone"] != "operator" {

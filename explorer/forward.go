@@ -26,7 +26,6 @@ type call struct {
 	method  string
 	params  json.RawMessage
 	timeout time.Duration
-	reads   bool // may be repeated when its answer got lost
 }
 
 // forward sends a call to its node and returns the answer, result or error, as
@@ -77,9 +76,9 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 		return nil, failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" cannot be reached", data)
 	}
 	s.metrics.forwards.WithLabelValues("unknown").Inc()
-	data.Retryable = c.reads
+	data.Retryable = client.Idempotent(c.method)
 	data.Hint = "it may have run; look at the VM before you repeat it"
-	if c.reads {
+	if data.Retryable {
 		data.Hint = "nothing was to be changed; try again"
 	}
 	return nil, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to node "+c.node.NodeID+" and not answered", data)

@@ -15,8 +15,6 @@ type method struct {
 	name    string // bare
 	summary string
 	access  access
-	// mutates: a second call may do something again.
-	mutates bool
 	params  reflect.Type // a struct; nil: none
 	open    bool         // further params are allowed
 	result  reflect.Type // nil: whatever the node answers
@@ -66,11 +64,10 @@ func (s *Server) methods() []method {
 
 // route registers every method by its name, its prefixed name and its aliases.
 func (s *Server) route() {
-	s.byName = map[string]method{}
 	handlers := map[string]jsonrpc.Handler{}
 	for _, m := range s.methods() {
 		h := s.guard(m)
-		s.byName[m.name], handlers[m.name] = m, h
+		handlers[m.name] = h
 		s.rpc.Handle(m.name, h)
 		s.rpc.Handle(Prefix+m.name, h)
 	}

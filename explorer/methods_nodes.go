@@ -39,21 +39,21 @@ func (s *Server) nodeMethods() []method {
 	word := []int{jsonrpc.CodeUnauthorized, jsonrpc.CodeNodeNotFound}
 	return []method{
 		{
-			name: "register_node", mutates: true,
+			name:    "register_node",
 			summary: "Takes a node's account of itself. Fields left out keep what is known, null erases, fields that are not known are ignored.",
 			params:  reflect.TypeFor[crdtstore.Report](), open: true, result: reflect.TypeFor[Answer](),
 			errors: []int{jsonrpc.CodeRefusedIdentity},
 			handle: s.registerNode,
 		},
 		{
-			name: "node_heartbeat", mutates: true,
+			name:    "node_heartbeat",
 			summary: "Says that a node lives, with its usage.",
 			params:  reflect.TypeFor[crdtstore.Beat](), result: reflect.TypeFor[Answer](),
 			errors: []int{jsonrpc.CodeRefusedIdentity},
 			handle: s.heartbeat,
 		},
 		{
-			name: "node_heartbeats", mutates: true,
+			name:    "node_heartbeats",
 			summary: "Takes up to 1000 heartbeats. The results stand in their order; one that is refused does not hold up the others.",
 			params:  reflect.TypeFor[beatsParams](), result: reflect.TypeFor[BeatsAnswer](),
 			handle: s.heartbeats,

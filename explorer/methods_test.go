@@ -20,13 +20,11 @@ func TestRegisterAndBeat(t *testing.T) {
 	}
 	m.must(&a, "register_node", `{"node_id":"n1","boot":1,"seq":1,"hostname":"h1","total":{"cru":4},"from_the_future":{"x":1},
 		"vms":[{"sid":"v1","name":"web","state":"running"}]}`)
-	a = Answer{}
 	m.must(&a, "ExplorerService.register_node", `[{"node_id":"n1","boot":1,"seq":1,"hostname":"h1"}]`)
 	if a.Accepted {
 		t.Error("the same version twice was accepted")
 	}
 	for _, method := range []string{"node_heartbeat", "ExplorerService.node_heartbeat", "Old.heartbeat"} {
-		a = Answer{}
 		m.must(&a, method, `{"node_id":"n1","boot":1,"seq":2,"usage":{"cru":1.5},"uptime_s":9}`)
 		if !a.Accepted || a.Register || len(a.Masters) != 1 {
 			t.Errorf("%s: %+v", method, a)
@@ -76,7 +74,6 @@ func TestNodes(t *testing.T) {
 		t.Errorf("%+v", page)
 	}
 	next := page.NextCursor
-	page = crdtstore.NodePage{}
 	m.must(&page, "list_nodes", `{"limit":1000,"cursor":"`+next+`"}`)
 	if len(page.Nodes) != 3 {
 		t.Errorf("second page has %d nodes", len(page.Nodes))
@@ -90,7 +87,6 @@ func TestNodes(t *testing.T) {
 	if m.must(&n, "undrain_node", `{"node_id":"n1"}`); n.Drained {
 		t.Error("still drained")
 	}
-	n = crdtstore.Node{}
 	if m.must(&n, "label_node", `{"node_id":"n1","labels":{"rack":"7","zone":null}}`); n.Labels["rack"] != "7" || len(n.Labels) != 1 {
 		t.Error(n.Labels)
 	}

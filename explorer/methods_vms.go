@@ -51,25 +51,18 @@ type (
 // vmCall is a method that is forwarded under its own name.
 type vmCall struct {
 	name, summary string
-	reads         bool
 	timeout       time.Duration
 }
 
 var vmCalls = []vmCall{
-	{"deploy_vm", "Deploys a VM on a node.", false, slowCallTimeout},
-	{"start_vm", "Starts a VM.", false, callTimeout},
-	{"stop_vm", "Stops a VM.", false, callTimeout},
-	{"restart_vm", "Restarts a VM.", false, callTimeout},
-	{"delete_vm", "Deletes a VM.", false, callTimeout},
-	{"vm_stats", "Returns the usage of a VM.", true, callTimeout},
-	{"vm_logs", "Returns the log of a VM.", true, callTimeout},
-	{"vm_exec", "Runs a command in a VM.", false, slowCallTimeout},
-}
-
-// readMethods are the methods of a node that may be called again when an
-// answer got lost.
-var readMethods = []string{
-	"list_vms", "get_vm", "vm_stats", "vm_logs", "node_info", "list_slices", "rpc.discover", "health",
+	{"deploy_vm", "Deploys a VM on a node.", slowCallTimeout},
+	{"start_vm", "Starts a VM.", callTimeout},
+	{"stop_vm", "Stops a VM.", callTimeout},
+	{"restart_vm", "Restarts a VM.", callTimeout},
+	{"delete_vm", "Deletes a VM.", callTimeout},
+	{"vm_stats", "Returns the usage of a VM.", callTimeout},
+	{"vm_logs", "Returns the log of a VM.", callTimeout},
+	{"vm_exec", "Runs a command in a VM.", slowCallTimeout},
 }
 
 func (s *Server) vmMethods() []method {
@@ -91,14 +84,14 @@ func (s *Server) vmMethods() []method {
 	}
 	for _, c := range vmCalls {
 		all = append(all, method{
-			name: c.name, access: accessVM, mutates: !c.reads, errors: forwarded,
+			name: c.name, access: accessVM, errors: forwarded,
 			summary: c.summary + " The call goes to the node, without node_id and node_sid, and its answer, result or error, comes back as it is.",
 			params:  reflect.TypeFor[vmCallParams](), open: true,
 			handle: func(ctx context.Context, params json.RawMessage) (any, error) { return s.callVM(ctx, c, params) },
 		})
 	}
 	proxy := takes(method{
-		name: "proxy", access: accessVM, mutates: true, errors: append(forwarded, jsonrpc.CodeMethodNotAllowed),
+		name: "proxy", access: accessVM, errors: append(forwarded, jsonrpc.CodeMethodNotAllowed),
 		summary: "Calls a method of a node's compute service; its answer comes back as it is. Allowed are " + strings.Join(ProxyMethods, ", ") + ", and what the configuration adds.",
 	}, s.proxy)
 	proxy.result = nil
@@ -156,7 +149,7 @@ func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any
 	}
 	delete(given, "node_id")
 	delete(given, "node_sid")
-	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout, c.reads})
+	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout})
 }
 
 func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
@@ -186,7 +179,7 @@ func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.forward(ctx, call{node, p.Method, p.Params, timeout, slices.Contains(readMethods, bare)})
+	return s.forward(ctx, call{node, p.Method, p.Params, timeout})
 }
 
 // nodeOf finds the node that a call is for.

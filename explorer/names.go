@@ -28,5 +28,5 @@ var ProxyMethods = []string{
 	"deploy_vm", "start_vm", "stop_vm", "restart_vm", "delete_vm",
 	"list_vms", "get_vm", "vm_stats", "vm_logs", "vm_exec",
 	"inject_ssh_keys", "deploy_webgateway",
-	"node_info", "list_slices", "rpc.discover", "health",
+	"rpc.discover", "health",
 }

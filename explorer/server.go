@@ -31,7 +31,6 @@ type Server struct {
 	store store // set before ready
 
 	rpc       jsonrpc.Mux
-	byName    map[string]method
 	metrics   *metrics
 	tokens    *tokens
 	answers   answers

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -49,7 +50,7 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 		}
 		last = err
 		s.log.Debug("master does not answer for the page", slog.String("url", base), slog.Any("error", err))
-		if sent && slices.ContainsFunc(calls, func(c sketched) bool { return s.mutates(c.Method) }) {
+		if sent && slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c.Method) }) {
 			answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to another master and not answered",
 				errorData{Hint: "it may have run; look before you repeat it"}))
 			return
@@ -255,11 +256,11 @@ func answerCalls(w http.ResponseWriter, calls []sketched, batch bool, err *jsonr
 	}
 }
 
-// mutates thinks the worst of a method that it does not know.
-func (s *Server) mutates(name string) bool {
-	if real, ok := s.cfg.Aliases[name]; ok {
-		name = real
+// repeatable reports whether a call may be sent again when its outcome is not
+// known.
+func (s *Server) repeatable(method string) bool {
+	if real, ok := s.cfg.Aliases[method]; ok {
+		method = real
 	}
-	m, ok := s.byName[bareName(name)]
-	return !ok || m.mutates
+	return client.Idempotent(method)
 }

@@ -1,0 +1,114 @@
+package explorer
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+// pipeEnd is a connection that looks like one over loopback.
+type pipeEnd struct{ net.Conn }
+
+func (pipeEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9002} }
+func (pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000} }
+
+// beatStore takes heartbeats as fast as a map does, so that what is measured is
+// the server.
+type beatStore struct{ *fakeStore }
+
+func (b beatStore) Beat(crdtstore.Beat) crdtstore.BeatResult {
+	return crdtstore.BeatResult{Accepted: true}
+}
+
+func benchServer(b *testing.B) *Server {
+	s, err := New(testConfig(b), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	fake := newFakeStore()
+	for i := range 2 {
+		fake.masters = append(fake.masters, crdtstore.Master{
+			ID: fmt.Sprintf("12D3KooWExampleExampleExampleExampleExampleExample%d", i), Name: "beta", Status: crdtstore.MasterAlive,
+			RPCURLs: []string{"http://10.0.0.2:9002"}, UIURLs: []string{"http://10.0.0.2:9001"}, MeshAddrs: []string{"/ip4/10.0.0.2/tcp/9004"},
+		})
+	}
+	s.open = func(context.Context, crdtstore.Config) (store, error) { return beatStore{fake}, nil }
+	if err := s.Start(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Stop(context.Background()) })
+	return s
+}
+
+const beatBody = `{"jsonrpc":"2.0","id":1,"method":"ExplorerService.node_heartbeat","params":{"node_id":"12D3KooWExampleExampleExampleExample","boot":1795332962178,"seq":42,"usage":{"cru":1.5,"mru":4294967296,"sru":0,"hru":0,"slices":1},"uptime_s":86400}}`
+
+func hammer(b *testing.B, url, body string) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	defer client.CloseIdleConnections()
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := client.Post(url, "application/json", strings.NewReader(body))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			b.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			b.Fatal(resp.Status)
+		}
+	}
+}
+
+// BenchmarkHeartbeat is one heartbeat over a kept connection; the client's part
+// is in it. BenchmarkBareHandler is the same with a server that does nothing.
+func BenchmarkHeartbeat(b *testing.B) {
+	s := benchServer(b)
+	hammer(b, "http://"+s.RPCAddr().String()+"/rpc", beatBody)
+}
+
+func BenchmarkBareHandler(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	answer := bytes.Repeat([]byte("x"), 1100)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Write(answer)
+	})}
+	go srv.Serve(l)
+	defer srv.Close()
+	hammer(b, "http://"+l.Addr().String()+"/rpc", beatBody)
+}
+
+// BenchmarkHeartbeatNoNetwork is what the server itself adds.
+func BenchmarkHeartbeatNoNetwork(b *testing.B) {
+	s := benchServer(b)
+	ctx := connCaller(context.Background(), pipeEnd{})
+	body := []byte(beatBody)
+	var out []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		if out = s.rpc.Answer(ctx, out[:0], body); len(out) < 100 {
+			b.Fatalf("%s", out)
+		}
+	}
+}
+
+// BenchmarkHeartbeats is 1,000 heartbeats in one request.
+func BenchmarkHeartbeats(b *testing.B) {
+	s := benchServer(b)
+	beat := beatBody[strings.Index(beatBody, `{"node_id"`) : len(beatBody)-1]
+	body := `{"jsonrpc":"2.0","id":1,"method":"node_heartbeats","params":{"beats":[` + strings.Repeat(beat+",", 999) + beat + `]}}`
+	hammer(b, "http://"+s.RPCAddr().String()+"/rpc", body)
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/beat")
+}

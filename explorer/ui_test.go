@@ -1,0 +1,144 @@
+package explorer
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+func TestPage(t *testing.T) {
+	m := startMaster(t)
+	resp, b := get(t, http.DefaultClient, m.page+"/")
+	if resp.StatusCode != http.StatusOK || !strings.Contains(string(b), "<title>") {
+		t.Errorf("%s %.100s", resp.Status, b)
+	}
+	for _, h := range []string{"Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "Referrer-Policy"} {
+		if resp.Header.Get(h) == "" {
+			t.Errorf("no %s", h)
+		}
+	}
+	if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'self'") || strings.Contains(csp, "unsafe") {
+		t.Error(csp)
+	}
+	for path, want := range map[string]int{
+		"/no_such": http.StatusNotFound, "/../server.go": http.StatusNotFound, "/fixture_test.go": http.StatusNotFound, "/health": http.StatusOK,
+		"/rpc": http.StatusNotFound,
+	} {
+		if resp, _ := get(t, http.DefaultClient, m.page+path); resp.StatusCode != want {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	a := m.callAt(m.page+"/explorer/rpc", "masters", `{}`)
+	if a.Error != nil || !strings.Contains(string(a.Result), `"self":"self"`) {
+		t.Errorf("%+v", a)
+	}
+	if e := listen(t, m.page+"/explorer/events", "")(); e.kind != "snapshot" {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestNoPage(t *testing.T) {
+	m := startMaster(t, func(c *Config) { c.UIAddr = "" })
+	if m.UIAddr() != nil {
+		t.Error(m.UIAddr())
+	}
+}
+
+// know tells a master of others at the given addresses of their API.
+func (m *testMaster) know(urls ...string) {
+	for _, u := range urls {
+		m.store.masters = append(m.store.masters, crdtstore.Master{ID: u, Status: crdtstore.MasterAlive, RPCURLs: []string{u}})
+	}
+}
+
+func TestPageFailsOver(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	m, second := startMaster(t), startMaster(t)
+	m.know(m.url, "http://"+l.Addr().String(), second.url)
+	m.must(nil, "register_node", `{"node_id":"here"}`)
+	second.must(nil, "register_node", `{"node_id":"there"}`)
+	nodes := func() string {
+		t.Helper()
+		var page crdtstore.NodePage
+		a := m.callAt(m.page+"/explorer/rpc", "list_nodes", `{}`)
+		if err := json.Unmarshal(a.Result, &page); err != nil || len(page.Nodes) != 1 {
+			t.Fatalf("%+v", a)
+		}
+		return page.Nodes[0].NodeID
+	}
+	if got := nodes(); got != "here" {
+		t.Error(got)
+	}
+	m.store.set(func() { m.store.health = errors.New("full") })
+	if got := nodes(); got != "there" {
+		t.Error(got)
+	}
+	if a := m.callAt(m.page+"/explorer/rpc", "drain_node", `{"node_id":"there"}`); a.Error != nil {
+		t.Errorf("%+v", a.Error)
+	}
+	// The other master does not trust the first one in the place of a caller
+	// from elsewhere.
+	a := m.callAt(m.page+"/explorer/rpc", "drain_node", `{"node_id":"there"}`, remote...)
+	if a.Error == nil || a.Error.Code != -32005 {
+		t.Errorf("%+v", a)
+	}
+	next := listen(t, m.page+"/explorer/events", "")
+	if e := next(); e.kind != "snapshot" || !strings.Contains(e.data, `"there"`) {
+		t.Errorf("%+v", e)
+	}
+	// Back again: the page is served here, and its stream ends so that it moves.
+	m.store.set(func() { m.store.health = nil })
+	if got := nodes(); got != "here" {
+		t.Error(got)
+	}
+}
+
+func TestPageDoesNotRepeat(t *testing.T) {
+	var asked atomic.Int32
+	broken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		panic(http.ErrAbortHandler)
+	}))
+	defer broken.Close()
+	m, second := startMaster(t), startMaster(t)
+	m.know(broken.URL, second.url)
+	m.store.health = errors.New("full")
+	second.must(nil, "register_node", `{"node_id":"there"}`)
+	before := second.store.encoded()
+	for _, method := range []string{"drain_node", "start_vm", "no_such_method"} {
+		asked.Store(0)
+		if a := m.callAt(m.page+"/explorer/rpc", method, `{"node_id":"there"}`); a.Error == nil || a.Error.Code != -32004 || asked.Load() != 1 {
+			t.Errorf("%s: asked %d times, %+v", method, asked.Load(), a)
+		}
+	}
+	if second.store.encoded() != before {
+		t.Error("what may have run was repeated")
+	}
+	if a := m.callAt(m.page+"/explorer/rpc", "get_node", `{"node_id":"there"}`); a.Error != nil {
+		t.Errorf("a read was not repeated: %+v", a.Error)
+	}
+	_, b := m.post(m.page+"/explorer/rpc", `[{"jsonrpc":"2.0","id":"a","method":"stats"},{"jsonrpc":"2.0","id":"b","method":"drain_node","params":{"node_id":"there"}}]`)
+	var batch []struct {
+		ID    string
+		Error struct{ Code int }
+	}
+	if err := json.Unmarshal(b, &batch); err != nil || len(batch) != 2 || batch[1].ID != "b" || batch[1].Error.Code != -32004 {
+		t.Errorf("%s", b)
+	}
+	// With nobody left this master says so, rather than nothing.
+	m.store.set(func() { m.store.masters = m.store.masters[:2] })
+	if a := m.callAt(m.page+"/explorer/rpc", "stats", `{}`); a.Error == nil || a.Error.Code != -32603 || !*a.Error.Data.Retryable {
+		t.Errorf("%+v", a)
+	}
+}

@@ -1,6 +1,7 @@
 package workeragent
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -168,7 +169,7 @@ func (c *Config) validate() error {
 	}
 	if c.NodeID != "" {
 		if err := record.ValidNodeID(c.NodeID); err != nil {
-			return err
+			return named(err)
 		}
 	}
 	if c.Compute != "" {
@@ -199,7 +200,23 @@ func (c *Config) validate() error {
 	r := record.Report{NodeID: "x"}
 	r.Labels, r.Location = c.Labels, c.Location
 	r.SocketPath, r.Version = c.AdvertiseCompute, c.Version
-	return r.Validate()
+	return named(r.Validate())
+}
+
+// named calls a field of a report as it is called here.
+func named(err error) error {
+	var f *record.FieldError
+	if !errors.As(err, &f) {
+		return err
+	}
+	name := strings.TrimPrefix(f.Field, "location.")
+	switch name {
+	case "node_id":
+		name = "node-id"
+	case "socket_path":
+		name = "advertise-compute"
+	}
+	return &record.FieldError{Field: name, Problem: f.Problem}
 }
 
 // parseAddress parses the address of a service.

@@ -76,17 +76,21 @@ func mutate(t *rapid.T, b []byte) []byte {
 	return b
 }
 
-// TestDecodeEveryByteReplaced puts every value into every place of one encoding.
+// TestDecodeEveryByteReplaced flips every bit of one encoding, and puts the
+// values at the edges into every place.
 func TestDecodeEveryByteReplaced(t *testing.T) {
 	s := typicalState(t, 1)
 	was := s.Encode()
 	is := slices.Clone(was)
 	for i := range is {
-		for v := range 256 {
-			is[i] = byte(v)
+		for v := range 12 {
+			is[i] = was[i] ^ byte(1<<v)
+			if v >= 8 {
+				is[i] = []byte{0, 0x7f, 0x80, 0xff}[v-8]
+			}
 			got, err := Decode(string(is))
 			if err == nil && (!bytes.Equal(got.Encode(), is) || got.Equal(s) != (is[i] == was[i])) {
-				t.Fatalf("byte %d replaced by %#x decodes to %+v", i, v, got)
+				t.Fatalf("byte %d as %#x decodes to %+v", i, is[i], got)
 			}
 		}
 		is[i] = was[i]

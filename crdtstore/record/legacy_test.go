@@ -75,6 +75,8 @@ func TestLegacyAfterRemoval(t *testing.T) {
 	}{
 		{"still running", 210 * second, 110, false},
 		{"started just before", 210 * second, 11, false},
+		{"started just then", 210 * second, 10, true},
+		{"does not say, to a slow clock", 150 * second, 0, true},
 		{"started since", 210 * second, 5, true},
 		{"does not say", 210 * second, 0, true},
 	} {

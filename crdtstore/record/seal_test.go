@@ -156,6 +156,25 @@ func TestVerifiedDropsOneRegister(t *testing.T) {
 	}
 }
 
+// Nor does a forged claim take the genuine one behind it.
+func TestVerifiedDropsOneClaim(t *testing.T) {
+	genuine := accept(t, State{}, signed(report(5, 7, "b"), 1), 100)
+	s := Join(genuine, State{Claims: []Claim{{Key: publicKey(2), Profile: Account{Version: Version{9, 9}}}}})
+	if s.Claims[1].Key != publicKey(1) {
+		t.Fatal("the genuine claim does not stand behind the forged one")
+	}
+	if left := s.Verified(testNode); !left.Equal(genuine) {
+		t.Errorf("left is %+v", left)
+	}
+}
+
+func TestSignMakesComplete(t *testing.T) {
+	r := parse(t, `{"node_id":"node-1","boot":1,"seq":1}`)
+	if r.Sign(testKey(1)); r.Omitted != 0 {
+		t.Errorf("a signed report leaves out %b", r.Omitted)
+	}
+}
+
 func TestVerifiedLeavesTheUnsigned(t *testing.T) {
 	s := accept(t, State{}, report(5, 7, "a"), 100)
 	if !s.Verified(testNode).Equal(s) {

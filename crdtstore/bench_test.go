@@ -32,7 +32,9 @@ func BenchmarkVisible(b *testing.B) {
 	for b.Loop() {
 		seq++
 		began := time.Now()
+		acknowledged := make(chan struct{})
 		go func() {
+			defer close(acknowledged)
 			r := report("n", 1, seq)
 			r.Hostname = fmt.Sprint(seq)
 			if _, err := from.Report(b.Context(), r); err != nil {
@@ -42,6 +44,7 @@ func BenchmarkVisible(b *testing.B) {
 		for <-seen < seq {
 		}
 		took = append(took, time.Since(began))
+		<-acknowledged
 	}
 	percentiles(b, took)
 }

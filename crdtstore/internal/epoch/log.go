@@ -45,7 +45,8 @@ type Options struct {
 	// every state in a block from another master. It may be called while a turn
 	// is under way, so it must not call the Log.
 	Apply func(node string, s record.State)
-	// Announce is called with the blocks that Put made, after they are on disk.
+	// Announce is called with the blocks that Put made, while they are being
+	// brought to stable storage.
 	Announce func(number uint64, blocks []dag.Block)
 }
 
@@ -174,14 +175,24 @@ func (l *Log) Number() uint64 { return l.number }
 // Put writes states and returns when they are on disk (see Options.NoSync). No
 // node may occur twice. It returns the nodes whose write did not prevail inside
 // its key, because an older block of this master stands higher in the history:
-// they have to be put again. On error nothing was announced, and the states may
-// or may not be found on disk later.
+// they have to be put again. After an error the states may or may not be found
+// on disk and on other masters later.
 func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err error) {
 	made, again, err := l.put(ctx, writes)
-	if len(made) > 0 && l.opts.Announce != nil {
+	if err != nil {
+		return again, err
+	}
+	// The blocks are in the file system, where a crash of this process does not
+	// reach them. They are announced while the disk is still at work, for it
+	// takes longer than the network. Should the power fail in between, the
+	// others bring this master's own blocks back to it; see Deliver.
+	if l.opts.Announce != nil {
 		l.opts.Announce(l.number, made)
 	}
-	return again, err
+	if l.opts.NoSync {
+		return again, nil
+	}
+	return again, l.sync(ctx)
 }
 
 func (l *Log) put(ctx context.Context, writes []Write) (made []dag.Block, again []string, err error) {
@@ -210,11 +221,9 @@ func (l *Log) put(ctx context.Context, writes []Write) (made []dag.Block, again 
 		}
 		writes = writes[n:]
 	}
-	if err := l.flush(ctx, !l.opts.NoSync); err != nil {
+	if err := l.flush(ctx); err != nil {
 		return nil, nil, err
 	}
-	// Only what is on disk is announced: a block that others have and its own
-	// author has lost would stand above what the author writes next.
 	for _, c := range l.feed.take() {
 		b, err := l.Block(ctx, c)
 		if err != nil {
@@ -286,7 +295,7 @@ func (l *Log) Deliver(ctx context.Context, list []dag.Block) (own []string, err 
 			return nil, e
 		}
 	}
-	if e := l.flush(ctx, false); e != nil {
+	if e := l.flush(ctx); e != nil {
 		return nil, e
 	}
 	slices.Sort(own)
@@ -322,8 +331,14 @@ func (l *Log) store(ctx context.Context, b dag.Block) (own []string, isNew bool,
 	return own, true, nil
 }
 
-func (l *Log) flush(ctx context.Context, sync bool) error {
-	err := l.staged.flush(ctx, sync)
+func (l *Log) flush(ctx context.Context) error { return l.noted(l.staged.flush(ctx)) }
+
+func (l *Log) sync(ctx context.Context) error {
+	return l.noted(l.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/")))
+}
+
+// noted remembers whether the disk takes what it is given.
+func (l *Log) noted(err error) error {
 	if err != nil {
 		err = fmt.Errorf("write to disk: %w", err)
 		l.unwell.Store(&err)
@@ -378,7 +393,7 @@ func (l *Log) Close() (err error) {
 		l.turn.Lock()
 		defer l.turn.Unlock()
 		l.broken = ErrClosed
-		err = errors.Join(l.crdt.Close(), l.staged.flush(context.Background(), true), l.base.Close())
+		err = errors.Join(l.crdt.Close(), l.staged.flush(context.Background()), l.base.Sync(context.Background(), ds.NewKey("/")), l.base.Close())
 	})
 	return err
 }

@@ -25,34 +25,32 @@ func newStaged(base ds.Batching) *staged {
 	return &staged{base: base, dirty: map[ds.Key][]byte{}}
 }
 
-// flush writes what is staged; with sync it returns when that is on stable
+// flush writes what is staged into the file system; it does not wait for stable
 // storage.
-func (s *staged) flush(ctx context.Context, sync bool) error {
+func (s *staged) flush(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.dirty) > 0 {
-		b, err := s.base.Batch(ctx)
+	if len(s.dirty) == 0 {
+		return nil
+	}
+	b, err := s.base.Batch(ctx)
+	if err != nil {
+		return err
+	}
+	for k, v := range s.dirty {
+		if v == nil {
+			err = b.Delete(ctx, k)
+		} else {
+			err = b.Put(ctx, k, v)
+		}
 		if err != nil {
 			return err
 		}
-		for k, v := range s.dirty {
-			if v == nil {
-				err = b.Delete(ctx, k)
-			} else {
-				err = b.Put(ctx, k, v)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if err := b.Commit(ctx); err != nil {
-			return err
-		}
-		clear(s.dirty)
 	}
-	if sync {
-		return s.base.Sync(ctx, ds.NewKey("/"))
+	if err := b.Commit(ctx); err != nil {
+		return err
 	}
+	clear(s.dirty)
 	return nil
 }
 
@@ -99,7 +97,7 @@ func (s *staged) GetSize(ctx context.Context, k ds.Key) (int, error) {
 // Query is used when the history is opened, before anything is staged; later
 // queries write down what is staged first.
 func (s *staged) Query(ctx context.Context, q query.Query) (query.Results, error) {
-	if err := s.flush(ctx, false); err != nil {
+	if err := s.flush(ctx); err != nil {
 		return nil, err
 	}
 	return s.base.Query(ctx, q)

@@ -77,9 +77,16 @@ export function askToken(error) {
   });
 }
 
+const toasts = $('#toasts');
+
 /** toast says that something was done. */
 export function toast(text) {
   const note = h('p', {}, text);
-  $('#toasts').append(note);
-  setTimeout(() => note.remove(), 8_000);
+  toasts.append(note);
+  toasts.hidePopover();
+  toasts.showPopover(); // above a dialog that was opened meanwhile
+  setTimeout(() => {
+    note.remove();
+    if (!toasts.childElementCount) toasts.hidePopover();
+  }, 8_000);
 }

@@ -30,11 +30,9 @@ export function badge(status, title) {
   return h('span', { class: 'badge', 'data-status': status, title }, status || 'unknown');
 }
 
-/** id shows a long id so that its end, which tells ids apart, stays visible. */
+/** id shows an id. Where room is short the beginning gives way: the end tells ids apart. */
 export function id(text) {
-  const cut = Math.max(0, text.length - 8);
-  if (cut <= 12) return h('code', { class: 'id', title: text }, text);
-  return h('code', { class: 'id', title: text }, h('span', {}, text.slice(0, cut)), h('span', {}, text.slice(cut)));
+  return h('code', { class: 'id', title: text }, h('bdi', { dir: 'ltr' }, text));
 }
 
 /** meter shows how much of a total is used. */

@@ -40,9 +40,6 @@ export function refreshMasters(all) {
   if (shown) render();
 }
 
-/** The node that the dialog shows, if it does. */
-export const openedNode = () => shown?.node_id;
-
 /** reloadNode reads the node that is shown anew, in the background. */
 export async function reloadNode() {
   const nodeID = shown?.node_id;

@@ -229,6 +229,31 @@ func TestShowsAndFollows(t *testing.T) {
 	p.until(`!document.querySelector('#nodes tr[data-node-id="n2"]')`)
 }
 
+// The page fits the screen, and ids can be read and copied whole, however short
+// they are cut.
+func TestFits(t *testing.T) {
+	const id = "12D3KooWAlpha7QkXcPmZ1bTn4yVgJr3sDf8wEh2LuNo9iKpRa"
+	f := startFixture(t)
+	n := withVM(aNode(id), "vm-1", "running")
+	n.Hostname = strings.Repeat("long-", 20)
+	n.Location.City = strings.Repeat("x", 100)
+	n.Labels[strings.Repeat("l", 100)] = strings.Repeat("v", 100)
+	f.put(n)
+	p := open(t, f)
+	p.until(`document.querySelector('#vms tbody tr')`)
+	for _, width := range []int64{320, 390, 768, 1000, 1280, 1920} {
+		p.run(chromedp.EmulateViewport(width, 900))
+		p.until(fmt.Sprintf(`innerWidth === %d`, width))
+		if got := p.eval(`document.documentElement.scrollWidth`); got != float64(width) {
+			t.Errorf("at a width of %d the page is %v wide", width, got)
+		}
+		if got := p.eval(fmt.Sprintf(`document.querySelector('#nodes tbody').innerText.includes(%q)`, id)); got != true {
+			t.Errorf("at a width of %d the id is not there", width)
+		}
+	}
+	p.run(chromedp.EmulateReset())
+}
+
 // What nodes and masters say is text, whatever it looks like.
 func TestHostileText(t *testing.T) {
 	const evil = `<img src=x onerror="window.owned=1"><script>window.owned=1</script>`

@@ -15,6 +15,7 @@ type replica struct {
 	ahead int64 // its clock against the true time, in milliseconds
 	state State
 	heard facts
+	dirty bool // not compared with the oracle since it changed
 }
 
 // letter is a state on its way, with the facts that it carries.
@@ -26,6 +27,7 @@ type letter struct {
 func (r *replica) say(delta State) letter {
 	r.state = Join(r.state, delta)
 	r.heard.assert(delta)
+	r.dirty = true
 	l := letter{delta, facts{}}
 	l.heard.assert(delta)
 	return l
@@ -39,6 +41,7 @@ func (r *replica) receive(t *rapid.T, l letter) {
 	}
 	r.state = Join(r.state, s)
 	r.heard.union(l.heard)
+	r.dirty = true
 }
 
 // whole is all that a replica knows, as it sends it to another.
@@ -106,6 +109,10 @@ func TestHistoriesAgreeWithTheOracle(t *testing.T) {
 			"wait": func(*rapid.T) { now++ },
 			"": func(t *rapid.T) {
 				for _, r := range replicas {
+					if !r.dirty {
+						continue
+					}
+					r.dirty = false
 					if got, want := asJSON(View(testNode, r.state)), asJSON(r.heard.view(testNode)); got != want {
 						t.Fatalf("%s shows\n%s\nbut the oracle says\n%s\nof %+v", r.name, got, want, r.state)
 					}

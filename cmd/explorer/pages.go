@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
+)
+
+// pageSize is how many entries are asked for at once with --all, as many as a
+// master gives.
+const pageSize = 1000
+
+// paging is which part of a list is wanted.
+type paging struct {
+	limit  int
+	cursor string
+	all    bool
+}
+
+func (p *paging) bind(flags *pflag.FlagSet) {
+	flags.IntVar(&p.limit, "limit", 50, "how many, at most 1000")
+	flags.StringVar(&p.cursor, "cursor", "", "go on after the page that gave this `cursor`")
+	flags.BoolVar(&p.all, "all", false, "all of them, however many")
+}
+
+// listPages prints a list that comes in pages. query makes the params for a
+// page; field is where the entries stand in the answer.
+func listPages[T any](ctx context.Context, r *remote, p paging, method, field string, query func(limit int, cursor string) any, print func([]T)) error {
+	if p.limit < 1 || p.limit > pageSize {
+		return &settings.UsageError{Err: fmt.Errorf("--limit: is %d; must lie between 1 and %d", p.limit, pageSize)}
+	}
+	c, err := r.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	limit, cursor := p.limit, p.cursor
+	if p.all {
+		limit = pageSize
+	}
+	all := []json.RawMessage{}
+	for {
+		result, err := r.callOn(ctx, c, method, query(limit, cursor))
+		if err != nil {
+			return err
+		}
+		if r.json && !p.all {
+			return r.printJSON(result)
+		}
+		var page map[string]json.RawMessage
+		var entries []json.RawMessage
+		var total int
+		if err := decodeAll(result, &page); err != nil {
+			return err
+		}
+		if err := decodeAll(page[field], &entries); err != nil {
+			return err
+		}
+		cursor = ""
+		if next, ok := page["next_cursor"]; ok {
+			_ = json.Unmarshal(next, &cursor)
+		}
+		_ = json.Unmarshal(page["total"], &total)
+		all = append(all, entries...)
+		if p.all && cursor != "" && len(entries) > 0 {
+			continue
+		}
+		if r.json {
+			return r.printJSON(map[string]any{field: all, "total": total})
+		}
+		shown := make([]T, len(all))
+		for i := range all {
+			if err := decodeAll(all[i], &shown[i]); err != nil {
+				return err
+			}
+		}
+		print(shown)
+		if cursor != "" {
+			fmt.Fprintf(r.err, "%d of %d; go on with --cursor %s, or see all with --all\n", len(shown), total, cursor)
+		}
+		return nil
+	}
+}

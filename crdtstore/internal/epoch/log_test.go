@@ -544,13 +544,6 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 	if l, err := Open(t.Context(), o); err == nil {
 		t.Error("a directory that is in use was opened twice", l.Close())
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	m.write("n", seen(1))
-	o.Dir = m.image()
-	if l, err := Open(ctx, o); !errors.Is(err, context.Canceled) {
-		t.Error("open with an ended context:", l, err)
-	}
 }
 
 func TestOpenTakesTheNewestEpoch(t *testing.T) {

@@ -21,12 +21,14 @@ ifndef VERSION
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 endif
 
-# Without cgo: no C compiler is needed, and the binaries are static.
+# Without cgo no C compiler is needed, and the binaries are static. Without the
+# paths of this directory they are the same wherever they are built. All targets
+# build alike, so that nothing is built twice.
 CGO_ENABLED ?= 0
-export CGO_ENABLED
-export GO RUN_DIR
+GOFLAGS := $(filter-out -trimpath -buildvcs=%,$(shell $(GO) env GOFLAGS)) -trimpath -buildvcs=false
+export CGO_ENABLED GO GOFLAGS RUN_DIR
 
-GO_BUILD = $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GO_BUILD = $(GO) build -ldflags '-s -w -X main.version=$(VERSION)'
 GO_FILES = git ls-files --cached --others --exclude-standard '*.go'
 LINT = bin/tools/golangci-lint
 
@@ -49,12 +51,12 @@ logs: ## Show the last lines of the logs: [LINES=50] [FOLLOW=1]
 	@scripts/service.sh logs
 
 .PHONY: demo
-demo: build bin/computenode ## Run 3 masters and 20 nodes with VMs on this machine, until Ctrl-C: [DEMO_PORT=9100]
-	@exec $(GO) run ./examples/demo -bin bin -dir $(RUN_DIR)/demo $(if $(DEMO_PORT),-port $(DEMO_PORT))
+demo: build bin/computenode bin/demo ## Run 3 masters and 20 nodes with VMs on this machine, until Ctrl-C: [DEMO_PORT=9100]
+	@exec bin/demo -bin bin -dir $(RUN_DIR)/demo $(if $(DEMO_PORT),-port $(DEMO_PORT))
 
 .PHONY: demo-stop
-demo-stop: ## Stop the demo from another terminal, or what a killed one left behind
-	@$(GO) run ./examples/demo -dir $(RUN_DIR)/demo -stop
+demo-stop: bin/demo ## Stop the demo from another terminal, or what a killed one left behind
+	@bin/demo -dir $(RUN_DIR)/demo -stop
 
 ##@ Build
 
@@ -62,10 +64,10 @@ demo-stop: ## Stop the demo from another terminal, or what a killed one left beh
 build: bin/explorer bin/workeragent ## Build bin/explorer and bin/workeragent
 
 # Go knows better than make what is out of date.
-.PHONY: bin/explorer bin/workeragent bin/computenode
+.PHONY: bin/explorer bin/workeragent bin/computenode bin/demo
 bin/explorer bin/workeragent:
 	@$(GO_BUILD) -o $@ ./cmd/$(@F)
-bin/computenode:
+bin/computenode bin/demo:
 	@$(GO_BUILD) -o $@ ./examples/$(@F)
 
 .PHONY: generate
@@ -129,7 +131,7 @@ bench: ## Run the benchmarks: [BENCH=regexp] [BENCHCOUNT=1] [PKG=./...]
 
 # The linter has a module of its own, which pins its version.
 $(LINT): tools/go.mod tools/go.sum
-	cd tools && $(GO) build -trimpath -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	cd tools && $(GO) build -ldflags '-s -w' -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
 ##@ Help

@@ -46,7 +46,7 @@ func build() error {
 	}
 	repoDir = strings.TrimSpace(string(top))
 	for _, pkg := range []string{"./cmd/explorer", "./cmd/workeragent", "./examples/computenode"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+testVersion,
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+testVersion,
 			"-o", filepath.Join(binDir, filepath.Base(pkg)), pkg)
 		cmd.Dir = repoDir
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,0 +1,124 @@
+package house
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "forge.ourworld.tf/lhumina_code/hero_explorer/"
+
+// ban says what a package must not link, directly or not, and why.
+type ban struct {
+	pkg string // below the module
+	// banned are import paths; with all that is below them.
+	banned map[string]string
+}
+
+var bans = []ban{
+	{"crdtstore/record", map[string]string{
+		strings.TrimSuffix(module, "/"): "the merge core stands below everything else",
+		"github.com":                    "the merge core is values in, values out",
+		"golang.org/x":                  "the merge core is values in, values out",
+		"net":                           "the merge core does no I/O",
+		"os/exec":                       "the merge core does no I/O",
+		"log":                           "the merge core has no logger",
+	}},
+	{"crdtstore", map[string]string{
+		module + "explorer":                   "the library knows no server",
+		module + "workeragent":                "the library knows no agent",
+		"github.com/spf13":                    "a library has no flags",
+		"github.com/goccy/go-yaml":            "a library has no config file",
+		"github.com/ipfs/boxo/bitswap":        "blocks travel by our own protocol, 20 times faster",
+		"github.com/hsanjuan/ipfs-lite":       "blocks travel by our own protocol, 20 times faster",
+		"github.com/libp2p/go-libp2p-kad-dht": "masters know each other",
+	}},
+	{"cmd/explorer", map[string]string{
+		module + "workeragent":                              "master and agent know nothing of each other",
+		"go.uber.org/fx":                                    "the mesh host is assembled from its parts, which saves 14 MB",
+		"github.com/quic-go/quic-go":                        "the mesh speaks TCP; QUIC links 5 MB and costs more per idle connection",
+		"github.com/pion":                                   "nothing speaks WebRTC",
+		"github.com/libp2p/go-libp2p/p2p/transport/quic":    "the mesh speaks TCP",
+		"github.com/libp2p/go-libp2p/p2p/discovery/mdns":    "masters are named, not found by chance",
+		"github.com/libp2p/go-libp2p/p2p/net/swarm/testing": "it is for tests",
+		"testing":             "it is for tests",
+		"pgregory.net/rapid":  "it is for tests",
+		"github.com/chromedp": "it is for tests",
+		"github.com/stretchr": "it is for tests",
+		"net/http/httptest":   "it is for tests",
+		"net/http/pprof":      "nothing is served that nobody asked for",
+	}},
+	{"cmd/workeragent", map[string]string{
+		module + "crdtstore/internal": "an agent keeps no records",
+		"github.com/cockroachdb":      "an agent keeps no records",
+		"github.com/ipfs/go-ds-crdt":  "an agent keeps no records",
+		"go.uber.org/fx":              "a whole libp2p is too heavy to run beside every node",
+		"github.com/quic-go/quic-go":  "a whole libp2p is too heavy to run beside every node",
+		"github.com/pion":             "nothing speaks WebRTC",
+		"testing":                     "it is for tests",
+		"net/http/pprof":              "nothing is served that nobody asked for",
+	}},
+}
+
+func TestDependencies(t *testing.T) {
+	for _, b := range bans {
+		t.Run(b.pkg, func(t *testing.T) {
+			self := module + b.pkg
+			for _, dep := range deps(t, self) {
+				for banned, why := range b.banned {
+					if dep != self && (dep == banned || strings.HasPrefix(dep, banned+"/")) {
+						t.Errorf("%s links %s; %s", b.pkg, dep, why)
+					}
+				}
+			}
+		})
+	}
+}
+
+// deps returns all that a package imports, directly or not.
+func deps(t *testing.T, pkg string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		if exit, ok := err.(*exec.ExitError); ok {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+// What other programs may import is crdtstore; what the repository's own
+// packages import of each other points one way.
+func TestImportsPointOneWay(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		from, to, _ := strings.Cut(strings.TrimSpace(line), " ")
+		from, to = strings.TrimPrefix(from, module), strings.TrimPrefix(to, module)
+		within := func(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, dir+"/") }
+		libp2p := strings.HasPrefix(to, "github.com/libp2p/") || strings.HasPrefix(to, "github.com/ipfs/")
+		for _, rule := range []struct {
+			broken bool
+			why    string
+		}{
+			{within(from, "crdtstore/internal") && to == "crdtstore", "crdtstore is made of its internal packages, not the other way round"},
+			{within(from, "crdtstore") && (within(to, "explorer") || within(to, "workeragent") || within(to, "cmd")), "the library knows neither server nor agent"},
+			{within(from, "explorer") && (within(to, "workeragent") || within(to, "cmd")), "master and agent know nothing of each other"},
+			{within(from, "workeragent") && within(to, "explorer") && to != "explorer/client" && to != "explorer/jsonrpc", "of a master, an agent knows only how to call it"},
+			{within(from, "workeragent") && to == "crdtstore", "an agent keeps no records"},
+			{(within(from, "explorer") || within(from, "workeragent") || within(from, "cmd")) && libp2p, "crdtstore offers what is needed of libp2p and IPFS"},
+			{within(from, "examples") && within(to, "cmd"), "an example shows what others can do"},
+		} {
+			if rule.broken {
+				t.Errorf("%s imports %s; %s", from, to, rule.why)
+			}
+		}
+	}
+}

@@ -161,6 +161,10 @@ func TestOtherSites(t *testing.T) {
 			}
 		}
 	}
+	off := startMaster(t, func(c *Config) { c.Auth = AuthOff })
+	if status, b := off.post(off.url+"/rpc", drain, append([]string{"Host", "evil.example", "Origin", "http://evil.example"}, remote...)...); status != http.StatusMisdirectedRequest {
+		t.Errorf("rebinding where everybody is trusted: %d %s", status, b)
+	}
 	if resp, _ := get(t, http.DefaultClient, m.url+"/events", "Host", "evil.example"); resp.StatusCode != http.StatusMisdirectedRequest {
 		t.Error("events can be read by rebinding:", resp.Status)
 	}

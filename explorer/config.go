@@ -31,7 +31,8 @@ type AuthMode string
 const (
 	// AuthAuto trusts the unix socket and loopback. Beyond them a bearer token
 	// is needed to administer nodes and for VM calls; reading, registering and
-	// heartbeats are open.
+	// heartbeats are open. What a proxy on this machine forwards for somebody
+	// elsewhere (X-Forwarded-For and the like) does not count as loopback.
 	AuthAuto AuthMode = "auto"
 	// AuthOff trusts everybody who can connect: for a private network.
 	AuthOff AuthMode = "off"
@@ -80,7 +81,8 @@ type Config struct {
 	// multiaddr is where masters connect; "rpc=URL" and "ui=URL" are the API
 	// and the page. Empty, which is the default: the addresses listened on.
 	// Names given here are also accepted in the Host header of requests that
-	// arrive over loopback, as a reverse proxy on this machine sends them.
+	// are trusted, as those of a reverse proxy on this machine; IP addresses,
+	// localhost and the hostname always are.
 	Advertise []string
 
 	// ClusterSecret admits masters: all of them have the same. At most one of

@@ -186,7 +186,7 @@ func (f *fakeStore) Drain(_ context.Context, id string, drained bool, by string)
 
 func (f *fakeStore) Label(_ context.Context, id string, labels map[string]*string, by string) (n crdtstore.Node, err error) {
 	for k, v := range labels {
-		value := ""
+		value := record.LabelGone
 		if v != nil {
 			value = "=" + *v
 		}

@@ -28,7 +28,7 @@ type fakeNode struct {
 
 func startNode(t *testing.T, network string, answer func(w http.ResponseWriter, id, body json.RawMessage)) (*fakeNode, string) {
 	t.Helper()
-	n := &fakeNode{answer: answer, asked: make(chan json.RawMessage, 16)}
+	n := &fakeNode{answer: answer, asked: make(chan json.RawMessage, 2*maxNodeCalls)}
 	n.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var in struct{ ID json.RawMessage }

@@ -2,6 +2,7 @@ package explorer
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -49,7 +50,13 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	status, answer := http.StatusOK, map[string]string{
 		"status": "ok", "service": serviceName, "version": s.cfg.Version,
 	}
-	if err := s.store.Health(); err != nil {
+	err := s.store.Health()
+	select {
+	case <-s.closing:
+		err = errors.New("stopping")
+	default:
+	}
+	if err != nil {
 		status, answer["status"] = http.StatusServiceUnavailable, "unavailable"
 		answer["reason"] = err.Error()
 	}
@@ -85,7 +92,9 @@ func (s *Server) door(next http.Handler) http.Handler {
 			}
 			// And a name of the other site may lead to us (DNS rebinding), which
 			// makes its page one of ours in the eyes of the browser.
-			if callerOf(r.Context()).origin == fromLoopback && !s.ownHost(r.Host) {
+			// Where a token is asked for, that page has none.
+			trusting := callerOf(r.Context()).origin == fromLoopback || s.cfg.Auth == AuthOff && r.Header.Get("Origin") != ""
+			if trusting && !s.ownHost(r.Host) {
 				writeError(w, http.StatusMisdirectedRequest, failure(jsonrpc.CodeUnauthorized, "unknown host name in the request",
 					errorData{Hint: "use localhost or an IP address, or start the master with --advertise " + hostOnly(r.Host)}))
 				return

@@ -119,7 +119,7 @@ func (c *Client) each(ctx context.Context, try func(*Conn) (next bool, err error
 
 // together makes one error of those of several services.
 func together(failed []error) error {
-	all := &TransportError{URL: "any of several addresses", Err: errors.Join(failed...)}
+	all := &TransportError{Err: errors.Join(failed...)}
 	for _, err := range failed {
 		all.Sent = all.Sent || OutcomeUnknown(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 // TransportError says that a call got no answer of the service.
 type TransportError struct {
-	// URL is that of the endpoint.
+	// URL is that of the endpoint. Empty: Err is about each of several.
 	URL string
 	// Sent tells whether the request may have reached the service, and may have
 	// been carried out. false: it certainly was not.
@@ -19,6 +19,9 @@ type TransportError struct {
 }
 
 func (e *TransportError) Error() string {
+	if e.URL == "" {
+		return fmt.Sprintf("no address answers:\n%v", e.Err)
+	}
 	if e.Sent {
 		return fmt.Sprintf("%s was sent the request but gave no answer to it: %v", e.URL, e.Err)
 	}

@@ -42,11 +42,16 @@ func DecodeParams(params json.RawMessage, into any) error {
 
 // named returns params by name.
 func named(params json.RawMessage) (json.RawMessage, error) {
+	if skipSpace(params, 0) == len(params) {
+		return json.RawMessage("{}"), nil
+	}
 	switch first(params) {
 	case '{':
 		return params, nil
-	case 0, 'n':
-		return json.RawMessage("{}"), nil
+	case 'n':
+		if json.Valid(params) {
+			return json.RawMessage("{}"), nil
+		}
 	case '[':
 		if !json.Valid(params) {
 			break
@@ -85,6 +90,9 @@ func (p *path) String() string {
 }
 
 func clip(name string) string {
+	if name == "" {
+		return `""`
+	}
 	if len(name) > 128 {
 		return name[:128] + "..."
 	}

@@ -273,7 +273,7 @@ func TestBatchAnswerIsBounded(t *testing.T) {
 	})
 	one := `{"jsonrpc":"2.0","method":"long","id":1},`
 	got := m.Answer(t.Context(), nil, []byte(`[`+strings.Repeat(one, 20)+one[:len(one)-1]+`]`))
-	if calls != 7 || !json.Valid(got) {
-		t.Errorf("%d calls, valid %v, %d bytes", calls, json.Valid(got), len(got))
+	if calls != 7 || bytes.Count(got, []byte("-32007")) != 21-7 || got[len(got)-1] != ']' {
+		t.Errorf("%d calls, %d bytes", calls, len(got))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -213,5 +214,19 @@ func TestTargetIsOnlyOneNode(t *testing.T) {
 	n := crdtstore.Node{Profile: record.Profile{SocketPath: "unix:///x/../" + m.cfg.RPCSocket}}
 	if _, err := m.target(n); err == nil {
 		t.Error("a detour to this master's own socket")
+	}
+}
+
+func TestTargetOnAnotherMachine(t *testing.T) {
+	m := startMaster(t)
+	for _, path := range []string{"unix:///run/compute.sock", "tcp://127.0.0.1:9003", "http://[::1]:9003"} {
+		n := crdtstore.Node{Profile: record.Profile{SocketPath: path, MachineID: identity.Machine()}}
+		if _, err := m.target(n); err != nil {
+			t.Errorf("%s on this machine: %v", path, err)
+		}
+		n.MachineID = "another"
+		if _, err := m.target(n); err == nil && identity.Machine() != "" {
+			t.Errorf("%s of another machine would be called on this one", path)
+		}
 	}
 }

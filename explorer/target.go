@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 )
 
@@ -25,6 +26,10 @@ const computePort = 9003
 // would call itself in a circle with a trusted origin, and addresses that no
 // node can have, such as the link-local ones where clouds keep credentials.
 // Names are taken as they are; what they resolve to is not checked.
+//
+// A socket path or a loopback address means the node's own machine. Where the
+// node says that it is on another machine than this master, such an address would
+// reach somebody else's service here, and is refused.
 func (s *Server) target(node crdtstore.Node) (client.Endpoint, error) {
 	ep, err := client.Parse(node.SocketPath, computePort)
 	if err != nil {
@@ -34,7 +39,7 @@ func (s *Server) target(node crdtstore.Node) (client.Endpoint, error) {
 		if filepath.Clean(ep.Address) == s.cfg.RPCSocket {
 			return ep, fmt.Errorf("%s is this master itself", ep.URL)
 		}
-		return ep, nil
+		return ep, s.sameMachine(node, ep)
 	}
 	host, _, err := net.SplitHostPort(ep.Address)
 	if err != nil {
@@ -43,6 +48,11 @@ func (s *Server) target(node crdtstore.Node) (client.Endpoint, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip = ip.Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
 			return ep, fmt.Errorf("%s is no address that a node can have", host)
+		}
+		if ip.IsLoopback() {
+			if err := s.sameMachine(node, ep); err != nil {
+				return ep, err
+			}
 		}
 	}
 	own := slices.Clone(s.rpcURLs)
@@ -57,4 +67,13 @@ func (s *Server) target(node crdtstore.Node) (client.Endpoint, error) {
 		}
 	}
 	return ep, nil
+}
+
+// sameMachine returns an error if the node says that it is on another machine.
+func (s *Server) sameMachine(node crdtstore.Node, ep client.Endpoint) error {
+	own := identity.Machine()
+	if node.MachineID == "" || own == "" || node.MachineID == own {
+		return nil
+	}
+	return fmt.Errorf("%s is on the node's own machine, which is not this one; start its agent with --advertise-compute and an address that masters can reach", ep.URL)
 }

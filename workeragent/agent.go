@@ -141,6 +141,7 @@ func (a *Agent) Start() (err error) {
 		Version:    a.cfg.Version,
 		Location:   a.cfg.Location,
 		Labels:     a.cfg.Labels,
+		MachineID:  identity.Machine(),
 	})
 	if err := a.connect(r); err != nil {
 		return err

@@ -17,7 +17,8 @@ func typicalReport(seq uint64) Report {
 			MyceliumIP: "5f2:8d1c:44aa:1f0e:9a3b:77c2:10de:4b6a", Version: "1.4.2",
 			Location: Location{"Belgium", "Ghent", 51.0543, 3.7174},
 			Total:    Capacity{CRU: 32, MRU: 128 << 30, SRU: 2 << 40, HRU: 16 << 40}, SlicesTotal: 60,
-			Labels: map[string]string{"zone": "eu-west", "rack": "r12", "tier": "gold", "owner": "ops"},
+			MachineID: "0123456789abcdef0123456789abcdef",
+			Labels:    map[string]string{"zone": "eu-west", "rack": "r12", "tier": "gold", "owner": "ops"},
 		},
 		UptimeS: 86_400,
 	}

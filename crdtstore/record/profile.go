@@ -47,6 +47,9 @@ type Profile struct {
 	Total       Capacity          `json:"total"`
 	SlicesTotal uint64            `json:"slices_total"`
 	Labels      map[string]string `json:"labels"`
+	// MachineID tells machines apart, so that a master knows whether a socket
+	// path or a loopback address is on its own machine. Empty: not told.
+	MachineID string `json:"machine_id,omitempty"`
 }
 
 // VM is a virtual machine as its node last reported it. It never carries a
@@ -93,7 +96,7 @@ func (p Profile) encode() string {
 			return putString(b, 2, p.Labels[k])
 		})
 	}
-	return string(b)
+	return string(putString(b, 9, p.MachineID))
 }
 
 // DecodeProfile parses the body of a Profile register.
@@ -167,6 +170,8 @@ func DecodeProfile(in string) (Profile, error) {
 				p.Labels = map[string]string{}
 			}
 			p.Labels[k], last = v, k
+		case 9:
+			p.MachineID = f.Str
 		default:
 			return unknownField(num)
 		}

@@ -75,6 +75,7 @@ var profileFields = []struct {
 	{"total.hru", func(d, s *Profile) { d.Total.HRU = s.Total.HRU }},
 	{"slices_total", func(d, s *Profile) { d.SlicesTotal = s.SlicesTotal }},
 	{"labels", func(d, s *Profile) { d.Labels = s.Labels }},
+	{"machine_id", func(d, s *Profile) { d.MachineID = s.MachineID }},
 }
 
 // complete fills the fields that were left out from what was known.
@@ -218,6 +219,7 @@ func (r *Report) Validate() error {
 		{"socket_path", r.SocketPath, maxURL},
 		{"mycelium_ip", r.MyceliumIP, maxName},
 		{"version", r.Version, maxName},
+		{"machine_id", r.MachineID, maxName},
 		{"location.country", r.Location.Country, maxName},
 		{"location.city", r.Location.City, maxName},
 	} {

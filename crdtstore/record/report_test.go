@@ -53,7 +53,7 @@ func TestReportJSONRoundTrip(t *testing.T) {
 		t.Errorf("sent %s\ngot  %s", asText(t, sent), asText(t, got))
 	}
 	empty := parse(t, asText(t, Report{NodeID: "n"}))
-	if empty.Omitted&^(1<<2) != 0 { // mycelium_ip is left out where empty
+	if empty.Omitted&^(1<<2|1<<14) != 0 { // mycelium_ip and machine_id are left out where empty
 		t.Errorf("an empty report left out %b", empty.Omitted)
 	}
 }

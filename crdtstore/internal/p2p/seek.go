@@ -59,6 +59,12 @@ func (m *Mesh) seek(ctx context.Context) {
 // meet connects to whoever is at an address.
 func (m *Mesh) meet(ctx context.Context, t target) (err error) {
 	key := t.addr.String()
+	if m.own(t.addr) {
+		t.id = m.host.ID()
+		m.mu.Lock()
+		m.at[key] = t.id
+		m.mu.Unlock()
+	}
 	if t.id == "" {
 		if t.id, err = m.probe(ctx, t.addr); err != nil {
 			return err
@@ -87,6 +93,13 @@ func (m *Mesh) meet(ctx context.Context, t target) (err error) {
 		m.mu.Unlock()
 	}
 	return err
+}
+
+// own reports whether an address is one that this master listens on. A host does
+// not dial itself, so this cannot be asked over the network.
+func (m *Mesh) own(addr ma.Multiaddr) bool {
+	addrs, err := m.host.Network().InterfaceListenAddresses()
+	return err == nil && ma.Contains(addrs, addr)
 }
 
 // probe finds out who is at an address. Noise proves the answer: it is the key

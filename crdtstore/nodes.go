@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -10,6 +11,10 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
+
+// maxWords bounds what is kept of the operators' words about one node; labels
+// that were taken away again count.
+const maxWords = 4 * record.MaxLabels
 
 // Report takes a node's account of itself. When it returns without error the
 // account is on disk (see Config.NoSync). Errors: [FieldError], [RefusedError],
@@ -133,9 +138,8 @@ func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (
 		value = "1"
 	}
 	return s.say(ctx, id, func(known record.State, now int64) record.State {
-		if known.Word(record.FieldDrain).Value == value {
-			return record.State{}
-		}
+		// Said anew even where it stands already: another master may have been
+		// told otherwise meanwhile, and this is the later word.
 		return known.Say(now, s.ID(), by, record.FieldDrain, value)
 	})
 }
@@ -161,11 +165,6 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 			value := record.LabelGone
 			if v := labels[k]; v != nil {
 				value = "=" + *v
-			} else if _, has := record.View(id, known).Labels[k]; !has {
-				continue
-			}
-			if w := known.Word(record.FieldLabel + k); w.Stamp != (record.Stamp{}) && w.Value == value {
-				continue
 			}
 			news = record.Join(news, known.Say(now, s.ID(), by, record.FieldLabel+k, value))
 		}
@@ -198,6 +197,9 @@ func (s *Store) say(ctx context.Context, id string, word func(known record.State
 	news := word(e.State, time.Now().UnixMilli())
 	if e.Removed && !news.IsZero() {
 		return Node{}, ErrNotFound
+	}
+	if n := len(record.Join(e.State, news).Words); n > maxWords {
+		return Node{}, &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", n, maxWords)}
 	}
 	if err := s.assert(ctx, id, news); err != nil {
 		return Node{}, err

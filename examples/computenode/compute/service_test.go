@@ -21,11 +21,11 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	vm, err := svc.Deploy(ctx, compute.Deployment{Name: "web", Image: "debian-13", CPU: 2, Memory: 1 << 30, Secret: "s3"})
+	vm, err := svc.Deploy(ctx, compute.Deployment{Name: "web", Image: "debian-13", CPU: 2, Memory: 1 << 30, Secret: "sesame-3"})
 	if err != nil {
 		panic(err)
 	}
-	vm, err = svc.Stop(ctx, vm.SID, "s3")
+	vm, err = svc.Stop(ctx, vm.SID, "sesame-3")
 	fmt.Println(vm.Name, vm.State, err)
 	_, err = svc.Start(ctx, vm.SID, "a guess")
 	fmt.Println(err != nil)
@@ -37,12 +37,12 @@ func Example() {
 func TestLifeOfAVM(t *testing.T) {
 	h := newService(t, compute.Config{}).Handler()
 	var vm compute.VM
-	mustCall(t, h, "deploy_vm", `{"name":"web","cpu_count":2,"memory_mb":512,"slice_sid":"sl-1","secret":"s3"}`, &vm)
+	mustCall(t, h, "deploy_vm", `{"name":"web","cpu_count":2,"memory_mb":512,"slice_sid":"sl-1","secret":"sesame-3"}`, &vm)
 	if vm.SID == "" || vm.Name != "web" || vm.State != compute.Running || vm.CPU != 2 || vm.Memory != 512<<20 ||
 		vm.IP == "" || vm.Image == "" || vm.SliceSID != "sl-1" {
 		t.Errorf("deployed %+v", vm)
 	}
-	one := fmt.Sprintf(`{"sid":%q,"secret":"s3"}`, vm.SID)
+	one := fmt.Sprintf(`{"sid":%q,"secret":"sesame-3"}`, vm.SID)
 
 	for _, step := range []struct {
 		method string
@@ -230,7 +230,7 @@ func TestRestartKeepsVMs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vms.json")
 	h := newService(t, compute.Config{StatePath: path}).Handler()
 	var runs, stopped, gone compute.VM
-	mustCall(t, h, "deploy_vm", `{"name":"runs","secret":"s3"}`, &runs)
+	mustCall(t, h, "deploy_vm", `{"name":"runs","secret":"sesame-3"}`, &runs)
 	mustCall(t, h, "deploy_vm", `{"name":"stopped"}`, &stopped)
 	mustCall(t, h, "stop_vm", fmt.Sprintf(`{"sid":%q}`, stopped.SID), &stopped)
 	mustCall(t, h, "deploy_vm", `{"name":"gone"}`, &gone)
@@ -240,7 +240,7 @@ func TestRestartKeepsVMs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(data), "s3") {
+	if strings.Contains(string(data), "sesame") {
 		t.Errorf("the state file shows a secret:\n%s", data)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -249,7 +249,7 @@ func TestRestartKeepsVMs(t *testing.T) {
 
 	h = newService(t, compute.Config{StatePath: path}).Handler()
 	var got compute.VM
-	mustCall(t, h, "get_vm", fmt.Sprintf(`{"sid":%q,"secret":"s3"}`, runs.SID), &got)
+	mustCall(t, h, "get_vm", fmt.Sprintf(`{"sid":%q,"secret":"sesame-3"}`, runs.SID), &got)
 	if got != runs {
 		t.Errorf("after the restart %+v, before %+v", got, runs)
 	}

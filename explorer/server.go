@@ -164,6 +164,9 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("open the store in %s: %w", s.cfg.DataDir, err)
 	}
 	s.ready.Store(true)
+	if s.cfg.EdgeAddr != "" && s.cfg.EdgeAddr != "off" {
+		s.log.Warn("tunnels of agents are not in this version, nothing listens for them", slog.String("edge_addr", s.cfg.EdgeAddr))
+	}
 	s.log.Info("serving", slog.String("id", s.store.ID()), slog.String("name", s.store.Name()),
 		slog.String("socket", s.cfg.RPCSocket), slog.Any("rpc", s.rpcAddr), slog.Any("ui", s.uiAddr),
 		slog.Bool("single_master", s.cfg.alone()))

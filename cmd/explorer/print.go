@@ -109,6 +109,9 @@ func parseSize(s string) (uint64, error) {
 	if s == "" {
 		return 0, nil
 	}
+	if n, err := strconv.ParseUint(s, 10, 63); err == nil {
+		return n, nil // to the last bit
+	}
 	digits := strings.TrimRight(strings.TrimSuffix(s, "B"), "KMGTPi")
 	unit := strings.TrimSuffix(s[len(digits):], "B")
 	v, err := strconv.ParseFloat(digits, 64)

@@ -49,7 +49,7 @@ func (p *program) complain(cmd *cobra.Command, err error) {
 	fmt.Fprintf(p.err, "explorer: %s\n", printable(text))
 	var wire *jsonrpc.Error
 	var data jsonrpc.ErrorData
-	if errors.As(err, &wire) && wire.Data != nil && wire.DecodeData(&data) == nil && data.Hint != "" {
+	if errors.As(err, &wire) && wire.Data != nil && wire.DecodeData(&data) == nil && data.Hint != "" && !strings.Contains(text, data.Hint) {
 		fmt.Fprintf(p.err, "hint: %s\n", printable(data.Hint))
 	}
 	if settings.ExitCode(err) == settings.ExitUsage {
@@ -67,15 +67,10 @@ their records together with other masters, and forwards VM calls.
 Without a command it serves. Each value is taken from its flag, its environment
 variable, the config file or its default, in this order.`
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.CompletionOptions.DisableDefaultCmd = false
-	serve := p.serveCommand()
 	root.AddCommand(
-		serve,
-		p.healthCommand(), p.statusCommand(), p.nodesCommand(), p.vmsCommand(), p.mastersCommand(),
-		p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
+		p.serveCommand(), p.healthCommand(), p.statusCommand(), p.nodesCommand(), p.vmsCommand(),
+		p.mastersCommand(), p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
 	)
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	p.prepare(root)
 	return root
 }
@@ -105,6 +100,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%q takes no argument %q", cmd.CommandPath(), args[0])
 	}
 	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	}

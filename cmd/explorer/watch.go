@@ -59,7 +59,8 @@ type watcher struct {
 // error; later on, it may come back.
 func (w *watcher) run(ctx context.Context) error {
 	connected := false
-	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
+	const soon = 100 * time.Millisecond // there may be another master
+	for wait := soon; ; wait = min(2*wait, 15*time.Second) {
 		began := time.Now()
 		err := w.follow(ctx, func() { connected = true })
 		if ctx.Err() != nil {
@@ -69,7 +70,7 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 		if time.Since(began) > time.Minute {
-			wait = time.Second
+			wait = soon
 		}
 		fmt.Fprintf(w.err, "explorer: %s; trying again in %v\n", printable(err.Error()), wait)
 		select {

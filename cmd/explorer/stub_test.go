@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+const stubID = "12D3KooWStub"
+
+// stubNode is a node as a master gives it, whose hostname tries to steer the
+// terminal.
+func stubNode(id string, drained bool) string {
+	return fmt.Sprintf(`{"node_id":%q,"boot":7,"seq":9,"hostname":"host\u001b[31m","socket_path":"tcp://192.0.2.1:9003","version":"1.0",
+		"location":{"country":"Belgium","city":"Ghent","latitude":51,"longitude":3.7},"total":{"cru":8,"mru":17179869184,"sru":107374182400,"hru":0},
+		"slices_total":4,"labels":{"zone":"a"},"usage":{"cru":1.5,"mru":4294967296,"sru":0,"hru":0,"slices":1},"uptime_s":7200,
+		"vms":[%s],"status":"online","drained":%v,"last_seen":"2026-01-02T03:04:05Z","seen_by":[{"master":"12D3KooWStub","age_s":3.2}],
+		"tunnel":[],"signed":true,"created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-02T00:00:00Z","field_of_a_newer_master":1}`, id, stubVM, drained)
+}
+
+const stubVM = `{"sid":"v1","name":"web","node_id":"n1","state":"running","cpu":2,"memory":2147483648,"ip":"10.0.0.2","as_of":"2026-01-02T03:04:05Z"}`
+
+// newStub serves the API of a master that always knows the same.
+func newStub() *httptest.Server {
+	rpc := new(jsonrpc.Mux)
+	answer := func(method string, f func(p map[string]any) (string, error)) {
+		rpc.Handle(method, func(_ context.Context, params json.RawMessage) (any, error) {
+			p := map[string]any{}
+			d := json.NewDecoder(bytes.NewReader(params))
+			d.UseNumber() // so that sizes keep all their bits
+			if err := d.Decode(&p); err != nil && params != nil {
+				return nil, err
+			}
+			result, err := f(p)
+			return json.RawMessage(result), err
+		})
+	}
+	always := func(method, result string) {
+		answer(method, func(map[string]any) (string, error) { return result, nil })
+	}
+	always("stats", `{"nodes":{"total":3,"online":2,"suspect":1,"offline":0,"drained":1,"removed":4},
+		"total":{"cru":16,"mru":34359738368,"sru":0,"hru":0},"free":{"cru":12.5,"mru":1073741824,"sru":0,"hru":0},
+		"slices":{"total":8,"free":5},"vms":{"total":2,"by_state":{"running":1,"stopped":1}},
+		"masters":{"self":1,"alive":1},"convergence":{"in_sync":false,"digest":"ab","lag_s":2.5}}`)
+	always("masters", `{"self":"12D3KooWStub","masters":[
+		{"id":"12D3KooWStub","name":"alpha","rpc_urls":["http://192.0.2.1:9002"],"ui_urls":[],"mesh_addrs":[],"status":"self","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0},
+		{"id":"12D3KooWOther","name":"beta","rpc_urls":["http://192.0.2.2:9002"],"ui_urls":[],"mesh_addrs":[],"status":"alive","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":1.25,"nodes":2,"digest":"cd","in_sync":false,"lag_s":2.5,"differs":1,"clock_skew_s":0}]}`)
+	always("rpc.discover", `{"openrpc":"1.2.6","methods":[]}`)
+	always("list_vms", `{"vms":[`+stubVM+`],"total":1}`)
+	answer("list_nodes", func(p map[string]any) (string, error) {
+		if p["status"] == "asleep" {
+			return "", jsonrpc.InvalidParams("status", `is "asleep"; must be online, suspect or offline`)
+		}
+		if p["q"] == "params" { // shows what was asked for
+			b, err := json.Marshal(p)
+			return `{"nodes":[],"total":0,"asked":` + string(b) + `}`, err
+		}
+		if p["cursor"] == "c2" {
+			return `{"nodes":[` + stubNode("n3", false) + `],"total":3}`, nil
+		}
+		return `{"nodes":[` + stubNode("n1", false) + `,` + stubNode("n2", true) + `],"total":3,"next_cursor":"c2"}`, nil
+	})
+	known := func(p map[string]any, result string) (string, error) {
+		if id := p["node_id"]; id != "n1" {
+			return "", &jsonrpc.Error{Code: jsonrpc.CodeNodeNotFound, Message: fmt.Sprintf("node %v is not known", id), Data: jsonrpc.ErrorData{Hint: "list_nodes shows the nodes"}}
+		}
+		return result, nil
+	}
+	answer("get_node", func(p map[string]any) (string, error) { return known(p, stubNode("n1", false)) })
+	for _, m := range []string{"drain_node", "undrain_node", "label_node", "remove_node"} {
+		answer(m, func(p map[string]any) (string, error) {
+			if b, err := json.Marshal(p); m == "label_node" && string(b) != `{"labels":{"a":"b=c","gone":null},"node_id":"n1"}` {
+				return "", fmt.Errorf("unexpected params %s, %v", b, err)
+			}
+			return known(p, stubNode("n1", m == "drain_node"))
+		})
+	}
+	answer("get_vm", func(p map[string]any) (string, error) {
+		if p["sid"] != "v1" {
+			return "", &jsonrpc.Error{Code: jsonrpc.CodeNotFound, Message: "VM is not known"}
+		}
+		return stubVM, nil
+	})
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /rpc", func(w http.ResponseWriter, r *http.Request) {
+		if a := r.Header.Get("Authorization"); a != "" && a != "Bearer right" {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"the token is not valid","data":{"retryable":false,"hint":"make another one"}}}`)
+			return
+		}
+		rpc.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"status":"ok","service":"hero_explorer","version":"v9"}`)
+	})
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		flush := http.NewResponseController(w).Flush
+		switch r.Header.Get("Last-Event-ID") {
+		case "": // a snapshot, a change, and the stream breaks off
+			fmt.Fprintf(w, "event: snapshot\nid: 1\ndata: {}\n\nevent: node\nid: 2\ndata: %s\n\n", oneLineJSON(stubNode("n1", true)))
+		case "2": // it goes on where it broke off
+			fmt.Fprintf(w, ": following\n\nevent: vm\nid: 3\ndata: {}\n\nevent: node\nid: 4\ndata: %s\n\n", oneLineJSON(stubNode("n9", false)))
+			_ = flush()
+			<-r.Context().Done()
+		}
+	})
+	return httptest.NewServer(mux)
+}
+
+func oneLineJSON(s string) string {
+	var v any
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		panic(err)
+	}
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+// newBusy serves a master that cannot serve.
+func newBusy() *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"status":"unavailable","service":"hero_explorer","version":"v9","reason":"the disk is full"}`)
+	}))
+}

@@ -126,7 +126,8 @@ func FuzzParseAddress(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if a.raw == nil && (a.host == "" || strings.ContainsAny(a.host, " /[]@")) {
+		name, _, _ := strings.Cut(a.host, "%") // the zone of an IPv6 address may be called anything
+		if a.raw == nil && (name == "" || strings.ContainsAny(name, " /[]@")) {
 			t.Errorf("%q has the host %q", text, a.host)
 		}
 		if again, err := ParseAddress(a.String()); err != nil || again.host != a.host || again.port != a.port || again.id != a.id {

@@ -18,7 +18,7 @@ BENCHCOUNT ?= 1
 PKG ?= ./...
 
 ifndef VERSION
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION := $(shell GIT_OPTIONAL_LOCKS=0 git describe --tags --always --dirty 2>/dev/null || echo dev)
 endif
 
 # Without cgo no C compiler is needed, and the binaries are static. Without the

@@ -54,7 +54,7 @@ start_master() {
 		addr=unix://$socket
 	fi
 	printf '%s\n%s\n%s\n' "$rpc" "$ui" "$socket" >"$RUN_DIR/explorer.addrs"
-	if ! wait_until explorer bin/explorer health --addr "$addr"; then
+	if ! wait_until explorer bin/explorer health --timeout 2s --addr "$addr"; then
 		process_stop explorer || true
 		rm -f "$RUN_DIR/explorer.addrs"
 		process_complain explorer
@@ -132,7 +132,7 @@ stop() {
 	done
 	# A master that was killed cannot take its socket away.
 	if left=$(sed -n 3p "$RUN_DIR/explorer.addrs" 2>/dev/null) && [ -S "$left" ] &&
-		! bin/explorer health --addr "unix://$left" >/dev/null 2>&1; then
+		! bin/explorer health --timeout 2s --addr "unix://$left" >/dev/null 2>&1; then
 		rm -f "$left"
 	fi
 	rm -f "$RUN_DIR/explorer.addrs"

@@ -129,6 +129,7 @@ type agent struct {
 	*process
 	nodeID  string
 	compute *endpoint // nil: none
+	beside  *process  // of the compute service
 	dir     string
 }
 
@@ -144,7 +145,7 @@ func (g *grid) startAgent(nodeID string, o agentOptions, masters ...*master) *ag
 	a := &agent{nodeID: nodeID, dir: filepath.Join(g.dir, nodeID)}
 	socket := filepath.Join(g.dir, nodeID+"-vm.sock")
 	if o.compute {
-		start(g.t, nodeID+"-compute", g.dir, g.env(), filepath.Join(binDir, "computenode"), "--socket", socket)
+		a.beside = start(g.t, nodeID+"-compute", g.dir, g.env(), filepath.Join(binDir, "computenode"), "--socket", socket)
 		a.compute = unixEndpoint(socket)
 		eventually(g.t, 10*time.Second, func() error { return a.compute.call("list_vms", obj{}, nil) })
 	}
@@ -274,14 +275,22 @@ func equalRecords(masters ...*master) error {
 		if !reflect.DeepEqual(first, other) {
 			return fmt.Errorf("%s and %s differ:\n%s\n%s", masters[0].name, m.name, show(first), show(other))
 		}
-		var diff struct {
-			Equal bool `json:"equal"`
-		}
-		if err := masters[0].call("diff", obj{"master": m.id}, &diff); err != nil {
+	}
+	return inSync(masters...)
+}
+
+// inSync returns an error unless every master says that the others it can talk
+// to have what it has, and all give the same digest.
+func inSync(masters ...*master) error {
+	for _, m := range masters {
+		var list masterList
+		if err := m.call("masters", nil, &list); err != nil {
 			return err
 		}
-		if !diff.Equal {
-			return fmt.Errorf("%s says that %s differs", masters[0].name, m.name)
+		for _, other := range list.Masters {
+			if (other.Status == "alive" || other.Status == "self") && (!other.InSync || other.Digest != list.Masters[0].Digest || other.Digest == "") {
+				return fmt.Errorf("%s does not see %s in sync: %+v", m.name, other.Name, list.Masters)
+			}
 		}
 	}
 	return nil

@@ -20,8 +20,8 @@ func errNotYet(format string, args ...any) error { return fmt.Errorf(format, arg
 func (g *grid) twoMasters(args ...string) (a, b *master) {
 	g.t.Helper()
 	pa, pb := newPorts(g.t), newPorts(g.t)
-	a = g.startMaster("a", masterOptions{ports: pa, peers: []string{pb.mesh}, args: args})
-	b = g.startMaster("b", masterOptions{ports: pb, peers: []string{pa.mesh}, args: args})
+	a = g.startMaster("alder", masterOptions{ports: pa, peers: []string{pb.mesh}, args: args})
+	b = g.startMaster("birch", masterOptions{ports: pb, peers: []string{pa.mesh}, args: args})
 	return a, b
 }
 
@@ -84,7 +84,7 @@ func TestTwoMastersFiveAgents(t *testing.T) {
 		for _, m := range []*master{a, b} {
 			page := browser.open(t, "http://"+m.ui)
 			page.shows(t, 15*time.Second, append(names, ids...)...)
-			page.shows(t, 15*time.Second, "a", "b") // the masters
+			page.shows(t, 15*time.Second, a.name, b.name)
 			// Live: a VM that is deployed while one looks.
 			var v vm
 			agents[0].compute.must(t, "deploy_vm", obj{"name": "late-" + m.name}, &v)

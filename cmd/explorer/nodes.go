@@ -65,16 +65,17 @@ func nodesList(cmd *cobra.Command, r *remote) {
 			}
 		}
 		q.Status, q.Labels = crdtstore.Status(status), labels
-		return listPages(cmd.Context(), r, pages, "list_nodes", "nodes", func(limit int, cursor string) any {
+		query := func(limit int, cursor string) any {
 			q.Limit, q.Cursor = limit, cursor
 			return given(q)
-		}, func(page []crdtstore.Node) {
+		}
+		return list(cmd.Context(), r, listing[crdtstore.Node]{pages, "list_nodes", "nodes", query, func(page []crdtstore.Node) {
 			t := newTable(r.out, nodeHead...)
 			for _, n := range page {
 				t.row(nodeRow(n)...)
 			}
 			t.flush()
-		})
+		}})
 	}
 }
 

@@ -27,9 +27,17 @@ func (p *paging) bind(flags *pflag.FlagSet) {
 	flags.BoolVar(&p.all, "all", false, "all of them, however many")
 }
 
-// listPages prints a list that comes in pages. query makes the params for a
-// page; field is where the entries stand in the answer.
-func listPages[T any](ctx context.Context, r *remote, p paging, method, field string, query func(limit int, cursor string) any, print func([]T)) error {
+// listing is a list that comes in pages.
+type listing[T any] struct {
+	paging
+	method string
+	field  string // where the entries stand in the answer
+	query  func(limit int, cursor string) any
+	show   func([]T)
+}
+
+// list prints a list, or a page of it.
+func list[T any](ctx context.Context, r *remote, p listing[T]) error {
 	if p.limit < 1 || p.limit > pageSize {
 		return &settings.UsageError{Err: fmt.Errorf("--limit: is %d; must lie between 1 and %d", p.limit, pageSize)}
 	}
@@ -44,7 +52,7 @@ func listPages[T any](ctx context.Context, r *remote, p paging, method, field st
 	}
 	all := []json.RawMessage{}
 	for {
-		result, err := r.callOn(ctx, c, method, query(limit, cursor))
+		result, err := r.callOn(ctx, c, p.method, p.query(limit, cursor))
 		if err != nil {
 			return err
 		}
@@ -57,7 +65,7 @@ func listPages[T any](ctx context.Context, r *remote, p paging, method, field st
 		if err := decodeAll(result, &page); err != nil {
 			return err
 		}
-		if err := decodeAll(page[field], &entries); err != nil {
+		if err := decodeAll(page[p.field], &entries); err != nil {
 			return err
 		}
 		cursor = ""
@@ -70,7 +78,7 @@ func listPages[T any](ctx context.Context, r *remote, p paging, method, field st
 			continue
 		}
 		if r.json {
-			return r.printJSON(map[string]any{field: all, "total": total})
+			return r.printJSON(map[string]any{p.field: all, "total": total})
 		}
 		shown := make([]T, len(all))
 		for i := range all {
@@ -78,7 +86,7 @@ func listPages[T any](ctx context.Context, r *remote, p paging, method, field st
 				return err
 			}
 		}
-		print(shown)
+		p.show(shown)
 		if cursor != "" {
 			fmt.Fprintf(r.err, "%d of %d; go on with --cursor %s, or see all with --all\n", len(shown), total, cursor)
 		}

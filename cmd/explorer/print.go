@@ -96,13 +96,6 @@ func ago(t time.Time) string {
 	return age(time.Since(t))
 }
 
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + many
-}
-
 // parseSize reads a number of bytes with a unit: K, M, G, T or P, of 1000 each,
 // or Ki, Mi and so on, of 1024 each; B may follow.
 func parseSize(s string) (uint64, error) {

@@ -11,8 +11,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
-const stubID = "12D3KooWStub"
-
 // stubNode is a node as a master gives it, whose hostname tries to steer the
 // terminal.
 func stubNode(id string, drained bool) string {
@@ -75,7 +73,7 @@ func newStub() *httptest.Server {
 	for _, m := range []string{"drain_node", "undrain_node", "label_node", "remove_node"} {
 		answer(m, func(p map[string]any) (string, error) {
 			if b, err := json.Marshal(p); m == "label_node" && string(b) != `{"labels":{"a":"b=c","gone":null},"node_id":"n1"}` {
-				return "", fmt.Errorf("unexpected params %s, %v", b, err)
+				return "", fmt.Errorf("unexpected params %s, %w", b, err)
 			}
 			return known(p, stubNode("n1", m == "drain_node"))
 		})

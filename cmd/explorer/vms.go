@@ -35,16 +35,17 @@ func (p *program) vmsList(cmd *cobra.Command, r *remote) {
 	var pages paging
 	pages.bind(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return listPages(cmd.Context(), r, pages, "list_vms", "vms", func(limit int, cursor string) any {
+		query := func(limit int, cursor string) any {
 			q.Limit, q.Cursor = limit, cursor
 			return given(q)
-		}, func(page []crdtstore.VM) {
+		}
+		return list(cmd.Context(), r, listing[crdtstore.VM]{pages, "list_vms", "vms", query, func(page []crdtstore.VM) {
 			t := newTable(r.out, "SID", "NAME", "STATE", "NODE", "CPU", "MEMORY", "IP", "AS OF")
 			for _, vm := range page {
 				t.row(vm.SID, vm.Name, vm.State, vm.NodeID, fmt.Sprint(vm.CPU), size(vm.Memory), vm.IP, asOf(vm))
 			}
 			t.flush()
-		})
+		}})
 	}
 }
 

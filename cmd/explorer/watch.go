@@ -27,6 +27,8 @@ const maxEvent = 16 << 20
 // seconds.
 const silence = 45 * time.Second
 
+var errSilent = errors.New("the stream is silent")
+
 func nodesWatch(r *remote) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
@@ -63,10 +65,10 @@ func (w *watcher) run(ctx context.Context) error {
 	for wait := soon; ; wait = min(2*wait, 15*time.Second) {
 		began := time.Now()
 		err := w.follow(ctx, func() { connected = true })
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !connected {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // interrupted, which is how it ends
+		case !connected:
 			return err
 		}
 		if time.Since(began) > time.Minute {
@@ -83,14 +85,14 @@ func (w *watcher) run(ctx context.Context) error {
 
 // follow prints what one stream says until it ends.
 func (w *watcher) follow(ctx context.Context, connected func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	header := http.Header{"Accept": {"text/event-stream"}}
 	if w.last != "" {
 		header.Set("Last-Event-ID", w.last)
 	}
 	// Connecting is bounded like a call, the stream by its silence.
-	silent := time.AfterFunc(w.timeout, cancel)
+	silent := time.AfterFunc(w.timeout, func() { cancel(errSilent) })
 	defer silent.Stop()
 	resp, err := w.client.Get(ctx, "/events?snapshot=brief", header)
 	if err != nil {
@@ -115,7 +117,10 @@ func (w *watcher) follow(ctx context.Context, connected func()) error {
 		}
 		return nil
 	})
-	if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+	switch {
+	case errors.Is(context.Cause(ctx), errSilent):
+		err = errSilent
+	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
 		err = errors.New("the stream has ended")
 	}
 	return fmt.Errorf("%s: %w", w.client.Endpoint(), err)

@@ -176,7 +176,7 @@ func TestMountedService(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 		resp, err := c.Get(t.Context(), "/health", nil)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %v %v", path, resp, err)
 		}
 		if err == nil {
@@ -205,7 +205,9 @@ func TestSent(t *testing.T) {
 			fmt.Fprint(w, `{"jsonrpc":"2.0","id":77,"result":1}`)
 		}), "deploy_vm", true, 1},
 		{"too long", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 2000)) }), "deploy_vm", true, 1},
-		{"redirect", broken(9, false, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/rpc", 307) }), "deploy_vm", false, 0},
+		{"redirect", broken(9, false, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/rpc", http.StatusTemporaryRedirect)
+		}), "deploy_vm", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, c.wrap)

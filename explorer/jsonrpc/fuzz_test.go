@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"unicode/utf8"
 
@@ -165,9 +166,9 @@ func FuzzDecodeParams(f *testing.F) {
 			}
 			return
 		}
-		e, ok := err.(*jsonrpc.Error)
+		var e *jsonrpc.Error
 		var data jsonrpc.ErrorData
-		if !ok || e.Code != jsonrpc.CodeInvalidParams || e.DecodeData(&data) != nil || data.Field == "" {
+		if !errors.As(err, &e) || e.Code != jsonrpc.CodeInvalidParams || e.DecodeData(&data) != nil || data.Field == "" {
 			t.Errorf("error %v with data %+v", err, data)
 		}
 	})

@@ -48,6 +48,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(*buf) == 0 {
 		w.WriteHeader(http.StatusNoContent)
 	} else {
+		*buf = append(*buf, '\n') // for people at a terminal
 		writeAnswer(w, http.StatusOK, *buf)
 	}
 	if cap(*buf) <= maxPooled {

@@ -1,6 +1,7 @@
 package house
 
 import (
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func deps(t *testing.T, pkg string) []string {
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
-		if exit, ok := err.(*exec.ExitError); ok {
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 			t.Fatalf("%v: %v\n%s", cmd.Args, err, exit.Stderr)
 		}
 		t.Fatal(err)

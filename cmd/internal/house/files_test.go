@@ -102,6 +102,81 @@ var generatedComment = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT
 
 func generated(src []byte) bool { return generatedComment.Match(src) }
 
+// Whatever a package exports is documented, one by one or as a group.
+func TestExportedIsDocumented(t *testing.T) {
+	goFiles(t, func(path string, src []byte) {
+		if isTest(path) || generated(src) {
+			return
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, path, src, parser.ParseComments)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if file.Name.Name == "main" {
+			return
+		}
+		missing := func(name *ast.Ident) {
+			if name.IsExported() {
+				t.Errorf("%s: %s has no comment", fset.Position(name.Pos()), name.Name)
+			}
+		}
+		for _, decl := range file.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				if decl.Doc == nil && exportedReceiver(decl) && !obvious[decl.Name.Name] {
+					missing(decl.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range decl.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						if decl.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+							missing(spec.Name)
+						}
+					case *ast.ValueSpec:
+						for _, name := range spec.Names {
+							if decl.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+								missing(name)
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// obvious are methods of interfaces that everybody knows.
+var obvious = map[string]bool{
+	"Error": true, "Unwrap": true, "String": true, "Is": true, "Write": true, "Read": true, "Close": true,
+	"Len": true, "Less": true, "Swap": true,
+}
+
+// exportedReceiver reports whether a function is one, or a method of an
+// exported type.
+func exportedReceiver(f *ast.FuncDecl) bool {
+	if f.Recv == nil || len(f.Recv.List) == 0 {
+		return true
+	}
+	t := f.Recv.List[0].Type
+	for {
+		switch of := t.(type) {
+		case *ast.StarExpr:
+			t = of.X
+		case *ast.IndexExpr:
+			t = of.X
+		case *ast.IndexListExpr:
+			t = of.X
+		case *ast.Ident:
+			return of.IsExported()
+		default:
+			return false
+		}
+	}
+}
+
 // The library does nothing on its own: what it is to read and to whom it is to
 // speak, it is told.
 func TestLibraryKeepsToItself(t *testing.T) {

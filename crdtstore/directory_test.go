@@ -1,0 +1,150 @@
+package crdtstore
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+)
+
+func openDirectory(t testing.TB, path string) *directory {
+	t.Helper()
+	d, err := loadDirectory(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func noRTT(string) time.Duration { return 0 }
+
+func TestMastersPassThroughTheirStatuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
+		info := &liveness.MasterInfo{Name: "one", Version: "1", Wall: time.Now().UnixMilli()}
+		var told []string
+		tell := func(id string) { told = append(told, id+" "+string(d.masters(time.Now(), noRTT)[0].Status)) }
+		hear := func(want bool) {
+			t.Helper()
+			if got := d.heard(time.Now(), "m1", info, true); got != want {
+				t.Errorf("heard says %v, want %v", got, want)
+			}
+		}
+		hear(true)
+		for range 4 { // while it speaks, there is nothing to tell
+			time.Sleep(time.Second)
+			hear(false)
+			d.sweep(time.Now(), tell)
+		}
+		for range 30 {
+			time.Sleep(time.Second)
+			d.sweep(time.Now(), tell)
+			if d.reachable("m1") && d.masters(time.Now(), noRTT)[0].Status != MasterAlive {
+				t.Error("reachable and not alive")
+			}
+		}
+		hear(true)
+		d.left("m1")
+		d.sweep(time.Now(), tell)
+		if d.reachable("m1") || d.masters(time.Now(), noRTT)[0].Status != MasterLeft {
+			t.Error("one that has left is alive")
+		}
+		time.Sleep(time.Hour)
+		d.sweep(time.Now(), tell)
+		if want := []string{"m1 suspect", "m1 down"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+		hear(true)
+		if !d.reachable("m1") {
+			t.Error("one that has come back is not reachable")
+		}
+		d.left("nobody")
+		if d.reachable("nobody") {
+			t.Error("nobody is reachable")
+		}
+	})
+}
+
+func TestLagIsTheTimeSinceTheDigestsWereEqual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
+		info := &liveness.MasterInfo{Name: "one", Nodes: 3, Digest: []byte{1, 0xab}, Wall: time.Now().Add(90 * time.Second).UnixMilli()}
+		d.heard(time.Now(), "m1", info, true)
+		m := d.masters(time.Now(), func(string) time.Duration { return 1500 * time.Microsecond })[0]
+		if !m.InSync || m.LagS != 0 || m.Nodes != 3 || m.Digest != "01ab" || m.ClockSkewS != 90 || m.RTTms != 1.5 {
+			t.Errorf("%+v", m)
+		}
+		time.Sleep(2 * time.Second)
+		d.heard(time.Now(), "m1", info, false)
+		time.Sleep(time.Second)
+		if m = d.masters(time.Now(), noRTT)[0]; m.InSync || m.LagS != 3 {
+			t.Errorf("%+v", m)
+		}
+		d.heard(time.Now(), "m1", info, true)
+		if m = d.masters(time.Now(), noRTT)[0]; !m.InSync || m.LagS != 0 {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
+func TestDirectoryIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "masters.json")
+	d := openDirectory(t, path)
+	if err := d.save(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("an empty directory was written")
+	}
+	now := time.Now()
+	d.heard(now, "m1", &liveness.MasterInfo{Name: "one", MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"}, RPCURLs: []string{"http://a"}}, true)
+	d.heard(now, "m2", &liveness.MasterInfo{Name: "two"}, true)
+	d.left("m2")
+	if err := d.save(); err != nil {
+		t.Fatal(err)
+	}
+	again := openDirectory(t, path)
+	list := again.masters(now, noRTT)
+	if len(list) != 2 || list[0].Name != "one" || list[0].Status != MasterDown || list[1].Status != MasterLeft {
+		t.Fatalf("%+v", list)
+	}
+	if want := []string{"/ip4/10.0.0.1/tcp/9004/p2p/m1"}; !slices.Equal(list[0].MeshAddrs, want) || list[0].RPCURLs[0] != "http://a" {
+		t.Errorf("%+v", list[0])
+	}
+	if list[1].RPCURLs == nil || list[1].UIURLs == nil || !list[0].LastSeen.Equal(now.Round(0)) {
+		t.Errorf("%+v", list)
+	}
+	if len(again.contacts()) != 2 || again.reachable("m1") {
+		t.Error("not looked for, or reachable before it was heard")
+	}
+	told := 0
+	again.sweep(now, func(string) { told++ })
+	if told != 0 {
+		t.Error("what was so at the start is told as a change")
+	}
+}
+
+func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "masters.json")
+	for _, content := range []string{"", "{", "{}", `"x"`, "[]", "null"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := openDirectory(t, path)
+		if n := len(d.masters(time.Now(), noRTT)); n != 0 {
+			t.Errorf("%q gives %d masters", content, n)
+		}
+		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, true)
+		if again := openDirectory(t, path); len(again.contacts()) != 1 {
+			t.Errorf("after %q nothing is kept", content)
+		}
+	}
+	if _, err := loadDirectory(filepath.Dir(path), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a directory was read as a file")
+	}
+}

@@ -1,0 +1,327 @@
+package crdtstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// disk is what a publisher writes to: it takes as long as it is told to, and
+// keeps what was put.
+type disk struct {
+	mu      sync.Mutex
+	states  map[string]int64 // what a reader of the table sees
+	kept    map[string]int64 // what is on disk
+	batches [][]string
+	takes   time.Duration
+	err     error
+	again   []string
+}
+
+func newDisk() *disk { return &disk{states: map[string]int64{}, kept: map[string]int64{}} }
+
+func (d *disk) state(node string) record.State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return record.State{LastSeen: d.states[node]}
+}
+
+// set changes a node in the table.
+func (d *disk) set(node string, v int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.states[node] = max(d.states[node], v)
+}
+
+func (d *disk) put(_ context.Context, writes []epoch.Write) ([]string, error) {
+	d.mu.Lock()
+	takes, err, again := d.takes, d.err, d.again
+	d.again = nil
+	d.mu.Unlock()
+	time.Sleep(takes)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var nodes []string
+	for _, w := range writes {
+		nodes = append(nodes, w.Node)
+		if err == nil {
+			d.kept[w.Node] = w.State.LastSeen
+		}
+	}
+	d.batches = append(d.batches, nodes)
+	return again, err
+}
+
+func (d *disk) slow(takes time.Duration, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.takes, d.err = takes, err
+}
+
+// publishing runs a test around a publisher, in virtual time.
+func publishing(t *testing.T, f func(t *testing.T, d *disk, p *publisher)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		p := newPublisher(d.put, d.state)
+		f(t, d, p)
+		p.close()
+		p.close()
+	})
+}
+
+func TestIdlePublisherWritesAtOnce(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		began := time.Now()
+		for i := range 3 {
+			if err := p.write(t.Context(), fmt.Sprint(i)); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("waited %s", took)
+		}
+		if fmt.Sprint(d.batches) != "[[0] [1] [2]]" {
+			t.Errorf("wrote %v", d.batches)
+		}
+	})
+}
+
+func TestBatchingIsNatural(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.slow(time.Second, nil)
+		first := p.mark("first")
+		synctest.Wait() // it is being written
+		for i := range 5 {
+			d.set("a", int64(i+1))
+			d.set("b", int64(i+1))
+			p.mark("a")
+			p.mark("b", "a", "first")
+		}
+		began, last := time.Now(), p.mark("c")
+		if err := errors.Join(p.wait(t.Context(), first), p.wait(t.Context(), last)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("two commits took %s", took)
+		}
+		if want := "[[first] [a b first c]]"; fmt.Sprint(d.batches) != want {
+			t.Errorf("wrote %v, want %s", d.batches, want)
+		}
+		if d.kept["a"] != 5 || d.kept["b"] != 5 {
+			t.Errorf("kept %v, want what the table holds when the batch is made", d.kept)
+		}
+	})
+}
+
+func TestSettle(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.slow(time.Second, nil)
+		settles := func(node string) time.Duration {
+			began := time.Now()
+			if err := p.settle(t.Context(), node); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		p.mark("a")
+		synctest.Wait()
+		p.mark("b")
+		if took := settles("c"); took != 0 {
+			t.Errorf("nothing is on its way, waited %s", took)
+		}
+		if took := settles("a"); took != time.Second {
+			t.Errorf("what is being written took %s", took)
+		}
+		if took := settles("b"); took != time.Second {
+			t.Errorf("what was queued took %s", took)
+		}
+		if took := settles("b"); took != 0 {
+			t.Errorf("it is written, waited %s", took)
+		}
+		p.mark("a")
+		synctest.Wait()
+		p.mark("a") // changed again meanwhile
+		if took := settles("a"); took != 2*time.Second {
+			t.Errorf("written and queued again took %s", took)
+		}
+	})
+}
+
+func TestErrorsReachTheirWaitersOnly(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		broken := errors.New("broken")
+		d.slow(time.Second, nil)
+		good := p.mark("a")
+		synctest.Wait()
+		d.slow(time.Second, broken)
+		bad := p.mark("b")
+		settled := make(chan error)
+		go func() { settled <- p.settle(t.Context(), "b") }()
+		if err := p.wait(t.Context(), good); err != nil {
+			t.Error("the flush before:", err)
+		}
+		synctest.Wait()
+		d.slow(0, nil)
+		after := p.mark("c")
+		for _, err := range []error{p.wait(t.Context(), bad), <-settled} {
+			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, broken) {
+				t.Error("the flush that failed:", err)
+			}
+		}
+		if err := p.wait(t.Context(), after); err != nil {
+			t.Error("the flush after:", err)
+		}
+		d.slow(0, epoch.ErrClosed)
+		if err := p.write(t.Context(), "d"); !errors.Is(err, ErrClosed) {
+			t.Error("a closed history:", err)
+		}
+	})
+}
+
+func TestWhatDidNotPrevailIsWrittenAgain(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.again = []string{"a", "x"}
+		if err := p.write(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if want := "[[a] [a x]]"; fmt.Sprint(d.batches) != want {
+			t.Errorf("wrote %v, want %s", d.batches, want)
+		}
+	})
+}
+
+func TestCallersMayGo(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.slow(time.Minute, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.write(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("write:", err)
+		}
+		if err := p.settle(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("settle:", err)
+		}
+		if err := p.settle(t.Context(), "a"); err != nil || len(d.batches) != 1 {
+			t.Error("what they asked for is not written:", d.batches, err)
+		}
+	})
+}
+
+func TestTooMuchMakesWritersWait(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.slow(time.Second, nil)
+		p.mark("first")
+		synctest.Wait()
+		for i := range maxPending {
+			p.mark(fmt.Sprint(i))
+		}
+		began := time.Now()
+		for range 3 {
+			go func() { _ = p.write(t.Context(), "late") }()
+		}
+		if err := p.write(t.Context(), "one more"); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != 2*time.Second && took != 3*time.Second {
+			t.Errorf("took %s", took)
+		}
+		for i, b := range d.batches {
+			if len(b) > maxPending+4 {
+				t.Errorf("batch %d has %d nodes", i, len(b))
+			}
+		}
+		if err := p.settle(t.Context(), "late"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCloseWritesWhatIsPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		p := newPublisher(d.put, d.state)
+		d.slow(time.Second, nil)
+		p.mark("a")
+		synctest.Wait()
+		var results []chan error
+		for i := range 5 {
+			done := make(chan error, 1)
+			results = append(results, done)
+			go func() { done <- p.write(t.Context(), fmt.Sprint(i)) }()
+		}
+		synctest.Wait()
+		p.close()
+		for _, r := range results {
+			if err := <-r; err != nil {
+				t.Error("marked before the close:", err)
+			}
+		}
+		if len(d.kept) != 6 {
+			t.Errorf("kept %v", d.kept)
+		}
+		if err := p.write(t.Context(), "late"); !errors.Is(err, ErrClosed) {
+			t.Error("write after the close:", err)
+		}
+		if err := p.wait(t.Context(), p.mark("late")); !errors.Is(err, ErrClosed) {
+			t.Error("mark after the close:", err)
+		}
+	})
+}
+
+// TestNothingAcknowledgedIsLost has many change few nodes while a disk of random
+// speed writes: when a write returns, the disk holds what the writer wrote.
+func TestNothingAcknowledgedIsLost(t *testing.T) {
+	for seed := range uint64(20) {
+		publishing(t, func(t *testing.T, d *disk, p *publisher) {
+			rnd := rand.New(rand.NewPCG(seed, 4))
+			var all sync.WaitGroup
+			for w := range 8 {
+				mine := rand.New(rand.NewPCG(seed, uint64(w)+10))
+				all.Go(func() {
+					for range 50 {
+						time.Sleep(time.Duration(mine.IntN(30)) * time.Millisecond)
+						node, v := fmt.Sprint(mine.IntN(4)), mine.Int64N(1<<40)
+						d.set(node, v)
+						if err := p.write(t.Context(), node); err != nil {
+							t.Error(err)
+						}
+						d.mu.Lock()
+						if d.kept[node] < v {
+							t.Errorf("seed %d: %s is acknowledged, on disk is %d, want %d", seed, node, d.kept[node], v)
+						}
+						d.mu.Unlock()
+					}
+				})
+			}
+			stop := make(chan struct{})
+			go func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(10 * time.Millisecond):
+						d.slow(time.Duration(rnd.IntN(40))*time.Millisecond, nil)
+					}
+				}
+			}()
+			all.Wait()
+			close(stop)
+			for _, b := range d.batches {
+				if slices.Sort(b); len(slices.Compact(b)) != len(b) {
+					t.Errorf("seed %d: a batch with a node twice: %v", seed, b)
+				}
+			}
+		})
+	}
+}

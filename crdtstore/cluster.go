@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dagsync"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
@@ -49,7 +50,8 @@ type cluster struct {
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
-	newcome time.Time // when a master last came
+	merges  map[peer.ID]bool // comparisons that are running
+	newcome time.Time        // when a master last came
 	soon    chan struct{}
 }
 
@@ -59,7 +61,7 @@ type pulling struct{ again bool }
 func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
-		pulls: map[peer.ID]*pulling{}, soon: make(chan struct{}, 1),
+		pulls: map[peer.ID]*pulling{}, merges: map[peer.ID]bool{}, soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -104,6 +106,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	c.mesh.Host().SetStreamHandler(dagsync.PullProtocol, c.serve)
+	c.mesh.Host().SetStreamHandler(antientropy.Protocol, c.compared)
 	c.mesh.Host().SetStreamHandler(byeProtocol, c.bye)
 	if c.gossip, err = gossip.Join(gossip.Options{
 		Host: c.mesh.Host(), Known: c.mesh.Knows, Logger: s.log,

@@ -48,13 +48,14 @@ type peerInfo struct {
 	LastSeen  time.Time `json:"last_seen"`
 	HasLeft   bool      `json:"left,omitempty"`
 
-	heard  time.Time // by the monotonic clock; zero: not in this run
-	nodes  int
-	digest string
-	inSync bool
-	equal  time.Time // when the digests were last equal
-	skew   time.Duration
-	status MasterStatus // as last told to watchers
+	heard   time.Time // by the monotonic clock; zero: not in this run
+	nodes   int
+	digest  string
+	inSync  bool
+	differs int       // nodes, when states were last compared
+	equal   time.Time // when the digests were last equal
+	skew    time.Duration
+	status  MasterStatus // as last told to watchers
 }
 
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
@@ -126,7 +127,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSy
 	p.skew = time.UnixMilli(m.Wall).Sub(now)
 	p.status = MasterAlive
 	if inSync || p.equal.IsZero() {
-		p.equal = now
+		p.equal, p.differs = now, 0
 	}
 	d.mu.Unlock()
 	if moved {
@@ -135,6 +136,25 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSy
 		}
 	}
 	return tell
+}
+
+// differsFor is how long a master's digest has been other than ours.
+func (d *directory) differsFor(now time.Time, id string) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peers[id]; p != nil && !p.inSync {
+		return now.Sub(p.equal)
+	}
+	return 0
+}
+
+// differ notes how many nodes a comparison found to differ.
+func (d *directory) differ(id string, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peers[id]; p != nil {
+		p.differs = n
+	}
 }
 
 func (d *directory) left(id string) {
@@ -195,7 +215,7 @@ func (d *directory) masters(now time.Time, rtt func(id string) time.Duration) []
 		}
 		m.InSync = p.inSync && m.Status == MasterAlive
 		if !p.inSync && !p.equal.IsZero() {
-			m.LagS = now.Sub(p.equal).Seconds()
+			m.LagS, m.Differs = now.Sub(p.equal).Seconds(), p.differs
 		}
 		out = append(out, m)
 	}

@@ -14,6 +14,8 @@ var (
 	ErrCursor = errors.New("unknown cursor")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
+	// ErrUnreachable: the other master cannot be asked now.
+	ErrUnreachable = errors.New("master cannot be reached")
 	// ErrUnavailable: the store cannot take writes now (disk full, failing).
 	ErrUnavailable = errors.New("store cannot write")
 )

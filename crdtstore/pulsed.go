@@ -62,4 +62,9 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 			return
 		}
 	}
+	// All blocks it has are here. If it holds something else all the same, and
+	// not only for the moment that things take on their way, compare states.
+	if c.dir.differsFor(now, from.String()) > settle {
+		c.merge(from)
+	}
 }

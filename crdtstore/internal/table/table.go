@@ -1,6 +1,7 @@
 package table
 
 import (
+	"hash/fnv"
 	"iter"
 	"slices"
 	"strings"
@@ -28,10 +29,11 @@ type cell struct{ entry atomic.Pointer[Entry] }
 
 // Table is the set of entries. Its methods may be called concurrently. Call New.
 type Table struct {
-	mu     sync.RWMutex
-	cells  map[string]*cell
-	digest record.Digest
-	live   int // entries that are not removed
+	mu      sync.RWMutex
+	cells   map[string]*cell
+	buckets [Buckets]record.Digest
+	digest  record.Digest
+	live    int // entries that are not removed
 
 	// order holds the cells ascending by id and is immutable; fresh are those
 	// that are not in it yet. A flood of new nodes so costs one merge at the
@@ -87,7 +89,8 @@ func (t *Table) cell(id string) *cell {
 func (t *Table) count(c *cell, before, after *Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.digest = t.digest.Xor(after.digest)
+	sum := &t.buckets[Bucket(after.ID)]
+	*sum, t.digest = sum.Xor(after.digest), t.digest.Xor(after.digest)
 	if !after.Removed {
 		t.live++
 	}
@@ -95,7 +98,7 @@ func (t *Table) count(c *cell, before, after *Entry) {
 		t.fresh = append(t.fresh, c)
 		return
 	}
-	t.digest = t.digest.Xor(before.digest)
+	*sum, t.digest = sum.Xor(before.digest), t.digest.Xor(before.digest)
 	if !before.Removed {
 		t.live--
 	}
@@ -148,6 +151,29 @@ func (t *Table) Digest() (digest record.Digest, live int) {
 	defer t.mu.RUnlock()
 	return t.digest, t.live
 }
+
+// Buckets is how many buckets the nodes fall into, by a hash of their id. Two
+// masters compare buckets first, to find the nodes that differ.
+const Buckets = 256
+
+// Bucket returns the bucket of a node. All masters must agree on it, so it is
+// part of the protocol: FNV-1a of the id, 32 bits, its four bytes xored.
+func Bucket(id string) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	sum := h.Sum32()
+	return int(byte(sum ^ sum>>8 ^ sum>>16 ^ sum>>24))
+}
+
+// BucketDigests returns the digest of every bucket.
+func (t *Table) BucketDigests() [Buckets]record.Digest {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.buckets
+}
+
+// Digest returns the digest of the entry's state.
+func (e *Entry) Digest() record.Digest { return e.digest }
 
 // All yields every entry, ascending by id. Entries that change meanwhile are
 // yielded as they were or as they are.

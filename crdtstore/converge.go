@@ -1,0 +1,169 @@
+package crdtstore
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// settle is how long another master may hold something else before states are
+// compared. Until then the history is given time to do it.
+const settle = 3 * time.Second
+
+// maxDiff is how many nodes a Diff lists; it counts all.
+const maxDiff = 1000
+
+// merge compares states with another master and joins them, in the background;
+// one comparison at a time with each.
+func (c *cluster) merge(with peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.merges[with] || c.pulls[with] != nil || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
+		return
+	}
+	c.merges[with] = true
+	c.goes(func() {
+		defer func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			delete(c.merges, with)
+		}()
+		n, err := c.mergeOnce(with)
+		switch {
+		case err != nil && c.ctx.Err() == nil:
+			c.store.log.Info("comparing records broke off", "with", with, "err", err)
+		case n > 0:
+			c.store.log.Info("records differed and were merged", "with", with, "nodes", n)
+		}
+	})
+}
+
+func (c *cluster) mergeOnce(with peer.ID) (int, error) {
+	s, err := c.mesh.Host().NewStream(c.ctx, with, antientropy.Protocol)
+	if err != nil {
+		return 0, err
+	}
+	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.store.learned)
+	c.dir.differ(with.String(), n)
+	return n, err
+}
+
+// compared answers another master's comparison.
+func (c *cluster) compared(s network.Stream) {
+	if err := antientropy.Serve(c.ctx, s, c.store.table, c.store.learned); err != nil && c.ctx.Err() == nil {
+		c.store.log.Info("comparing records broke off", "with", s.Conn().RemotePeer(), "err", err)
+	}
+}
+
+// learned takes over a state that did not come by the history, and writes what
+// was news under this master's own key, so that it is on disk here and reaches
+// the others too.
+func (s *Store) learned(node string, st record.State) {
+	before, after := s.table.Join(node, st)
+	if before != after {
+		s.changed(node, viewOf(before), after.Node)
+		s.publisher.mark(node)
+	}
+}
+
+// Diff is how another master's records differ from ours.
+type Diff struct {
+	Equal  bool       `json:"equal"`
+	Digest DiffDigest `json:"digest"`
+	// Nodes lists the nodes that differ, by id; at most 1,000.
+	Nodes []NodeDiff `json:"nodes"`
+	Total int        `json:"total"` // nodes that differ
+}
+
+// DiffDigest holds the digests of both sides, in hex.
+type DiffDigest struct {
+	Self  string `json:"self"`
+	Other string `json:"other"`
+}
+
+// NodeDiff names what differs of a node: fields of [Node] as they are called in
+// JSON, or "missing_here" or "missing_there", or "history" where all that is
+// visible is alike.
+type NodeDiff struct {
+	NodeID string   `json:"node_id"`
+	Fields []string `json:"fields"`
+}
+
+// Diff compares our records with those of another master, by id or name, and
+// changes nothing. Errors: ErrNotFound for an unknown master, ErrUnreachable for
+// one that cannot be asked now, the context's.
+func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
+	m, err := s.Master(master)
+	if err != nil {
+		return Diff{}, err
+	}
+	digest, _ := s.table.Digest()
+	self := hex.EncodeToString(digest[:])
+	out := Diff{Equal: true, Digest: DiffDigest{self, self}, Nodes: []NodeDiff{}}
+	if m.Status == MasterSelf {
+		return out, nil
+	}
+	id, err := peer.Decode(m.ID)
+	if err != nil {
+		return Diff{}, err
+	}
+	stream, err := s.cluster.mesh.Host().NewStream(ctx, id, antientropy.Protocol)
+	if err != nil {
+		return Diff{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, m.Name, err)
+	}
+	list, differ, err := antientropy.Look(ctx, stream, s.table, maxDiff)
+	if err != nil {
+		return Diff{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, m.Name, err)
+	}
+	other := digest
+	for _, d := range list {
+		other = other.Xor(d.Self.Digest(d.Node)).Xor(d.Other.Digest(d.Node))
+		out.Nodes = append(out.Nodes, NodeDiff{d.Node, differingFields(d)})
+	}
+	if out.Digest.Other = m.Digest; differ == len(list) {
+		out.Digest.Other = hex.EncodeToString(other[:])
+	}
+	slices.SortFunc(out.Nodes, func(a, b NodeDiff) int { return strings.Compare(a.NodeID, b.NodeID) })
+	out.Equal, out.Total = differ == 0, differ
+	return out, nil
+}
+
+func differingFields(d antientropy.Difference) []string {
+	switch {
+	case d.Self.IsZero():
+		return []string{"missing_here"}
+	case d.Other.IsZero():
+		return []string{"missing_there"}
+	}
+	fields := fieldsThatDiffer(reflect.ValueOf(record.View(d.Node, d.Self)), reflect.ValueOf(record.View(d.Node, d.Other)))
+	if len(fields) == 0 {
+		return []string{"history"}
+	}
+	return fields
+}
+
+// fieldsThatDiffer compares two structs of one type by the JSON names of their
+// fields, those of embedded structs included.
+func fieldsThatDiffer(a, b reflect.Value) []string {
+	var out []string
+	for i := range a.NumField() {
+		f := a.Type().Field(i)
+		switch name, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
+		case f.Anonymous:
+			out = append(out, fieldsThatDiffer(a.Field(i), b.Field(i))...)
+		case name != "" && name != "-" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
+			out = append(out, name)
+		}
+	}
+	return out
+}

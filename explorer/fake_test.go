@@ -233,6 +233,15 @@ func (f *fakeStore) Masters() []crdtstore.Master {
 	return slices.Clone(f.masters)
 }
 
+func (f *fakeStore) Diff(_ context.Context, master string) (crdtstore.Diff, error) {
+	for _, m := range f.Masters() {
+		if m.ID == master || m.Name == master {
+			return crdtstore.Diff{Equal: true, Nodes: []crdtstore.NodeDiff{}}, nil
+		}
+	}
+	return crdtstore.Diff{}, crdtstore.ErrNotFound
+}
+
 func (f *fakeStore) Stats() crdtstore.Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -3,8 +3,10 @@ package explorer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
 type noParams struct{}
@@ -30,12 +32,33 @@ func (s *Server) gridMethods() []method {
 			return s.store.Stats(), nil
 		}),
 		takes(method{
+			name:    "diff",
+			summary: "Compares this master's records with another's, and names the nodes and fields that differ.",
+			errors:  []int{jsonrpc.CodeNotFound, jsonrpc.CodeCannotReach},
+		}, s.diff),
+		takes(method{
 			name:    "rpc.discover",
 			summary: "Returns the OpenRPC document of this service.",
 		}, func(context.Context, noParams) (json.RawMessage, error) {
 			return s.openRPC(), nil
 		}),
 	}
+}
+
+type diffParams struct {
+	Master string `json:"master" need:"true"` // id or name
+}
+
+func (s *Server) diff(ctx context.Context, p diffParams) (crdtstore.Diff, error) {
+	d, err := s.store.Diff(ctx, p.Master)
+	switch {
+	case errors.Is(err, crdtstore.ErrNotFound):
+		return d, notFound("master " + p.Master)
+	case errors.Is(err, crdtstore.ErrUnreachable):
+		return d, failure(jsonrpc.CodeCannotReach, "master "+p.Master+" cannot be reached",
+			errorData{Retryable: true, Hint: "masters shows which are alive; this one's log says more"})
+	}
+	return d, err
 }
 
 // masterList is the masters in the shape that clients can rely on: lists are

@@ -31,6 +31,7 @@ type store interface {
 
 	Masters() []crdtstore.Master
 	Stats() crdtstore.Stats
+	Diff(ctx context.Context, master string) (crdtstore.Diff, error)
 
 	Cursor() string
 	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]

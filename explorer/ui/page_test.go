@@ -3,6 +3,7 @@ package ui_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -112,7 +114,13 @@ func (p *page) run(actions ...chromedp.Action) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
-	if err := chromedp.Run(ctx, actions...); err != nil {
+	err := chromedp.Run(ctx, actions...)
+	// The driver first finds an element and then acts on it; the page may have
+	// drawn it anew in between. A person's hand would not notice.
+	for e := new(cdproto.Error); errors.As(err, &e) && strings.Contains(e.Message, "Could not find node"); {
+		err = chromedp.Run(ctx, actions...)
+	}
+	if err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -32,6 +32,15 @@ type call struct {
 // the node gave it.
 func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	data := errorData{NodeID: c.node.NodeID}
+	// A suspect node is tried, for only its agent or another master may be gone.
+	// One that all masters hold for offline would let the caller wait for a
+	// machine that is not there, and what it did now nobody would report.
+	if c.node.Status == crdtstore.Offline {
+		s.metrics.forwards.WithLabelValues("offline").Inc()
+		data.Retryable = true // nothing was done
+		data.Hint = "it was last heard at " + c.node.LastSeen.UTC().Format(time.RFC3339) + "; start it or its agent"
+		return nil, failure(jsonrpc.CodeNodeOffline, "node "+c.node.NodeID+" is offline", data)
+	}
 	if c.node.SocketPath == "" {
 		s.metrics.forwards.WithLabelValues("unreachable").Inc()
 		data.Hint = "the node reports no socket_path; give its agent the address of the compute service"
@@ -66,11 +75,6 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	var transport *client.TransportError
 	if errors.As(err, &transport) && !transport.Sent {
 		data.Retryable = true // nothing was done
-		if c.node.Status == crdtstore.Offline {
-			s.metrics.forwards.WithLabelValues("offline").Inc()
-			data.Hint = "it was last heard at " + c.node.LastSeen.UTC().Format(time.RFC3339) + "; start it or its agent"
-			return nil, failure(jsonrpc.CodeNodeOffline, "node "+c.node.NodeID+" is offline", data)
-		}
 		s.metrics.forwards.WithLabelValues("unreachable").Inc()
 		data.Hint = "nothing was sent; check that " + ep.URL + " answers where this master runs, or ask another master"
 		return nil, failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" cannot be reached", data)

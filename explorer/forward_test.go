@@ -141,6 +141,13 @@ func TestForwardFaults(t *testing.T) {
 	}
 	m.store.set(func() { m.store.status = crdtstore.Offline })
 	m.fails(-32002, "", "start_vm", `{"node_id":"closed"}`)
+	answers, addr := startNode(t, "tcp", result(`1`))
+	m.must(nil, "register_node", `{"node_id":"silent","socket_path":"`+addr+`"}`)
+	if m.fails(-32002, "", "proxy", `{"node_id":"silent","method":"list_vms"}`); answers.count.Load() != 0 {
+		t.Error("a node that is offline was called")
+	}
+	m.store.set(func() { m.store.status = crdtstore.Suspect })
+	m.must(nil, "start_vm", `{"node_id":"silent"}`)
 	m.store.set(func() { m.store.status = crdtstore.Online })
 
 	dropped, addr := startNode(t, "tcp", func(w http.ResponseWriter, _, _ json.RawMessage) {
@@ -219,7 +226,7 @@ func TestTargetIsOnlyOneNode(t *testing.T) {
 
 func TestTargetOnAnotherMachine(t *testing.T) {
 	m := startMaster(t)
-	for _, path := range []string{"unix:///run/compute.sock", "tcp://127.0.0.1:9003", "http://[::1]:9003"} {
+	for _, path := range []string{"unix:///run/compute.sock", "/run/compute.sock", "tcp://127.0.0.1:9003", "http://[::1]:9003"} {
 		n := crdtstore.Node{Profile: record.Profile{SocketPath: path, MachineID: identity.Machine()}}
 		if _, err := m.target(n); err != nil {
 			t.Errorf("%s on this machine: %v", path, err)

@@ -31,7 +31,11 @@ const computePort = 9003
 // node says that it is on another machine than this master, such an address would
 // reach somebody else's service here, and is refused.
 func (s *Server) target(node crdtstore.Node) (client.Endpoint, error) {
-	ep, err := client.Parse(node.SocketPath, computePort)
+	address := node.SocketPath
+	if filepath.IsAbs(address) { // older agents report the bare path of a socket
+		address = "unix://" + address
+	}
+	ep, err := client.Parse(address, computePort)
 	if err != nil {
 		return ep, err
 	}

@@ -44,10 +44,10 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 // Beat takes one heartbeat. It touches memory only and never blocks.
 func (s *Store) Beat(b Beat) BeatResult {
 	e := s.table.Get(b.NodeID)
+	if err := b.validate(e != nil); err != nil {
+		return BeatResult{Err: err}
+	}
 	if e == nil {
-		if err := record.ValidNodeID(b.NodeID); err != nil {
-			return BeatResult{Err: err}
-		}
 		return BeatResult{Register: true}
 	}
 	known := e.Node.Boot

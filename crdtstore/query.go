@@ -176,7 +176,10 @@ func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
 	if !ok {
 		return NodePage{}, &FieldError{Field: "sort", Problem: fmt.Sprintf("is %q, must be one of %s, with - before it to turn it around", q.Sort, sortNames())}
 	}
-	kind := "node/" + q.Sort
+	kind := "node/" + name
+	if descending {
+		kind = "node/-" + name
+	}
 	var after place
 	if q.Cursor != "" {
 		if after, err = decodeCursor(kind, q.Cursor); err != nil {

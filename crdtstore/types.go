@@ -1,6 +1,8 @@
 package crdtstore
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -44,6 +46,25 @@ type Beat struct {
 	// Usage and UptimeS (seconds) are kept as they were where left out.
 	Usage   *Usage  `json:"usage"`
 	UptimeS *uint64 `json:"uptime_s"`
+}
+
+// validate returns a [FieldError] for the first field that cannot be taken. The
+// bounds are those of a report. The id of a node that is known is good.
+func (b *Beat) validate(known bool) error {
+	if !known {
+		if err := record.ValidNodeID(b.NodeID); err != nil {
+			return err
+		}
+	}
+	switch {
+	case b.Boot > math.MaxInt64:
+		return &FieldError{Field: "boot", Problem: "must be below 2^63"}
+	case b.Seq > math.MaxInt64:
+		return &FieldError{Field: "seq", Problem: "must be below 2^63"}
+	case b.Usage != nil && !(b.Usage.CRU >= 0 && b.Usage.CRU <= 1e9): // also refuses NaN
+		return &FieldError{Field: "usage.cru", Problem: fmt.Sprintf("is %v, must lie between 0 and 1e9", b.Usage.CRU)}
+	}
+	return nil
 }
 
 // BeatResult answers a heartbeat.

@@ -140,6 +140,9 @@ func (s *Server) listNodes(_ context.Context, q crdtstore.NodeQuery) (crdtstore.
 	default:
 		return crdtstore.NodePage{}, badField("status", fmt.Sprintf("is %q; must be online, suspect or offline", q.Status))
 	}
+	if q.MinFree.CRU < 0 { // the other amounts cannot be negative by their type
+		return crdtstore.NodePage{}, badField("min_free.cru", fmt.Sprintf("is %v; must not be negative", q.MinFree.CRU))
+	}
 	page, err := s.store.Nodes(q)
 	if page.Nodes == nil {
 		page.Nodes = []crdtstore.Node{}

@@ -180,6 +180,7 @@ func TestBadInput(t *testing.T) {
 		{"list_nodes", `{"limit":"5"}`, "limit"},
 		{"list_nodes", `{"status":"asleep"}`, "status"},
 		{"list_nodes", `{"min_free":{"cru":"x"}}`, "min_free.cru"},
+		{"list_nodes", `{"min_free":{"cru":-1}}`, "min_free.cru"},
 		{"list_nodes", `{"page":2}`, "page"},
 		{"get_node", `{}`, "node_id"},
 		{"get_node", `{"node_id":"/"}`, "node_id"},

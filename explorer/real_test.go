@@ -1,6 +1,7 @@
 package explorer
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,6 +24,51 @@ func startReal(t *testing.T, cfg Config) *testMaster {
 	}
 	t.Cleanup(func() { s.Stop(t.Context()) })
 	return &testMaster{Server: s, t: t, url: "http://" + s.RPCAddr().String(), page: "http://" + s.UIAddr().String()}
+}
+
+// What only the store can check is still told by the name of the flag.
+func TestStoreFields(t *testing.T) {
+	for flag, change := range map[string]func(*Config){
+		"peer-masters": func(c *Config) { c.PeerMasters = []string{"/ip4/nonsense"} },
+		"mesh-addr":    func(c *Config) { c.MeshAddr = "/ip4/nonsense" },
+		"advertise":    func(c *Config) { c.PeerMasters, c.Advertise = []string{"127.0.0.1"}, []string{"/ip4/nonsense"} },
+	} {
+		cfg := testConfig(t)
+		cfg.MeshAddr = "127.0.0.1:0"
+		change(&cfg)
+		s, err := New(cfg, nil)
+		if err == nil {
+			err = s.Start(t.Context())
+		}
+		var field *crdtstore.FieldError
+		if !errors.As(err, &field) || field.Field != flag {
+			t.Errorf("want an error about %s: %v", flag, err)
+		}
+	}
+}
+
+// A heartbeat that says what cannot be changes nothing.
+func TestRefusedBeats(t *testing.T) {
+	m := startReal(t, testConfig(t))
+	m.must(nil, "register_node", `{"node_id":"n1","boot":1,"seq":1,"usage":{"cru":2}}`)
+	for params, field := range map[string]string{
+		`"seq":2,"usage":{"cru":-1}`:         "usage.cru",
+		`"seq":2,"usage":{"cru":1e300}`:      "usage.cru",
+		`"seq":9223372036854775808`:          "seq",
+		`"boot":9223372036854775808,"seq":1`: "boot",
+	} {
+		m.fails(-32602, field, "node_heartbeat", `{"node_id":"n1",`+params+`}`)
+		var a BeatsAnswer
+		m.must(&a, "node_heartbeats", `{"beats":[{"node_id":"n1",`+params+`}]}`)
+		if a.Results[0].Accepted || a.Results[0].Error == nil || a.Results[0].Error.Code != -32602 {
+			t.Errorf("%s: %+v", params, a.Results[0])
+		}
+	}
+	m.must(nil, "node_heartbeat", `{"node_id":"n1","boot":1,"seq":2}`)
+	var n crdtstore.Node
+	if m.must(&n, "get_node", `{"node_id":"n1"}`); n.Usage.CRU != 2 {
+		t.Errorf("%+v", n.Usage)
+	}
 }
 
 func TestRealStore(t *testing.T) {

@@ -161,7 +161,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 	}
 	if s.store, err = s.open(ctx, s.storeConfig()); err != nil {
 		s.store = nil
-		return fmt.Errorf("open the store in %s: %w", s.cfg.DataDir, err)
+		return s.openError(err)
 	}
 	s.ready.Store(true)
 	if s.cfg.EdgeAddr != "" && s.cfg.EdgeAddr != "off" {
@@ -171,6 +171,22 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		slog.String("socket", s.cfg.RPCSocket), slog.Any("rpc", s.rpcAddr), slog.Any("ui", s.uiAddr),
 		slog.Bool("single_master", s.cfg.alone()))
 	return nil
+}
+
+// storeFields are the flags behind fields of a store's configuration that only
+// the store can check.
+var storeFields = map[string]string{
+	"Peers": "peer-masters", "Listen": "mesh-addr", "Advertise": "advertise",
+	"OfflineAfter": "offline-after", "Retention": "retention",
+}
+
+// openError names the flag where the store complains about one of its fields.
+func (s *Server) openError(err error) error {
+	var field *crdtstore.FieldError
+	if errors.As(err, &field) && storeFields[field.Field] != "" {
+		return configErrorf(storeFields[field.Field], "%s", field.Problem)
+	}
+	return fmt.Errorf("open the store in %s: %w", s.cfg.DataDir, err)
 }
 
 func (s *Server) undo(name string, f func(context.Context) error) {

@@ -127,6 +127,10 @@ type Config struct {
 	// call besides [ProxyMethods]. Default none. Whatever is added here can be
 	// called on every node by whoever may make VM calls.
 	ProxyMethods []string
+
+	// MaxRestore is how many bytes a backup may have that is restored. Default
+	// 4 GiB; 0: the same. The disk must take up to four of them at a time.
+	MaxRestore int64
 }
 
 // DefaultConfig returns the configuration of a single master on this machine.
@@ -141,6 +145,7 @@ func DefaultConfig() Config {
 		OfflineAfter:      30 * time.Second,
 		Retention:         720 * time.Hour,
 		Version:           "dev",
+		MaxRestore:        defaultMaxRestore,
 	}
 }
 
@@ -186,6 +191,9 @@ func (c Config) resolve() (Config, error) {
 	}
 	if c.Auth == "" {
 		c.Auth = AuthAuto
+	}
+	if c.MaxRestore <= 0 {
+		c.MaxRestore = defaultMaxRestore
 	}
 	if c.Name == "" {
 		c.Name, _ = os.Hostname() // the store names itself where that fails

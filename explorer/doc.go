@@ -9,7 +9,8 @@
 // It speaks JSON-RPC 2.0 over HTTP on a unix socket and on TCP, and follows the
 // conventions of Hero services (rpc.discover, /health, /openrpc.json,
 // /.well-known/heroservice.json). /events streams changes, /metrics serves
-// Prometheus. A second listener serves the page.
+// Prometheus, /backup gives all records as a file and /restore merges one. A
+// second listener serves the page.
 //
 // # Guarantees
 //

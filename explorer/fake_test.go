@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"slices"
@@ -29,6 +30,9 @@ type fakeStore struct {
 	events  []crdtstore.Event
 	more    chan struct{} // closed and replaced at every event
 	first   int           // cursors before it are forgotten
+
+	backingUp func(context.Context, io.Writer) error // at the end of Backup
+	restoring func()                                 // once Restore has read all
 }
 
 var _ store = (*fakeStore)(nil)
@@ -240,6 +244,39 @@ func (f *fakeStore) Diff(_ context.Context, master string) (crdtstore.Diff, erro
 		}
 	}
 	return crdtstore.Diff{}, crdtstore.ErrNotFound
+}
+
+// Backup writes a line for every node.
+func (f *fakeStore) Backup(ctx context.Context, w io.Writer) (info crdtstore.BackupInfo, err error) {
+	if err := f.Health(); err != nil {
+		return info, err
+	}
+	lines := f.encoded()
+	for line := range strings.Lines(lines) {
+		if _, err := io.WriteString(w, line); err != nil {
+			return info, err
+		}
+		info.Nodes++
+	}
+	if f.backingUp != nil {
+		return info, f.backingUp(ctx, w)
+	}
+	return info, ctx.Err()
+}
+
+// Restore counts the lines, the last of which is "end".
+func (f *fakeStore) Restore(ctx context.Context, r io.Reader) (info crdtstore.BackupInfo, err error) {
+	b, err := io.ReadAll(r)
+	if err != nil || !strings.HasSuffix(string(b), "end") {
+		return info, fmt.Errorf("%w: it is cut off", crdtstore.ErrBackup) // the store does not tell which
+	}
+	if f.restoring != nil {
+		f.restoring()
+	}
+	if f.Health() != nil {
+		return info, crdtstore.ErrUnavailable
+	}
+	return crdtstore.BackupInfo{Nodes: strings.Count(string(b), "\n"), Changed: 1}, ctx.Err()
 }
 
 func (f *fakeStore) Stats() crdtstore.Stats {

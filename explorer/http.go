@@ -30,6 +30,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux.Handle("POST /explorer/rpc", http.HandlerFunc(s.serveRPC))
 	mux.Handle("GET /events", s.counted("/events", s.protected(s.events)))
 	mux.Handle("GET /explorer/events", s.counted("/events", s.protected(s.events)))
+	s.handleTransfers(mux)
 	return s.door(mux)
 }
 
@@ -164,12 +165,15 @@ func (s *Server) protected(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// counted counts requests by path and status.
+// counted counts requests by path and status. An answer that was broken off
+// counts as "aborted", whatever status it began with.
 func (s *Server) counted(path string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		defer func() { s.metrics.http.WithLabelValues(path, strconv.Itoa(c.status)).Inc() }()
+		status := "aborted"
+		defer func() { s.metrics.http.WithLabelValues(path, status).Inc() }()
 		next(c, r)
+		status = strconv.Itoa(c.status)
 	})
 }
 
@@ -201,8 +205,8 @@ func writeError(w http.ResponseWriter, status int, err *jsonrpc.Error) {
 }
 
 // newHTTPServer bounds what a connection can take. Reading and writing a
-// request may last as long as the longest call to a node; event streams lift
-// that for themselves.
+// request may last as long as the longest call to a node; event streams, backups
+// and restores lift that for themselves.
 func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,

@@ -39,6 +39,7 @@ type Server struct {
 	hosts     map[string]bool
 	rpcURLs   []string
 	streams   chan struct{} // one element for each open event stream
+	transfers chan struct{} // one element for each backup and restore
 
 	docOnce sync.Once
 	doc     json.RawMessage
@@ -84,6 +85,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		toMasters: newMasterClient(),
 		hosts:     ownHosts(cfg),
 		streams:   make(chan struct{}, maxStreams),
+		transfers: make(chan struct{}, maxTransfers),
 		closing:   make(chan struct{}),
 		failed:    make(chan error, 3),
 	}

@@ -2,6 +2,7 @@ package explorer
 
 import (
 	"context"
+	"io"
 	"iter"
 	"time"
 
@@ -32,6 +33,9 @@ type store interface {
 	Masters() []crdtstore.Master
 	Stats() crdtstore.Stats
 	Diff(ctx context.Context, master string) (crdtstore.Diff, error)
+
+	Backup(ctx context.Context, w io.Writer) (crdtstore.BackupInfo, error)
+	Restore(ctx context.Context, r io.Reader) (crdtstore.BackupInfo, error)
 
 	Cursor() string
 	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]

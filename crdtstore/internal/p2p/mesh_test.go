@@ -509,9 +509,17 @@ func TestContactsAreLearnt(t *testing.T) {
 	}
 }
 
-// TestFullMesh starts masters of which each knows only one other.
+// TestFullMesh starts masters of which each knows only one other. What it knows
+// it tells at the handshake; later the pulses do.
 func TestFullMesh(t *testing.T) {
 	var nodes []*node
+	met := map[*node]map[peer.ID]bool{}
+	meets := func(n *node, others int) {
+		t.Helper()
+		for len(met[n]) < others {
+			met[n][await(t, "a master to join", n.joined)] = true
+		}
+	}
 	for i := range 3 {
 		var peers []string
 		if i > 0 {
@@ -519,13 +527,11 @@ func TestFullMesh(t *testing.T) {
 		}
 		n := still(t, "s", peers...)
 		n.Start(t.Context())
-		nodes = append(nodes, n)
+		nodes, met[n] = append(nodes, n), map[peer.ID]bool{}
+		meets(n, min(i, 1))
 	}
 	for _, n := range nodes {
-		met := map[peer.ID]bool{}
-		for len(met) < 2 {
-			met[await(t, "a master to join", n.joined)] = true
-		}
+		meets(n, 2)
 		if len(n.Peers()) != 2 {
 			t.Errorf("%d peers", len(n.Peers()))
 		}

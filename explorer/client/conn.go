@@ -83,9 +83,11 @@ func Dial(ep Endpoint, opts Options) *Conn {
 		},
 		TLSClientConfig:     opts.TLS,
 		TLSHandshakeTimeout: opts.DialTimeout,
-		Protocols:           &protocols,
-		MaxConnsPerHost:     opts.MaxConns,
-		MaxIdleConnsPerHost: min(opts.MaxConns, 8),
+		// A service that does not say whether it wants a body gets it then.
+		ExpectContinueTimeout: opts.DialTimeout,
+		Protocols:             &protocols,
+		MaxConnsPerHost:       opts.MaxConns,
+		MaxIdleConnsPerHost:   min(opts.MaxConns, 8),
 		// Less than servers usually wait, so that it is rarely the other side
 		// that closes a connection just when it is used again.
 		IdleConnTimeout:        50 * time.Second,

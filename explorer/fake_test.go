@@ -25,6 +25,7 @@ type fakeStore struct {
 	beats   int
 	masters []crdtstore.Master
 	status  crdtstore.Status
+	seenBy  []crdtstore.Witness
 	health  error
 	closed  bool
 	events  []crdtstore.Event
@@ -95,7 +96,7 @@ func (f *fakeStore) emit(e crdtstore.Event) {
 
 func (f *fakeStore) view(id string) crdtstore.Node {
 	n := record.View(id, f.states[id])
-	n.Status, n.Usage = f.status, f.usage[id]
+	n.Status, n.Usage, n.SeenBy = f.status, f.usage[id], append(n.SeenBy, f.seenBy...)
 	return n
 }
 

@@ -32,14 +32,13 @@ type call struct {
 // the node gave it.
 func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	data := errorData{NodeID: c.node.NodeID}
-	// A suspect node is tried, for only its agent or another master may be gone.
-	// One that all masters hold for offline would let the caller wait for a
+	offline := c.node.Status == crdtstore.Offline
+	// A suspect node is tried, for only its agent or another master may be gone,
+	// and so is one that nobody has heard: it may have registered with another
+	// master a moment ago. One that fell silent would let the caller wait for a
 	// machine that is not there, and what it did now nobody would report.
-	if c.node.Status == crdtstore.Offline {
-		s.metrics.forwards.WithLabelValues("offline").Inc()
-		data.Retryable = true // nothing was done
-		data.Hint = "it was last heard at " + c.node.LastSeen.UTC().Format(time.RFC3339) + "; start it or its agent"
-		return nil, failure(jsonrpc.CodeNodeOffline, "node "+c.node.NodeID+" is offline", data)
+	if offline && len(c.node.SeenBy) > 0 {
+		return nil, s.offline(c.node)
 	}
 	if c.node.SocketPath == "" {
 		s.metrics.forwards.WithLabelValues("unreachable").Inc()
@@ -74,6 +73,9 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	}
 	var transport *client.TransportError
 	if errors.As(err, &transport) && !transport.Sent {
+		if offline {
+			return nil, s.offline(c.node)
+		}
 		data.Retryable = true // nothing was done
 		s.metrics.forwards.WithLabelValues("unreachable").Inc()
 		data.Hint = "nothing was sent; check that " + ep.URL + " answers where this master runs, or ask another master"
@@ -86,6 +88,15 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 		data.Hint = "nothing was to be changed; try again"
 	}
 	return nil, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to node "+c.node.NodeID+" and not answered", data)
+}
+
+// offline is the error for a node that is silent; nothing was sent to it.
+func (s *Server) offline(n crdtstore.Node) error {
+	s.metrics.forwards.WithLabelValues("offline").Inc()
+	return failure(jsonrpc.CodeNodeOffline, "node "+n.NodeID+" is offline", errorData{
+		Retryable: true, NodeID: n.NodeID,
+		Hint: "it was last heard at " + n.LastSeen.UTC().Format(time.RFC3339) + "; start it or its agent",
+	})
 }
 
 // nodePool keeps connections to nodes.

@@ -143,12 +143,15 @@ func TestForwardFaults(t *testing.T) {
 	m.fails(-32002, "", "start_vm", `{"node_id":"closed"}`)
 	answers, addr := startNode(t, "tcp", result(`1`))
 	m.must(nil, "register_node", `{"node_id":"silent","socket_path":"`+addr+`"}`)
+	m.must(nil, "start_vm", `{"node_id":"silent"}`) // nobody has heard it yet
+	answers.count.Store(0)
+	m.store.set(func() { m.store.seenBy = []crdtstore.Witness{{Master: "self", AgeS: 99}} })
 	if m.fails(-32002, "", "proxy", `{"node_id":"silent","method":"list_vms"}`); answers.count.Load() != 0 {
 		t.Error("a node that is offline was called")
 	}
 	m.store.set(func() { m.store.status = crdtstore.Suspect })
 	m.must(nil, "start_vm", `{"node_id":"silent"}`)
-	m.store.set(func() { m.store.status = crdtstore.Online })
+	m.store.set(func() { m.store.status, m.store.seenBy = crdtstore.Online, nil })
 
 	dropped, addr := startNode(t, "tcp", func(w http.ResponseWriter, _, _ json.RawMessage) {
 		panic(http.ErrAbortHandler) // closes the connection

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -37,7 +38,7 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), ou
 	if errors.As(err, &wire) && wire.Code == jsonrpc.CodeInvalidParams {
 		err = &settings.UsageError{Err: err}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errDiffer) {
 		p.complain(cmd, err)
 	}
 	return settings.ExitCode(err)
@@ -47,14 +48,26 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), ou
 func (p *program) complain(cmd *cobra.Command, err error) {
 	text := strings.ReplaceAll(err.Error(), "\n", "\n\t")
 	fmt.Fprintf(p.err, "explorer: %s\n", printable(text))
-	var wire *jsonrpc.Error
-	var data jsonrpc.ErrorData
-	if errors.As(err, &wire) && wire.Data != nil && wire.DecodeData(&data) == nil && data.Hint != "" && !strings.Contains(text, data.Hint) {
-		fmt.Fprintf(p.err, "hint: %s\n", printable(data.Hint))
+	if hint := hintOf(err); hint != "" && !strings.Contains(text, hint) {
+		fmt.Fprintf(p.err, "hint: %s\n", printable(hint))
 	}
 	if settings.ExitCode(err) == settings.ExitUsage {
 		fmt.Fprintf(p.err, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
+}
+
+// hintOf returns what a master says to do about an error.
+func hintOf(err error) string {
+	var wire *jsonrpc.Error
+	var data jsonrpc.ErrorData
+	if errors.As(err, &wire) && wire.Data != nil && wire.DecodeData(&data) == nil {
+		return data.Hint
+	}
+	var status *client.StatusError
+	if errors.As(err, &status) {
+		return status.Hint
+	}
+	return ""
 }
 
 func (p *program) rootCommand() *cobra.Command {
@@ -69,7 +82,7 @@ variable, the config file or its default, in this order.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(
 		p.serveCommand(), p.healthCommand(), p.statusCommand(), p.nodesCommand(), p.vmsCommand(),
-		p.mastersCommand(), p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
+		p.mastersCommand(), p.diffCommand(), p.backupCommand(), p.restoreCommand(), p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
 	)
 	p.prepare(root)
 	return root

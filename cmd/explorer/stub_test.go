@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 
@@ -48,6 +50,17 @@ func newStub() *httptest.Server {
 	always("masters", `{"self":"12D3KooWStub","masters":[
 		{"id":"12D3KooWStub","name":"alpha","rpc_urls":["http://192.0.2.1:9002"],"ui_urls":[],"mesh_addrs":[],"status":"self","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0},
 		{"id":"12D3KooWOther","name":"beta","rpc_urls":["http://192.0.2.2:9002"],"ui_urls":[],"mesh_addrs":[],"status":"alive","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":1.25,"nodes":2,"digest":"cd","in_sync":false,"lag_s":2.5,"differs":1,"clock_skew_s":0}]}`)
+	answer("diff", func(p map[string]any) (string, error) {
+		switch p["master"] {
+		case "alpha":
+			return `{"equal":true,"digest":{"self":"ab","other":"ab"},"nodes":[],"total":0}`, nil
+		case "beta":
+			return `{"equal":false,"digest":{"self":"ab","other":"cd"},"total":2,"nodes":[{"node_id":"n1","fields":["drained","labels"]},{"node_id":"n2","fields":["missing_here"]}]}`, nil
+		case "gamma":
+			return `{"equal":false,"digest":{"self":"ab","other":"cd"},"total":2000,"nodes":[{"node_id":"n1","fields":["history"]}]}`, nil
+		}
+		return "", &jsonrpc.Error{Code: jsonrpc.CodeNotFound, Message: fmt.Sprintf("master %v is not known", p["master"]), Data: jsonrpc.ErrorData{Hint: "masters shows what there is"}}
+	})
 	always("rpc.discover", `{"openrpc":"1.2.6","methods":[]}`)
 	always("list_vms", `{"vms":[`+stubVM+`],"total":1}`)
 	answer("list_nodes", func(p map[string]any) (string, error) {
@@ -109,7 +122,55 @@ func newStub() *httptest.Server {
 			<-r.Context().Done()
 		}
 	})
+	stubBackups(mux)
 	return httptest.NewServer(mux)
+}
+
+// stubBackup looks like a backup of 3 nodes from outside.
+func stubBackup() []byte {
+	b := append([]byte("hero_explorer backup 1\n"), bytes.Repeat([]byte("x"), 10_000)...)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 3)
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+// stubBackups serves backups: a good one, and below /damaged, /cut, /endless and
+// so on such that are not.
+func stubBackups(mux *http.ServeMux) {
+	give := func(path string, f func(http.ResponseWriter, *http.Request)) {
+		mux.HandleFunc("GET "+path+"/backup", f)
+	}
+	file := stubBackup()
+	give("", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(file) })
+	give("/damaged", func(w http.ResponseWriter, _ *http.Request) {
+		b := bytes.Clone(file)
+		b[5000]++
+		_, _ = w.Write(b)
+	})
+	give("/short", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(file[:len(file)-1]) })
+	give("/other", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>Welcome</html>") })
+	give("/cut", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(file) // all of it, but without a proper end
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	give("/silent", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(file[:100])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	give("/closed", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(w, `{"error":"a token is needed","hint":"make one"}`)
+	})
+	mux.HandleFunc("POST /restore", func(w http.ResponseWriter, r *http.Request) {
+		if b, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(b, file) {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"error":"not a backup that can be read","hint":"nothing was changed"}`)
+			return
+		}
+		fmt.Fprint(w, `{"nodes":3,"changed":1}`)
+	})
 }
 
 func oneLineJSON(s string) string {

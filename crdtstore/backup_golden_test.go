@@ -1,0 +1,90 @@
+package crdtstore_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+var updateGolden = flag.Bool("update", false, "rewrite testdata/*.golden")
+
+// goldenRecords are fixed records of every kind: a plain node, one that is signed,
+// drained and labelled, a removed one, and one that came back.
+func goldenRecords(t *testing.T) map[string]record.State {
+	t.Helper()
+	const now = 1_700_000_000_000
+	accept := func(s record.State, r crdtstore.Report, at int64) record.State {
+		t.Helper()
+		news, err := record.Accept(s, r, record.Acceptance{Now: now + at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return record.Join(s, news)
+	}
+	signed := report("signed", 3, 4)
+	signed.Sign(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize)))
+	s := accept(record.State{}, signed, 0)
+	s = record.Join(s, s.Say(now+1, "m1", "ann", record.FieldDrain, "1"))
+	s = record.Join(s, s.Say(now+2, "m2", "bob", record.FieldLabel+"zone", "=a"))
+	removed := accept(record.State{}, report("removed", 1, 1), 3)
+	removed = record.Join(removed, removed.Remove(now+4, "m1", "ann", "sold"))
+	back := accept(record.State{}, report("back", 1, 1), 5)
+	back = record.Join(back, back.Remove(now+6, "m2", "bob", ""))
+	return map[string]record.State{
+		"plain":   accept(record.State{}, report("plain", 1, 9), 7),
+		"signed":  s,
+		"removed": removed,
+		"back":    accept(back, report("back", 2, 1), 8),
+	}
+}
+
+// What one release has written, every later one reads, and writes the same.
+func TestGoldenBackup(t *testing.T) {
+	file := filepath.Join("testdata", "backup-v1.golden")
+	from := open(t, t.TempDir())
+	for node, s := range goldenRecords(t) {
+		from.Inject(node, s)
+	}
+	written := func(s *crdtstore.Store) []byte {
+		t.Helper()
+		var b bytes.Buffer
+		if info, err := s.Backup(t.Context(), &b); err != nil || info.Nodes != 4 {
+			t.Fatalf("backup of %d nodes, %v", info.Nodes, err)
+		}
+		return b.Bytes()
+	}
+	if *updateGolden {
+		if err := os.WriteFile(file, written(from), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; write it with go test -run Golden -update", err)
+	}
+	if !bytes.Equal(written(from), want) {
+		t.Error("the same records give another backup; people keep backups for long")
+	}
+	to := open(t, t.TempDir())
+	if info, err := to.Restore(t.Context(), bytes.NewReader(want)); err != nil || info.Nodes != 4 || info.Changed != 4 {
+		t.Fatalf("restored %+v, %v", info, err)
+	}
+	if !bytes.Equal(written(to), want) {
+		t.Error("what was restored gives another backup")
+	}
+	if n, err := to.Node("signed"); err != nil || !n.Signed || !n.Drained || n.Labels["zone"] != "a" || n.Hostname != "host-signed" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if n, err := to.Node("removed"); err != nil || n.RemovedAt == nil {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if n, err := to.Node("back"); err != nil || n.RemovedAt != nil || n.Boot != 2 {
+		t.Errorf("%+v, %v", n, err)
+	}
+}

@@ -211,8 +211,8 @@ func (c *cluster) announced(from peer.ID, data []byte) {
 		c.store.log.Warn("bad announcement", "from", from, "err", err)
 		return
 	}
-	if a.Epoch != c.store.history.Number() {
-		return
+	if !c.follow(a.Epoch, from) {
+		return // its author asserts what is missing when it comes to our epoch
 	}
 	blocks := make([]dag.Block, len(a.Blocks))
 	for i, raw := range a.Blocks {
@@ -221,12 +221,25 @@ func (c *cluster) announced(from peer.ID, data []byte) {
 			return
 		}
 	}
-	_ = c.deliver(from, blocks) // logged there
+	_ = c.deliver(from, a.Epoch, blocks) // logged there
+}
+
+// follow adopts the epoch that another master is in, if it is greater than ours.
+// It reports whether both are in the same.
+func (c *cluster) follow(number uint64, from peer.ID) bool {
+	s := c.store
+	if number > s.history.Number() {
+		s.log.Info("adopting the epoch of another master", "epoch", number, "master", from)
+		if err := s.adopt(c.ctx, number); err != nil && c.ctx.Err() == nil {
+			s.log.Error("cannot adopt an epoch", "epoch", number, "err", err)
+		}
+	}
+	return number == s.history.Number()
 }
 
 // deliver hands blocks to the history. What is missing for them is fetched.
-func (c *cluster) deliver(from peer.ID, blocks []dag.Block) error {
-	own, err := c.store.history.Deliver(c.ctx, blocks)
+func (c *cluster) deliver(from peer.ID, number uint64, blocks []dag.Block) error {
+	own, err := c.store.history.Deliver(c.ctx, number, blocks)
 	for _, node := range own {
 		// A block of ours that we had lost may now stand above what we have
 		// written since. The table has the join of both.
@@ -238,7 +251,8 @@ func (c *cluster) deliver(from peer.ID, blocks []dag.Block) error {
 	switch {
 	case errors.Is(err, epoch.ErrMissing):
 		c.pull(from)
-	case err != nil && !errors.Is(err, epoch.ErrClosed):
+	case errors.Is(err, epoch.ErrEpoch), errors.Is(err, epoch.ErrClosed):
+	case err != nil:
 		c.store.log.Error("cannot take records of another master", "from", from, "err", err)
 	}
 	return err
@@ -281,14 +295,14 @@ func (c *cluster) pull(from peer.ID) {
 }
 
 func (c *cluster) pullOnce(from peer.ID) {
-	began := time.Now()
+	began, number := time.Now(), c.store.history.Number()
 	s, err := c.mesh.Host().NewStream(c.ctx, from, dagsync.PullProtocol)
 	if err != nil {
 		c.store.log.Debug("cannot fetch records", "from", from, "err", err)
 		return
 	}
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
-		return c.deliver(from, blocks)
+		return c.deliver(from, number, blocks)
 	})
 	switch {
 	case err != nil && c.ctx.Err() == nil:

@@ -53,6 +53,15 @@ type Config struct {
 	// minutes. Smaller values make the history grow faster.
 	Checkpoint time.Duration
 
+	// EpochEntries is how many writes the history takes before it may be cut, which
+	// it is when it holds more than three for each record. 0: 10,000. Smaller
+	// values save disk on small grids and cost writing the records anew more often.
+	EpochEntries int
+
+	// EpochAge is when the history is cut even if it has grown less, as long as
+	// there is something to be gained. 0: 24 hours.
+	EpochAge time.Duration
+
 	// Retention is how long a silent or removed node is remembered. 0: 720 h.
 	Retention time.Duration
 
@@ -73,6 +82,9 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// epochGrowth is how many writes for each record an epoch may hold.
+const epochGrowth = 3
+
 // complete fills in the defaults and checks the rest.
 func (c *Config) complete() error {
 	if c.Dir == "" {
@@ -86,6 +98,7 @@ func (c *Config) complete() error {
 		{"OfflineAfter", &c.OfflineAfter, 30 * time.Second},
 		{"Checkpoint", &c.Checkpoint, 5 * time.Minute},
 		{"Retention", &c.Retention, 720 * time.Hour},
+		{"EpochAge", &c.EpochAge, 24 * time.Hour},
 	} {
 		if *d.value < 0 {
 			return &FieldError{Field: d.field, Problem: "must not be negative"}
@@ -93,6 +106,12 @@ func (c *Config) complete() error {
 		if *d.value == 0 {
 			*d.value = d.zero
 		}
+	}
+	if c.EpochEntries < 0 {
+		return &FieldError{Field: "EpochEntries", Problem: "must not be negative"}
+	}
+	if c.EpochEntries == 0 {
+		c.EpochEntries = 10_000
 	}
 	if len(c.Listen) == 0 && c.replicated() {
 		c.Listen = []string{"0.0.0.0:9004"}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 )
@@ -95,7 +96,7 @@ func (d *directory) save() error {
 	if err != nil || same || len(list) == 0 {
 		return err
 	}
-	return p2p.WriteFile(d.path, append(b, '\n'))
+	return atomicfile.Write(d.path, append(b, '\n'))
 }
 
 func (d *directory) contacts() []p2p.Contact {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -12,6 +14,13 @@ import (
 
 // maxPending bounds how many nodes wait to be written. Beyond it, writers wait.
 const maxPending = 16384
+
+// maxFlush bounds how many nodes are written in one turn of the history, and so
+// the memory that it takes and how long others wait for theirs.
+const maxFlush = 2048
+
+// retryFlush is how long after a failure the disk is tried again.
+const retryFlush = time.Second
 
 // publisher is the one writer of the history. Callers mark nodes whose state
 // changed; it writes the state that the table then holds. Batching is natural,
@@ -154,19 +163,26 @@ func (p *publisher) run() {
 }
 
 func (p *publisher) flush(nodes []string) error {
-	writes := make([]epoch.Write, 0, len(nodes))
-	for _, n := range nodes {
-		writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
-	}
-	again, err := p.put(context.Background(), writes)
-	switch {
-	case errors.Is(err, epoch.ErrClosed):
-		return ErrClosed
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if len(again) > 0 {
-		p.mark(again...)
+	for at := 0; at < len(nodes); at += maxFlush {
+		part := nodes[at:min(at+maxFlush, len(nodes))]
+		writes := make([]epoch.Write, 0, len(part))
+		for _, n := range part {
+			writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
+		}
+		again, err := p.put(context.Background(), writes)
+		switch {
+		case errors.Is(err, epoch.ErrClosed):
+			return ErrClosed
+		case err != nil:
+			// The table has it, so the disk has to have it too, once it can. The
+			// store refuses further changes until then.
+			rest := slices.Clone(nodes[at:])
+			time.AfterFunc(retryFlush, func() { p.mark(rest...) })
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if len(again) > 0 {
+			p.mark(again...)
+		}
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	c.mesh.Learn(contacts)
-	if m.Epoch != c.store.history.Number() {
+	if !c.follow(m.Epoch, from) {
 		return
 	}
 	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {

@@ -39,6 +39,7 @@ func (s *Store) Stats() Stats {
 			out.VMs.ByState[vm.State]++
 		}
 	}
+	out.History = s.History()
 	digest, _ := s.table.Digest()
 	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:])}
 	for _, m := range s.Masters() {

@@ -37,6 +37,9 @@ type Store struct {
 	publisher *publisher
 	cluster   *cluster // nil: a single master
 
+	adopting sync.Mutex // held while the history is turned over
+	adopted  time.Time  // when this run last adopted an epoch
+
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 	close  sync.Once
@@ -88,6 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.loop(background, s.watchLiveness)
 	s.loop(background, s.checkpoint)
+	s.loop(background, s.turnover)
 	opened = true
 	return s, nil
 }
@@ -157,9 +161,6 @@ func (s *Store) Health() error {
 	}
 	return nil
 }
-
-// DiskUsage is how many bytes the records and their history take on disk.
-func (s *Store) DiskUsage() uint64 { return s.history.DiskUsage() }
 
 func (s *Store) state(node string) record.State {
 	if e := s.table.Get(node); e != nil {

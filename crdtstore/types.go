@@ -173,6 +173,8 @@ type Stats struct {
 	Masters map[string]int `json:"masters"` // by status
 	// Convergence is "in_sync" when every reachable master has our digest.
 	Convergence Convergence `json:"convergence"`
+	// History is what the records take on this master's disk.
+	History HistoryStats `json:"history"`
 }
 
 // NodeCounts counts nodes.

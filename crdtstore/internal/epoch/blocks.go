@@ -33,6 +33,14 @@ func (b blocks) raw(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return raw, err
 }
 
+func (b blocks) block(ctx context.Context, c cid.Cid) (dag.Block, error) {
+	raw, err := b.raw(ctx, c)
+	if err != nil {
+		return dag.Block{}, err
+	}
+	return dag.ParseKnown(c, raw)
+}
+
 func (b blocks) put(ctx context.Context, c cid.Cid, raw []byte) error {
 	return b.ds.Put(ctx, blockKey(c), raw)
 }

@@ -5,20 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
-	crdt "github.com/ipfs/go-ds-crdt"
-	pebbleds "github.com/ipfs/go-ds-pebble"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -33,6 +26,8 @@ var (
 	ErrClosed = errors.New("epoch: closed")
 	// ErrMissing: a block builds on one that is not here. Fetch its past first.
 	ErrMissing = errors.New("epoch: the past of a block is missing")
+	// ErrEpoch: blocks of an epoch that this master is not in.
+	ErrEpoch = errors.New("epoch: another epoch")
 )
 
 // Options configure a Log.
@@ -57,99 +52,57 @@ type Write struct {
 }
 
 // Log is the history of the record plane. Its methods may be called
-// concurrently; Put and Deliver take turns.
+// concurrently; Put, Deliver and Adopt take turns.
 type Log struct {
 	opts   Options
-	number uint64
-	base   *pebbleds.Datastore
-	staged *staged
-	blocks blocks
-	feed   *feed
-	crdt   *crdt.Datastore
 	stop   chan struct{}
 	closed sync.Once
 
-	turn     sync.Mutex
-	prevails map[string]bool // keys whose value the running Put changed
-	broken   error           // an error that only opening again can mend
+	turn   sync.Mutex
+	broken error // an error that only opening again can mend
 
-	unwell atomic.Pointer[error] // why the last flush failed
+	// mu is held for reading while cur is used outside of a turn, and for writing
+	// while it is replaced or closed.
+	mu  sync.RWMutex
+	cur *epoch
+	old []uint64 // epochs whose directories are still there
+
+	unwell atomic.Pointer[error] // why the last write failed
 }
 
 // Open opens the newest epoch below the directory, or the first, and calls
-// Apply for every state in it.
+// Apply for every state in it and in those before it.
 func Open(ctx context.Context, opts Options) (*Log, error) {
-	number, err := newest(opts.Dir)
+	all, err := numbers(opts.Dir)
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(opts.Dir, fmt.Sprintf("%010d", number))
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("epoch directory: %w", err)
+	if len(all) == 0 {
+		all = []uint64{1}
 	}
-	base, err := pebbleds.NewDatastore(path, pebbleds.WithPebbleOpts(&pebble.Options{
-		Logger:       pebbleLogger{opts.Logger},
-		MemTableSize: 16 << 20,
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("open epoch %s: %w", path, err)
-	}
-	l := &Log{
-		opts: opts, number: number, base: base, staged: newStaged(base), feed: newFeed(),
-		stop: make(chan struct{}), prevails: map[string]bool{},
-	}
-	l.blocks = blocks{l.staged}
-	o := crdt.DefaultOptions()
-	o.Logger = crdtLogger{opts.Logger}
-	o.PutHook = func(k ds.Key, _ []byte) { l.prevails[k.String()] = true }
-	// Nothing is rebroadcast: masters compare heads when they meet and with
-	// every pulse. Nothing needs repair: blocks are applied whole and in order.
-	o.RebroadcastInterval = 365 * 24 * time.Hour
-	o.RepairInterval = 0
-	o.MaxBatchDeltaSize = dag.MaxBlock
-	o.NumWorkers = 1
-	l.crdt, err = crdt.New(l.staged, ds.NewKey("/c"), l.blocks, l.feed, o)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open epoch %s: %w", path, err), base.Close())
-	}
-	if err := l.load(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("read epoch %s: %w", path, err), l.Close())
+	l := &Log{opts: opts, stop: make(chan struct{})}
+	for i, n := range all {
+		e, err := open(ctx, opts.Dir, n, opts.Logger)
+		if err != nil {
+			return nil, err
+		}
+		results, err := e.look(ctx)
+		if err == nil {
+			err = each(ctx, results, func(k string, v []byte) { l.apply(k, v) })
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("read epoch %s: %w", e.path, err), e.close())
+		}
+		if i == len(all)-1 {
+			l.cur = e
+			break
+		}
+		l.old = append(l.old, n)
+		if err := e.close(); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
-}
-
-// newest returns the greatest epoch number on disk, 1 where there is none.
-func newest(dir string) (uint64, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return 0, fmt.Errorf("epoch directory: %w", err)
-	}
-	number := uint64(1)
-	for _, e := range entries {
-		var n uint64
-		if _, err := fmt.Sscanf(e.Name(), "%010d", &n); err == nil && e.IsDir() {
-			number = max(number, n)
-		}
-	}
-	return number, nil
-}
-
-func (l *Log) load(ctx context.Context) error {
-	results, err := l.crdt.Query(ctx, query.Query{Prefix: "/"})
-	if err != nil {
-		return err
-	}
-	defer results.Close()
-	for r := range results.Next() {
-		if r.Error != nil {
-			return r.Error
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		l.apply(r.Key, r.Value)
-	}
-	return nil
 }
 
 // apply hands one value on, unless it is not one of ours. It cannot be refused:
@@ -170,7 +123,11 @@ func (l *Log) apply(key string, value []byte) (node string, ok bool) {
 }
 
 // Number is the number of the epoch that is written to.
-func (l *Log) Number() uint64 { return l.number }
+func (l *Log) Number() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur.number
+}
 
 // Put writes states and returns when they are on disk (see Options.NoSync). No
 // node may occur twice. It returns the nodes whose write did not prevail inside
@@ -178,7 +135,7 @@ func (l *Log) Number() uint64 { return l.number }
 // they have to be put again. After an error the states may or may not be found
 // on disk and on other masters later.
 func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err error) {
-	made, again, err := l.put(ctx, writes)
+	e, made, again, err := l.put(ctx, writes)
 	if err != nil {
 		return again, err
 	}
@@ -187,56 +144,58 @@ func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err erro
 	// takes longer than the network. Should the power fail in between, the
 	// others bring this master's own blocks back to it; see Deliver.
 	if l.opts.Announce != nil {
-		l.opts.Announce(l.number, made)
+		l.opts.Announce(e.number, made)
 	}
 	if l.opts.NoSync {
 		return again, nil
 	}
-	return again, l.sync(ctx)
+	return again, l.sync(ctx, e)
 }
 
-func (l *Log) put(ctx context.Context, writes []Write) (made []dag.Block, again []string, err error) {
+func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Block, again []string, err error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
+	e = l.cur
 	if l.broken != nil {
-		return nil, nil, l.broken
+		return e, nil, nil, l.broken
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, nil, err
+		return e, nil, nil, err
 	}
 	// From here on the turn is finished whatever the caller's context says.
 	ctx = context.WithoutCancel(ctx)
-	clear(l.prevails)
+	clear(e.prevails)
 	for len(writes) > 0 {
-		n, err := l.commit(ctx, writes)
+		n, err := l.commit(ctx, e, writes)
 		if err != nil {
 			// go-ds-crdt may hold on to the failed delta and add it to the next.
 			l.broken = fmt.Errorf("history: %w", err)
-			return nil, nil, l.broken
+			return e, nil, nil, l.broken
 		}
+		e.entries.Add(int64(n))
 		for _, w := range writes[:n] {
-			if !l.prevails[stateKey(w.Node, l.opts.Master).String()] {
+			if !e.prevails[stateKey(w.Node, l.opts.Master).String()] {
 				again = append(again, w.Node)
 			}
 		}
 		writes = writes[n:]
 	}
-	if err := l.flush(ctx); err != nil {
-		return nil, nil, err
+	if err := l.noted(e.staged.flush(ctx)); err != nil {
+		return e, nil, nil, err
 	}
-	for _, c := range l.feed.take() {
-		b, err := l.Block(ctx, c)
+	for _, c := range e.feed.take() {
+		b, err := e.blocks.block(ctx, c)
 		if err != nil {
-			return made, again, err
+			return e, made, again, err
 		}
 		made = append(made, b)
 	}
-	return made, again, nil
+	return e, made, again, nil
 }
 
 // commit puts as many writes as fit into one block, and returns how many.
-func (l *Log) commit(ctx context.Context, writes []Write) (int, error) {
-	b, err := l.crdt.Batch(ctx)
+func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error) {
+	b, err := e.crdt.Batch(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -261,18 +220,24 @@ func (l *Log) commit(ctx context.Context, writes []Write) (int, error) {
 // and they may stand higher in the history than what it has put since: the
 // caller has to see whether [Log.Own] still holds what it should, and put it
 // again where it does not.
-func (l *Log) Deliver(ctx context.Context, list []dag.Block) (own []string, err error) {
+//
+// Blocks of another epoch are refused with ErrEpoch.
+func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (own []string, err error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if l.broken != nil {
 		return nil, l.broken
 	}
+	e := l.cur
+	if number != e.number {
+		return nil, fmt.Errorf("%w: %d, this master is in %d", ErrEpoch, number, e.number)
+	}
 	ctx = context.WithoutCancel(ctx)
 	var heads []cid.Cid
 	for _, b := range list {
-		nodes, isNew, e := l.store(ctx, b)
-		if e != nil {
-			err = e
+		nodes, isNew, storeErr := l.store(ctx, e, b)
+		if storeErr != nil {
+			err = storeErr
 			break
 		}
 		if isNew {
@@ -284,19 +249,20 @@ func (l *Log) Deliver(ctx context.Context, list []dag.Block) (own []string, err 
 	}
 	// The first block into an empty history goes alone: go-ds-crdt makes every
 	// head of the first payload that it sees a head of its own.
-	if len(l.Heads()) == 0 {
-		if e := l.feed.apply(l.stop, heads[:1]); e != nil {
-			return nil, e
-		}
-		heads = heads[1:]
+	first := 0
+	if len(e.crdt.InternalStats(ctx).Heads) == 0 {
+		first = 1
 	}
-	if len(heads) > 0 {
-		if e := l.feed.apply(l.stop, heads); e != nil {
-			return nil, e
+	for _, part := range [][]cid.Cid{heads[:first], heads[first:]} {
+		if len(part) == 0 {
+			continue
+		}
+		if err := e.feed.apply(l.stop, part); err != nil {
+			return nil, err
 		}
 	}
-	if e := l.flush(ctx); e != nil {
-		return nil, e
+	if err := l.noted(e.staged.flush(ctx)); err != nil {
+		return nil, err
 	}
 	slices.Sort(own)
 	return slices.Compact(own), err
@@ -304,12 +270,12 @@ func (l *Log) Deliver(ctx context.Context, list []dag.Block) (own []string, err 
 
 // store stages a block and hands on its states. It returns the nodes whose key
 // of this master the block writes.
-func (l *Log) store(ctx context.Context, b dag.Block) (own []string, isNew bool, err error) {
-	if has, err := l.blocks.has(ctx, b.Cid); err != nil || has {
+func (l *Log) store(ctx context.Context, e *epoch, b dag.Block) (own []string, isNew bool, err error) {
+	if has, err := e.blocks.has(ctx, b.Cid); err != nil || has {
 		return nil, false, err
 	}
 	for _, c := range b.Links {
-		if has, err := l.blocks.has(ctx, c); err != nil {
+		if has, err := e.blocks.has(ctx, c); err != nil {
 			return nil, false, err
 		} else if !has {
 			return nil, false, fmt.Errorf("%w: %s", ErrMissing, b.Cid)
@@ -319,22 +285,28 @@ func (l *Log) store(ctx context.Context, b dag.Block) (own []string, isNew bool,
 	if err != nil {
 		return nil, false, err
 	}
-	if err := l.blocks.put(ctx, b.Cid, b.Raw); err != nil {
+	if err := e.blocks.put(ctx, b.Cid, b.Raw); err != nil {
 		return nil, false, err
 	}
-	for _, e := range elements {
-		node, ok := l.apply(e.Key, e.Value)
-		if ok && strings.HasSuffix(e.Key, "/"+l.opts.Master) {
+	e.entries.Add(int64(len(elements)))
+	for _, el := range elements {
+		node, ok := l.apply(el.Key, el.Value)
+		if ok && strings.HasSuffix(el.Key, "/"+l.opts.Master) {
 			own = append(own, node)
 		}
 	}
 	return own, true, nil
 }
 
-func (l *Log) flush(ctx context.Context) error { return l.noted(l.staged.flush(ctx)) }
-
-func (l *Log) sync(ctx context.Context) error {
-	return l.noted(l.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/")))
+// sync waits until what an epoch holds is on stable storage. An epoch that was
+// left meanwhile is so already.
+func (l *Log) sync(ctx context.Context, e *epoch) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if e != l.cur {
+		return nil
+	}
+	return l.noted(e.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/")))
 }
 
 // noted remembers whether the disk takes what it is given.
@@ -359,7 +331,9 @@ func (l *Log) Health() error {
 // Own returns the state that this master's key for a node holds on disk; the
 // zero State where it holds none.
 func (l *Log) Own(ctx context.Context, node string) (record.State, error) {
-	v, err := l.crdt.Get(ctx, stateKey(node, l.opts.Master))
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	v, err := l.cur.crdt.Get(ctx, stateKey(node, l.opts.Master))
 	if errors.Is(err, ds.ErrNotFound) {
 		return record.State{}, nil
 	} else if err != nil {
@@ -369,22 +343,25 @@ func (l *Log) Own(ctx context.Context, node string) (record.State, error) {
 }
 
 // Heads returns the blocks that no other block builds on.
-func (l *Log) Heads() []cid.Cid { return l.crdt.InternalStats(context.Background()).Heads }
+func (l *Log) Heads() []cid.Cid {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur.crdt.InternalStats(context.Background()).Heads
+}
 
 // Has reports whether a block, and so all its past, is here.
-func (l *Log) Has(ctx context.Context, c cid.Cid) (bool, error) { return l.blocks.has(ctx, c) }
+func (l *Log) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur.blocks.has(ctx, c)
+}
 
 // Block returns a block that is here.
 func (l *Log) Block(ctx context.Context, c cid.Cid) (dag.Block, error) {
-	raw, err := l.blocks.raw(ctx, c)
-	if err != nil {
-		return dag.Block{}, err
-	}
-	return dag.ParseKnown(c, raw)
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur.blocks.block(ctx, c)
 }
-
-// DiskUsage is how many bytes the history takes on disk.
-func (l *Log) DiskUsage() uint64 { return l.base.DB.Metrics().DiskSpaceUsage() }
 
 // Close writes down what is staged and closes the files. It is idempotent.
 func (l *Log) Close() (err error) {
@@ -392,8 +369,10 @@ func (l *Log) Close() (err error) {
 		close(l.stop)
 		l.turn.Lock()
 		defer l.turn.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.broken = ErrClosed
-		err = errors.Join(l.crdt.Close(), l.staged.flush(context.Background()), l.base.Sync(context.Background(), ds.NewKey("/")), l.base.Close())
+		err = l.cur.close()
 	})
 	return err
 }

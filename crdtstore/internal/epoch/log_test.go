@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
@@ -30,11 +31,12 @@ import (
 // was handed, and the blocks that it announced.
 type master struct {
 	*Log
-	t    testing.TB
-	id   string
-	dir  string
-	mu   sync.Mutex
-	sent []dag.Block
+	t      testing.TB
+	id     string
+	dir    string
+	mu     sync.Mutex
+	sent   []dag.Block
+	number atomic.Uint64 // the epoch that blocks should be announced for
 	// table is the join of all states that were applied or written.
 	table map[string]record.State
 }
@@ -53,8 +55,8 @@ func start(t testing.TB, id, dir string) *master {
 		Announce: func(number uint64, blocks []dag.Block) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			if number != 1 {
-				t.Errorf("announced for epoch %d, want 1", number)
+			if number != m.number.Load() {
+				t.Errorf("announced for epoch %d, want %d", number, m.number.Load())
 			}
 			m.sent = append(m.sent, blocks...)
 		},
@@ -62,6 +64,7 @@ func start(t testing.TB, id, dir string) *master {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.number.Store(m.Number())
 	t.Cleanup(func() {
 		if err := m.Close(); err != nil {
 			t.Error("close:", err)
@@ -90,7 +93,7 @@ func (m *master) crashed() *master {
 func (m *master) image() string {
 	m.t.Helper()
 	// Pebble keeps what was not synced in the memory of the process.
-	if err := m.base.Sync(m.t.Context(), ds.NewKey("/")); err != nil {
+	if err := m.cur.base.Sync(m.t.Context(), ds.NewKey("/")); err != nil {
 		m.t.Fatal(err)
 	}
 	dir := filepath.Join(m.t.TempDir(), "image")
@@ -116,7 +119,7 @@ func (m *master) write(node string, news record.State) {
 // take delivers blocks and does what a store does with the result.
 func (m *master) take(blocks ...dag.Block) error {
 	m.t.Helper()
-	own, err := m.Deliver(m.t.Context(), blocks)
+	own, err := m.Deliver(m.t.Context(), m.Number(), blocks)
 	for _, node := range own {
 		held, e := m.Own(m.t.Context(), node)
 		if e != nil {
@@ -439,11 +442,11 @@ func TestDeliverNamesOwnNodesOnly(t *testing.T) {
 	a.write("y", seen(1))
 	b.write("z", seen(1))
 	lost := start(t, "m1", t.TempDir())
-	own, err := lost.Deliver(t.Context(), append(a.all(), b.all()...))
+	own, err := lost.Deliver(t.Context(), lost.Number(), append(a.all(), b.all()...))
 	if err != nil || !slices.Equal(own, []string{"x", "y"}) {
 		t.Errorf("own %v, %v, want x and y", own, err)
 	}
-	if own, err := b.Deliver(t.Context(), a.all()); err != nil || len(own) != 0 {
+	if own, err := b.Deliver(t.Context(), b.Number(), a.all()); err != nil || len(own) != 0 {
 		t.Errorf("own %v, %v, want none", own, err)
 	}
 }
@@ -455,13 +458,13 @@ func TestCrashBeforeFlush(t *testing.T) {
 	if err := b.take(a.all()...); err != nil {
 		t.Fatal(err)
 	}
-	disk := &flaky{Batching: b.staged.base, fail: atCommit}
-	b.staged.base = disk
+	disk := &flaky{Batching: b.cur.staged.base, fail: atCommit}
+	b.cur.staged.base = disk
 	if _, err := b.Put(t.Context(), []Write{{"mine", seen(5)}}); !errors.Is(err, errDisk) {
 		t.Fatal("put:", err)
 	}
 	a.write("n", seen(2))
-	if _, err := b.Deliver(t.Context(), a.all()); !errors.Is(err, errDisk) {
+	if _, err := b.Deliver(t.Context(), b.Number(), a.all()); !errors.Is(err, errDisk) {
 		t.Fatal("deliver:", err)
 	}
 	if b.Health() == nil {
@@ -492,8 +495,8 @@ func TestCrashBeforeFlush(t *testing.T) {
 func TestDiskComesBack(t *testing.T) {
 	m := start(t, "m1", t.TempDir())
 	m.write("n", seen(1))
-	disk := &flaky{Batching: m.staged.base, fail: atCommit}
-	m.staged.base = disk
+	disk := &flaky{Batching: m.cur.staged.base, fail: atCommit}
+	m.cur.staged.base = disk
 	if _, err := m.Put(t.Context(), []Write{{"n", seen(2)}, {"o", seen(3)}}); !errors.Is(err, errDisk) {
 		t.Fatal(err)
 	}
@@ -524,7 +527,7 @@ func TestCloseIsTheEnd(t *testing.T) {
 	if _, err := m.Put(t.Context(), []Write{{"n", seen(2)}}); !errors.Is(err, ErrClosed) {
 		t.Error("put:", err)
 	}
-	if _, err := m.Deliver(t.Context(), blocks); !errors.Is(err, ErrClosed) {
+	if _, err := m.Deliver(t.Context(), m.Number(), blocks); !errors.Is(err, ErrClosed) {
 		t.Error("deliver:", err)
 	}
 }
@@ -553,11 +556,14 @@ func TestOpenTakesTheNewestEpoch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := newest(dir); err != nil || n != 7 {
-		t.Errorf("the newest is %d, %v", n, err)
+	if n, err := numbers(dir); err != nil || !slices.Equal(n, []uint64{2, 7}) {
+		t.Errorf("the epochs are %v, %v", n, err)
 	}
-	if n, err := newest(filepath.Join(dir, "missing")); err != nil || n != 1 {
-		t.Errorf("where there is none: %d, %v", n, err)
+	if n, err := numbers(filepath.Join(dir, "missing")); err != nil || len(n) != 0 {
+		t.Errorf("where there is none: %v, %v", n, err)
+	}
+	if l := start(t, "m1", dir); l.Number() != 7 || l.Stats().Old != 1 {
+		t.Errorf("opened %+v", l.Stats())
 	}
 }
 

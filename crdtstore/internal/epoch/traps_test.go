@@ -145,7 +145,7 @@ func TestTrapConcurrentPutsForkHistory(t *testing.T) {
 	}
 	all.Go(func() {
 		for _, b := range other.sent {
-			if _, err := m.Deliver(t.Context(), []dag.Block{b}); err != nil {
+			if _, err := m.Deliver(t.Context(), m.Number(), []dag.Block{b}); err != nil {
 				t.Error(err)
 			}
 			m.Heads()

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 )
 
 // pins remembers which peer id was first met at an address. They are what
@@ -52,33 +53,5 @@ func (p *pins) pin(addr string, id peer.ID) error {
 	if err != nil {
 		return err
 	}
-	return WriteFile(p.path, append(b, '\n'))
-}
-
-// WriteFile replaces a file as a whole or not at all, even when the machine
-// stops in between.
-func WriteFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err = f.Write(content); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err = errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil // the rename itself has succeeded
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(p.path, append(b, '\n'))
 }

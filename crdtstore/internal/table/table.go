@@ -152,6 +152,13 @@ func (t *Table) Digest() (digest record.Digest, live int) {
 	return t.digest, t.live
 }
 
+// Len is the number of entries, those of removed nodes included.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.order) + len(t.fresh)
+}
+
 // Buckets is how many buckets the nodes fall into, by a hash of their id. Two
 // masters compare buckets first, to find the nodes that differ.
 const Buckets = 256

@@ -1,0 +1,142 @@
+package epoch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// maxJump bounds how far ahead another master may take this one at once; an epoch
+// lasts minutes at the least.
+const maxJump = 1 << 32
+
+// Adopt moves the history to an epoch of a greater number; lesser numbers change
+// nothing. What Put and Deliver are called with from then on belongs to it. The
+// directories of the epochs before stay until Retire. The new epoch begins empty:
+// the caller has to see that what Missing returns is put again.
+func (l *Log) Adopt(ctx context.Context, number uint64) error {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if l.broken != nil {
+		return l.broken
+	}
+	was := l.cur
+	if number <= was.number {
+		return nil
+	}
+	if number-was.number > maxJump {
+		return fmt.Errorf("%w: %d is out of reach from %d", ErrEpoch, number, was.number)
+	}
+	next, err := open(ctx, l.opts.Dir, number, l.opts.Logger)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.old = append(l.old, was.number)
+	l.cur = next
+	if err := was.close(); err != nil {
+		// All that it holds is in the caller's table, and will be put again.
+		l.opts.Logger.Warn("an epoch was not closed cleanly", "epoch", was.number, "err", err)
+	}
+	return nil
+}
+
+// Missing returns the nodes whose state is not dominated by what the newest epoch
+// holds on this master's disk. It reads all of it.
+func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State]) ([]string, error) {
+	l.turn.Lock()
+	if l.broken != nil {
+		l.turn.Unlock()
+		return nil, l.broken
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	results, err := l.cur.look(ctx)
+	l.turn.Unlock() // what is read is a snapshot
+	if err != nil {
+		return nil, err
+	}
+	held := map[string]record.State{}
+	err = each(ctx, results, func(key string, value []byte) {
+		node, _, ok := splitKey(key)
+		if s, err := record.Decode(string(value)); ok && err == nil {
+			held[node] = record.Join(held[node], s.Verified(node))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for node, s := range states {
+		if !held[node].Dominates(s) {
+			out = append(out, node)
+		}
+	}
+	return out, nil
+}
+
+// Retire deletes the directories of the epochs before the newest. The caller must
+// have seen that Missing returns nothing for all that it knows (INV-6).
+func (l *Log) Retire(ctx context.Context) error {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	// What makes the old ones superfluous has to be on stable storage first.
+	if err := l.sync(ctx, l.cur); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var left []uint64
+	var errs []error
+	for _, n := range l.old {
+		if err := os.RemoveAll(epochPath(l.opts.Dir, n)); err != nil {
+			left, errs = append(left, n), append(errs, err)
+		}
+	}
+	l.old = left
+	return errors.Join(errs...)
+}
+
+// Stats describes the history.
+type Stats struct {
+	Number  uint64
+	Created time.Time // of the newest epoch
+	Entries int       // elements ever written in the newest epoch
+	Old     int       // epochs before it that are still on disk
+	Bytes   uint64    // on disk, all epochs
+}
+
+// Stats returns what the history takes.
+func (l *Log) Stats() Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := Stats{
+		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.entries.Load()),
+		Old: len(l.old), Bytes: l.cur.base.DB.Metrics().DiskSpaceUsage(),
+	}
+	for _, n := range l.old {
+		s.Bytes += dirSize(epochPath(l.opts.Dir, n))
+	}
+	return s
+}
+
+func dirSize(path string) (bytes uint64) {
+	// What vanishes while it is looked at does not count.
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				bytes += uint64(info.Size())
+			}
+		}
+		return nil
+	})
+	return bytes
+}

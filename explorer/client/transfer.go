@@ -35,7 +35,7 @@ func (e *StatusError) Error() string {
 // [*TransportError].
 func (c *Client) Download(ctx context.Context, path string) (body io.ReadCloser, err error) {
 	err = c.each(ctx, func(conn *Conn) (next bool, err error) {
-		resp, err := conn.Get(ctx, path, nil) //nolint:bodyclose // the caller does
+		resp, err := conn.Get(ctx, path, nil)
 		if err != nil {
 			return true, err
 		}
@@ -61,7 +61,7 @@ func (c *Client) Upload(ctx context.Context, path string, body io.Reader) (answe
 		conn.header(req)
 		req.Header.Set("Content-Type", "application/octet-stream")
 		req.Header.Set("Expect", "100-continue")
-		resp, err := conn.http.RoundTrip(req) //nolint:bodyclose // the caller does
+		resp, err := conn.http.RoundTrip(req)
 		if err != nil {
 			return !in.read.Load(), &TransportError{URL: conn.ep.URL, Sent: in.read.Load(), Err: err}
 		}

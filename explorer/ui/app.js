@@ -1,7 +1,7 @@
 // The page: three tables over the API of the master that serves it, kept fresh
 // by its event stream.
 
-import { $, place, throttle } from './dom.js';
+import { $, fill, place, throttle } from './dom.js';
 import { call, onUnauthorized } from './rpc.js';
 import { follow } from './stream.js';
 import { askToken } from './dialogs.js';
@@ -47,7 +47,7 @@ async function readTotals() {
     ]);
     const before = counted;
     counted = { nodes: JSON.stringify(stats.nodes), vms: JSON.stringify(stats.vms) };
-    $('#totals').replaceChildren(...totals(stats));
+    fill($('#totals'), ...totals(stats));
     masters = new Map(answer.masters.map((m) => [m.id, m]));
     renderMasters();
     if (before.nodes !== undefined && before.nodes !== counted.nodes) nodes.load({ background: true });
@@ -62,9 +62,9 @@ const nodesSoon = throttle(pause, () => nodes.load({ background: true }));
 const vmsSoon = throttle(pause, () => vms.load({ background: true }));
 
 const everything = throttle(pause, () => {
-  readTotals();
-  nodes.load({ background: true });
-  vms.load({ background: true });
+  totalsSoon();
+  nodesSoon();
+  vmsSoon();
   reloadNode();
 });
 

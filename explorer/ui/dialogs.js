@@ -3,8 +3,10 @@
 import { $, h, show } from './dom.js';
 
 for (const dialog of document.querySelectorAll('dialog')) {
+  let pressed; // text that is marked may end outside
+  dialog.addEventListener('pointerdown', (e) => { pressed = e.target; });
   dialog.addEventListener('click', (e) => {
-    if (e.target === dialog || e.target.closest('[data-action="close"]')) dialog.close();
+    if ((e.target === dialog && pressed === dialog) || e.target.closest('[data-action="close"]')) dialog.close();
   });
 }
 
@@ -48,6 +50,7 @@ $('form', askDialog).addEventListener('submit', async (e) => {
 });
 
 askDialog.addEventListener('close', () => {
+  if (askDialog.open) return; // the event comes later, and it was opened again
   asked = undefined;
   $('#ask-fields').replaceChildren(); // with the secrets in them
 });

@@ -7,14 +7,14 @@ export const $ = (selector, within = document) => within.querySelector(selector)
 
 /**
  * h makes an element. Attributes that are null, undefined or false are left
- * out; those that start with "on" are listeners. Children are nodes or text.
+ * out. Children are nodes or text. Listeners belong on what stays around it, as
+ * renew knows nothing of them.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? '' : String(value));
+    element.setAttribute(name, value === true ? '' : String(value));
   }
   element.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false && c !== ''));
   return element;
@@ -46,15 +46,13 @@ export function meter(used, total, format) {
   ];
 }
 
-/**
- * place puts rows into a table's body by key. A row whose content is the same
- * stays as it is, and the focus stays where it was.
- */
+/** place puts rows into a table's body by key. A row that was there stays, with its new content. */
 export function place(body, rows, key) {
   const old = new Map([...body.children].map((row) => [key(row), row]));
   const next = rows.map((row) => {
     const before = old.get(key(row));
-    return before ? renew(before, row) : row;
+    if (before) renew(before, row);
+    return before ?? row;
   });
   const stay = new Set(next);
   for (const row of [...body.children]) if (!stay.has(row)) row.remove();
@@ -63,13 +61,52 @@ export function place(body, rows, key) {
   });
 }
 
-/** renew puts a new row in the place of an old one, unless they are the same. */
-export function renew(before, row) {
-  if (before.isEqualNode(row)) return before;
-  const focus = before.contains(document.activeElement) ? document.activeElement.dataset.action : undefined;
-  before.replaceWith(row);
-  if (focus !== undefined) $(`[data-action="${CSS.escape(focus)}"]`, row)?.focus();
-  return row;
+/** fill gives an element other children, as renew does. */
+export function fill(element, ...children) {
+  const next = element.cloneNode(false);
+  next.append(...children);
+  renew(element, next);
+}
+
+/**
+ * renew makes an element like another, which it takes apart. What is alike in
+ * both stays the same element: the focus and the selection stay where they are,
+ * and a button that is pressed while it is drawn anew is clicked when it is let
+ * go.
+ */
+export function renew(element, next) {
+  if (element.isEqualNode(next)) return;
+  for (const { name } of [...element.attributes]) if (!next.hasAttribute(name)) element.removeAttribute(name);
+  for (const { name, value } of [...next.attributes]) {
+    if (name === 'style') element.style.cssText = value; // as an attribute the content policy forbids it
+    else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  }
+  let at = element.firstChild;
+  for (const child of [...next.childNodes]) {
+    let same = at;
+    while (same && !alike(same, child)) same = same.nextSibling;
+    if (!same) {
+      element.insertBefore(child, at);
+      continue;
+    }
+    while (at !== same) at = dropped(at);
+    at = same.nextSibling;
+    if (same.nodeType === Node.ELEMENT_NODE) renew(same, child);
+    else if (same.data !== child.data) same.data = child.data;
+  }
+  while (at) at = dropped(at);
+}
+
+const identity = ['data-action', 'data-label', 'data-node-id', 'data-total', 'data-vm-sid'];
+
+/** alike says whether two nodes stand for the same thing, whatever they say of it now. */
+const alike = (a, b) => a.nodeName === b.nodeName
+  && (a.nodeType !== Node.ELEMENT_NODE || identity.every((name) => a.getAttribute(name) === b.getAttribute(name)));
+
+function dropped(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 /** The URL if it leads to a web page, else undefined. */

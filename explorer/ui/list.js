@@ -2,7 +2,7 @@
 // paged there, however long the list is.
 
 import { call } from './rpc.js';
-import { $, count, h, place, renew, show } from './dom.js';
+import { $, count, fill, h, place, renew, show } from './dom.js';
 
 const pageSize = 50;
 const unknownCursor = -32009;
@@ -17,6 +17,7 @@ export class List {
     Object.assign(this, { section, method, field, key, row, rowKey, empty });
     this.body = $('tbody', section);
     this.items = new Map(); // of the page that is shown, by key
+    this.told = undefined; // while a load is under way: what was told of items meanwhile
     this.total = 0;
     this.filter = {};
     this.sort = '';
@@ -39,6 +40,7 @@ export class List {
     this.loading?.abort();
     const mine = new AbortController();
     this.loading = mine;
+    this.told = new Map();
     const params = { ...this.filter, limit: pageSize };
     if (this.sort) params.sort = this.sort;
     if (this.cursors.length) params.cursor = this.cursors.at(-1);
@@ -58,6 +60,7 @@ export class List {
     } finally {
       if (this.loading === mine) {
         this.loading = undefined;
+        this.told = undefined;
         if (this.again) {
           this.again = false;
           this.load({ background: true });
@@ -66,10 +69,14 @@ export class List {
     }
   }
 
-  /** update shows an item as it is now, if it is on the page that is shown. */
+  /**
+   * update shows an item as it is now, if it is on the page that is shown, and
+   * says whether it is or may be in a moment.
+   */
   update(item) {
     const key = this.key(item);
-    if (!this.items.has(key)) return false;
+    this.told?.set(key, item);
+    if (!this.items.has(key)) return this.told !== undefined;
     this.items.set(key, item);
     const before = [...this.body.children].find((row) => this.rowKey(row) === key);
     if (before) renew(before, this.row(item));
@@ -88,7 +95,8 @@ export class List {
       this.again = true;
       return;
     }
-    this.items = new Map(items.map((item) => [this.key(item), item]));
+    // The answer may have been given before what was told since it was asked for.
+    this.items = new Map(items.map((item) => [this.key(item), this.told.get(this.key(item)) ?? item]));
     this.total = answer.total ?? items.length;
     this.next = answer.next_cursor ?? '';
     this.render();
@@ -106,7 +114,8 @@ export class List {
     const from = this.cursors.length * pageSize + 1;
     pager.hidden = !this.next && !this.cursors.length;
     const had = pager.contains(document.activeElement) ? document.activeElement.dataset.action : undefined;
-    pager.replaceChildren(
+    fill(
+      pager,
       h('button', { type: 'button', 'data-action': 'previous', disabled: !this.cursors.length }, '← Previous'),
       h('span', { class: 'where' }, `${count(from)} – ${count(from + shown - 1)} of ${count(this.total)}`),
       h('button', { type: 'button', 'data-action': 'next', disabled: !this.next }, 'Next →'),

@@ -1,7 +1,7 @@
 // The detail of one node, and what an operator can do to it.
 
 import { call } from './rpc.js';
-import { $, ago, bytes, count, h, id, show, span, when } from './dom.js';
+import { $, ago, bytes, count, fill, h, id, show, span, when } from './dom.js';
 import { ask, toast } from './dialogs.js';
 import { amounts, label, lastSeen, locality, masterName, nodeBadges, vmRow } from './rows.js';
 import { vmAction } from './vms.js';
@@ -9,6 +9,7 @@ import { vmAction } from './vms.js';
 const dialog = $('#node-dialog');
 const failed = $('.failed', dialog);
 let shown; // the node, undefined while the dialog is closed
+let told = 0; // how often something was told of it
 let masters = new Map();
 let changed = () => {};
 
@@ -24,12 +25,13 @@ export async function openNode(nodeID, known) {
   render();
   if (!dialog.open) dialog.showModal();
   history.replaceState(null, '', `#node=${encodeURIComponent(nodeID)}`);
-  await act(() => call('get_node', { node_id: nodeID }), nodeID);
+  await act(() => read(nodeID), nodeID);
 }
 
 /** refreshNode shows a node as it is now, if it is the one that is shown. */
 export function refreshNode(node) {
   if (shown?.node_id !== node.node_id) return;
+  told++;
   shown = node;
   render();
 }
@@ -40,28 +42,36 @@ export function refreshMasters(all) {
   if (shown) render();
 }
 
+/** read reads a node; it resolves to nothing when something was told meanwhile, which may be newer. */
+async function read(nodeID, options) {
+  const before = told;
+  const node = await call('get_node', { node_id: nodeID }, options);
+  return told === before ? node : undefined;
+}
+
 /** reloadNode reads the node that is shown anew, in the background. */
 export async function reloadNode() {
   const nodeID = shown?.node_id;
   if (nodeID === undefined) return;
-  const node = await call('get_node', { node_id: nodeID }, { background: true }).catch(() => undefined);
+  const node = await read(nodeID, { background: true }).catch(() => undefined);
   if (node) refreshNode(node);
 }
 
 dialog.addEventListener('close', () => {
+  if (dialog.open) return; // the event comes later, and it was opened again
   shown = undefined;
   history.replaceState(null, '', location.pathname + location.search);
 });
 
-/** act runs a call that answers with the node, and shows that or the error. */
+/** act runs a call that answers with the node or with nothing new, and shows that or the error. */
 async function act(run, nodeID = shown?.node_id) {
   try {
     const node = await run();
     if (shown?.node_id === nodeID) {
       show(failed, undefined);
-      refreshNode(node);
+      if (node) refreshNode(node);
     }
-    changed(node);
+    if (node) changed(node);
   } catch (error) {
     if (shown?.node_id === nodeID) show(failed, error);
   }
@@ -169,13 +179,6 @@ function render() {
   fill($('#node-facts'), facts(node));
   fill($('#node-labels'), labels(node, gone));
   fill($('#node-vms'), vms(node));
-}
-
-/** fill replaces the content unless it is the same, so that focus and selection stay. */
-function fill(element, content) {
-  const next = element.cloneNode(false);
-  next.append(content);
-  if (!next.isEqualNode(element)) element.replaceChildren(...next.childNodes);
 }
 
 function facts(node) {

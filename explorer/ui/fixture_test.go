@@ -37,6 +37,7 @@ type fixture struct {
 	streams map[chan string]struct{}
 	down    bool // event streams are refused
 	seq     int
+	held    map[string]chan struct{} // by method: answers wait until it is closed
 }
 
 // recorded is a call that the page made.
@@ -50,6 +51,7 @@ func newFixture() *fixture {
 		nodes:   map[string]crdtstore.Node{},
 		fail:    map[string]*jsonrpc.Error{},
 		streams: map[chan string]struct{}{},
+		held:    map[string]chan struct{}{},
 		masters: []crdtstore.Master{{ID: "12D3KooWself0000", Name: "alpha", Status: crdtstore.MasterSelf, Version: "0.1.0", InSync: true}},
 	}
 }
@@ -69,15 +71,13 @@ func (f *fixture) handler() http.Handler {
 	rpc := new(jsonrpc.Mux)
 	for name, handle := range f.methods() {
 		rpc.Handle(name, func(_ context.Context, raw json.RawMessage) (any, error) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
 			params := map[string]any{}
 			_ = json.Unmarshal(raw, &params) // no params: none
-			f.calls = append(f.calls, recorded{name, params})
-			if err := f.fail[name]; err != nil {
-				return nil, err
+			answer, held, err := f.call(name, params, handle)
+			if held != nil {
+				<-held
 			}
-			return handle(params)
+			return answer, err
 		})
 	}
 	files := http.FileServerFS(os.DirFS("."))
@@ -102,6 +102,35 @@ func (f *fixture) allowed(r *http.Request) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.token == "" || r.Header.Get("Authorization") == "Bearer "+f.token
+}
+
+// call handles a call, and tells what its answer has to wait for.
+func (f *fixture) call(name string, params map[string]any, do handle) (answer any, held <-chan struct{}, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, recorded{name, params})
+	if err := f.fail[name]; err != nil {
+		return nil, f.held[name], err
+	}
+	answer, err = do(params)
+	return answer, f.held[name], err
+}
+
+// hold keeps the answers of methods back until the returned function is called,
+// which the end of the test does as well.
+func (f *fixture) hold(t *testing.T, methods ...string) (release func()) {
+	gate := make(chan struct{})
+	f.set(func() {
+		for _, name := range methods {
+			f.held[name] = gate
+		}
+	})
+	release = sync.OnceFunc(func() {
+		f.set(func() { clear(f.held) })
+		close(gate)
+	})
+	t.Cleanup(release)
+	return release
 }
 
 type handle func(params map[string]any) (any, error)
@@ -166,7 +195,7 @@ func (f *fixture) methods() map[string]handle {
 			}
 		}),
 		"masters": func(map[string]any) (any, error) {
-			return map[string]any{"self": f.masters[0].ID, "masters": f.masters}, nil
+			return map[string]any{"self": f.masters[0].ID, "masters": slices.Clone(f.masters)}, nil
 		},
 		"stats":      func(map[string]any) (any, error) { return f.stats(), nil },
 		"deploy_vm":  vmCall,
@@ -238,7 +267,7 @@ func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one"}}}`)
 		return
 	}
-	events := make(chan string, 256)
+	events := make(chan string, 4096)
 	f.mu.Lock()
 	if f.down {
 		f.mu.Unlock()
@@ -291,7 +320,9 @@ func (f *fixture) send(kind string, what any) {
 	for s := range f.streams {
 		select {
 		case s <- fmt.Sprintf("event: %s\nid: %d\ndata: %s\n\n", kind, f.seq, data):
-		default: // reads too slowly
+		default: // it reads too slowly, and has to connect again
+			close(s)
+			delete(f.streams, s)
 		}
 	}
 }

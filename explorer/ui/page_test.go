@@ -2,179 +2,18 @@
 package ui_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
-
-// patience is how long the page may take for anything.
-const patience = 20 * time.Second
-
-var browsers = []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless-shell"}
-
-// browser starts one browser for all tests that need it.
-var browser = sync.OnceValues(func() (context.Context, error) {
-	var path string
-	for _, name := range browsers {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		return nil, nil
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // containers and root have none
-		chromedp.DisableGPU,
-		chromedp.WindowSize(1280, 900),
-		chromedp.Flag("disable-quic", true),
-		chromedp.Flag("disable-component-update", true),
-		chromedp.WSURLReadTimeout(time.Minute),
-	)
-	allocator, _ := chromedp.NewExecAllocator(context.Background(), options...)
-	// It knows fewer events than new browsers send, which does no harm.
-	ctx, _ := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
-	stopBrowser = func() { _ = chromedp.Cancel(ctx) } // waits until it is gone
-	return ctx, chromedp.Run(ctx)
-})
-
-var stopBrowser = func() {}
-
-func TestMain(m *testing.M) {
-	defer func() { stopBrowser() }()
-	m.Run()
-}
-
-// page is a tab with the page of a fixture.
-type page struct {
-	t   *testing.T
-	ctx context.Context
-
-	mu       sync.Mutex
-	problems []string // what the browser complained of
-}
-
-// open opens the page of a fixture. The test fails if the page throws, or does
-// what its content security policy forbids.
-func open(t *testing.T, f *fixture) *page {
-	t.Helper()
-	parent, err := browser()
-	if err != nil {
-		t.Fatalf("start the browser: %v", err)
-	}
-	if parent == nil {
-		t.Skipf("no browser: none of %s is installed", strings.Join(browsers, ", "))
-	}
-	ctx, cancel := chromedp.NewContext(parent)
-	p := &page{t: t, ctx: ctx}
-	chromedp.ListenTarget(ctx, func(event any) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		switch e := event.(type) {
-		case *runtime.EventExceptionThrown:
-			p.problems = append(p.problems, e.ExceptionDetails.Error())
-		case *log.EventEntryAdded:
-			if e.Entry.Source == log.SourceSecurity {
-				p.problems = append(p.problems, e.Entry.Text)
-			}
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, problem := range p.problems {
-			t.Errorf("the browser complains: %s", problem)
-		}
-	})
-	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first run
-		t.Fatal(err)
-	}
-	p.run(chromedp.Navigate(f.url))
-	return p
-}
-
-func (p *page) run(actions ...chromedp.Action) {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
-	defer cancel()
-	err := chromedp.Run(ctx, actions...)
-	// The driver first finds an element and then acts on it; the page may have
-	// drawn it anew in between. A person's hand would not notice.
-	for e := new(cdproto.Error); errors.As(err, &e) && strings.Contains(e.Message, "Could not find node"); {
-		err = chromedp.Run(ctx, actions...)
-	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// eval evaluates an expression in the page.
-func (p *page) eval(expression string) (result any) {
-	p.t.Helper()
-	p.run(chromedp.Evaluate(expression, &result))
-	return result
-}
-
-// until waits until an expression is true.
-func (p *page) until(expression string) {
-	p.t.Helper()
-	for deadline := time.Now().Add(patience); p.eval("Boolean("+expression+")") != true; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("never true: %s\nthe page says:\n%v", expression, p.eval("document.body.innerText"))
-		}
-	}
-}
-
-// text waits until an element holds a text.
-func (p *page) text(selector, text string) {
-	p.t.Helper()
-	p.until(fmt.Sprintf(`document.querySelector(%q)?.textContent.includes(%q)`, selector, text))
-}
-
-func (p *page) click(selector string) {
-	p.t.Helper()
-	p.until(fmt.Sprintf(`document.querySelector(%q)?.disabled !== true && document.querySelector(%[1]q)?.checkVisibility()`, selector))
-	p.run(chromedp.Click(selector, chromedp.ByQuery))
-}
-
-func (p *page) fill(selector, text string) {
-	p.t.Helper()
-	p.until(fmt.Sprintf(`document.querySelector(%q)?.checkVisibility()`, selector))
-	p.eval(fmt.Sprintf(`document.querySelector(%q).value = ''`, selector))
-	p.run(chromedp.SendKeys(selector, text, chromedp.ByQuery))
-}
-
-// awaitCall waits until the page has called a method, and returns the params of
-// the last call.
-func (p *page) awaitCall(f *fixture, method string, where func(params map[string]any) bool) map[string]any {
-	p.t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		for _, params := range f.called(method) {
-			if where == nil || where(params) {
-				return params
-			}
-		}
-	}
-	p.t.Fatalf("no such call of %s; there were %v", method, f.called(method))
-	return nil
-}
 
 func aNode(id string) crdtstore.Node {
 	n := crdtstore.Node{NodeID: id, Boot: 1, Seq: 1, Status: crdtstore.Online, SeenBy: []crdtstore.Witness{{Master: "12D3KooWself0000", AgeS: 1, Reachable: true}}}
@@ -248,7 +87,7 @@ func TestFits(t *testing.T) {
 	n.Labels[strings.Repeat("l", 100)] = strings.Repeat("v", 100)
 	f.put(n)
 	p := open(t, f)
-	p.until(`document.querySelector('#vms tbody tr')`)
+	p.until(`document.querySelector('#nodes tbody tr') && document.querySelector('#vms tbody tr')`)
 	for _, width := range []int64{320, 390, 768, 1000, 1280, 1920} {
 		p.run(chromedp.EmulateViewport(width, 900))
 		p.until(fmt.Sprintf(`innerWidth === %d`, width))
@@ -361,9 +200,7 @@ func TestOperatesVMs(t *testing.T) {
 	if got := fmt.Sprint(f.called("stop_vm")); got != "[map[node_id:n1 secret:wrong sid:vm-1] map[node_id:n1 secret:right sid:vm-1]]" {
 		t.Errorf("stop_vm was called with %s", got)
 	}
-	if p.eval(`document.body.innerHTML.includes('right"') || Boolean(document.querySelector('#ask-fields input'))`) != false {
-		t.Error("the secret stays in the page")
-	}
+	p.until(`!document.body.innerHTML.includes('right"') && !document.querySelector('#ask-fields input')`) // the secret is gone
 
 	p.click(`#vms tr[data-vm-sid="vm-1"] [data-action="open"]`)
 	p.click(`#node-actions [data-action="deploy"]`)
@@ -432,6 +269,90 @@ func TestAsksForAToken(t *testing.T) {
 	p.click(`#token-form .primary`)
 	p.click(`#node-actions [data-action="drain"]`)
 	p.awaitCall(f, "drain_node", nil)
+}
+
+// What is drawn anew while the mouse is down is clicked when it is let go, and
+// text that is marked beyond the edge of a dialog does not close it.
+func TestDrawsUnderThePressedMouse(t *testing.T) {
+	f := startFixture(t)
+	n := aNode("n1")
+	f.put(n)
+	p := open(t, f)
+	const button = `#nodes tr[data-node-id="n1"] button`
+	p.text(`#totals [data-total="nodes"]`, "of 1") // all is in its place
+	at, ok := p.press(button)
+	for ; !ok; at, ok = p.press(button) {
+		p.release(point{})
+	}
+	n.Hostname, n.Usage.CRU = "renamed", 3
+	f.put(n)
+	p.text(button, "renamed")
+	p.release(at)
+	p.until(`document.querySelector('#node-dialog').open`)
+
+	const field = `#node-label-form [name="value"]`
+	p.fill(field, "r7")
+	if _, ok := p.press(field); !ok {
+		t.Fatal("the dialog does not keep still")
+	}
+	p.run(input.DispatchMouseEvent(input.MouseMoved, 1, 1).WithButton(input.Left))
+	p.release(point{1, 1})
+	if p.eval(`document.querySelector('#node-dialog').open`) != true {
+		t.Error("the dialog is closed")
+	}
+	p.run(chromedp.MouseClickXY(1, 1))
+	p.until(`!document.querySelector('#node-dialog').open`)
+}
+
+// countAnswers notes of which methods the page has had answers.
+const countAnswers = `{
+	const send = fetch;
+	window.answers = new Set();
+	window.fetch = async (url, options) => {
+		const response = await send(url, options);
+		const read = response.json.bind(response);
+		response.json = async () => {
+			const answer = await read();
+			setTimeout(() => answers.add(JSON.parse(options.body).method)); // once the page has taken it
+			return answer;
+		};
+		return response;
+	};
+}`
+
+// What the server said before it told of a change does not undo the change,
+// however late it comes.
+func TestLateAnswers(t *testing.T) {
+	f := startFixture(t)
+	f.put(aNode("n1"))
+	p := open(t, f)
+	p.until(`document.querySelector('#live[data-status="live"]')`)
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+	p.text(`#node-facts`, "online")
+
+	p.eval(countAnswers)
+	release := f.hold(t, "list_nodes", "get_node")
+	for method, ask := range map[string]string{
+		"list_nodes": `document.querySelector('#nodes-filter').requestSubmit()`,
+		"get_node":   `dispatchEvent(new HashChangeEvent('hashchange'))`, // opens the node again
+	} {
+		before := len(f.called(method))
+		p.eval(ask)
+		p.retry(method, func() bool { return len(f.called(method)) > before })
+	}
+	changed := aNode("n1")
+	changed.Hostname = "renamed"
+	f.put(changed)
+	p.text(`#nodes tr[data-node-id="n1"]`, "renamed")
+	p.text(`#node-title`, "renamed")
+	p.eval(`answers.clear()`)
+	release()
+	p.until(`answers.has('list_nodes') && answers.has('get_node')`)
+	for _, selector := range []string{`#nodes tr[data-node-id="n1"]`, `#node-title`} {
+		if got := p.eval(fmt.Sprintf(`document.querySelector(%q).innerText`, selector)); !strings.Contains(fmt.Sprint(got), "renamed") {
+			t.Errorf("%s says %v", selector, got)
+		}
+	}
 }
 
 // Of many nodes the page holds one page, and however much happens, it asks the

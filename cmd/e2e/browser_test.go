@@ -35,6 +35,7 @@ func newBrowser(t *testing.T) *browser {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.WindowSize(1400, 1000),
+		chromedp.WSURLReadTimeout(time.Minute), // a busy machine starts it slowly
 		// Containers have a small /dev/shm.
 		chromedp.Flag("disable-dev-shm-usage", true))
 	if os.Geteuid() == 0 {
@@ -49,6 +50,10 @@ func newBrowser(t *testing.T) *browser {
 	}
 	return &browser{ctx}
 }
+
+// toOpen is how long a page may take until it shows what there is: on a busy
+// machine the browser is slow.
+const toOpen = time.Minute
 
 // page is a tab.
 type page struct {
@@ -77,7 +82,12 @@ func (b *browser) open(t *testing.T, url string) *page {
 			}
 		}
 	})
-	if err := chromedp.Run(ctx, log.Enable(), chromedp.Navigate(url)); err != nil {
+	if err := chromedp.Run(ctx); err != nil { // the tab lives as long as the context of its first run
+		t.Fatalf("opening a tab: %v", err)
+	}
+	within, cancel := context.WithTimeout(ctx, toOpen)
+	defer cancel()
+	if err := chromedp.Run(within, log.Enable(), chromedp.Navigate(url)); err != nil {
 		t.Fatalf("opening %s: %v", url, err)
 	}
 	return p

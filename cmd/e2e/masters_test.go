@@ -83,8 +83,8 @@ func TestTwoMastersFiveAgents(t *testing.T) {
 		slices.Sort(names)
 		for _, m := range []*master{a, b} {
 			page := browser.open(t, "http://"+m.ui)
-			page.shows(t, 15*time.Second, append(names, ids...)...)
-			page.shows(t, 15*time.Second, a.name, b.name)
+			page.shows(t, toOpen, append(names, ids...)...)
+			page.shows(t, toOpen, a.name, b.name)
 			// Live: a VM that is deployed while one looks.
 			var v vm
 			agents[0].compute.must(t, "deploy_vm", obj{"name": "late-" + m.name}, &v)

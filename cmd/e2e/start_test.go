@@ -176,7 +176,7 @@ func TestMakeStart(t *testing.T) {
 
 	t.Run("Page", func(t *testing.T) {
 		page := newBrowser(t).open(t, "http://"+c.ui)
-		page.shows(t, 15*time.Second, hostname)
+		page.shows(t, toOpen, hostname)
 		page.quiet(t)
 	})
 

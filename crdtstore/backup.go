@@ -77,7 +77,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 	}
 	defer func() { _, _ = spool.Close(), os.Remove(spool.Name()) }()
 	nothing := func(string, record.State) error { return nil }
-	if _, err := readBackup(ctx, io.TeeReader(r, spool), nothing); err != nil {
+	if _, err := readBackup(ctx, io.TeeReader(r, spooler{spool}), nothing); err != nil {
 		return BackupInfo{}, err
 	}
 	if err := s.Health(); err != nil {
@@ -116,10 +116,14 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 // wrong with it shows at its end at the latest.
 func readBackup(ctx context.Context, r io.Reader, each func(node string, s record.State) error) (BackupInfo, error) {
 	var info BackupInfo
+	source := &errReader{r: r}
+	in := &hashReader{r: bufio.NewReaderSize(source, 64<<10), sum: sha256.New()}
 	bad := func(format string, args ...any) (BackupInfo, error) {
+		if source.err != nil { // not the file's fault
+			return info, source.err
+		}
 		return info, fmt.Errorf("%w: %s", ErrBackup, fmt.Sprintf(format, args...))
 	}
-	in := &hashReader{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
 	head := make([]byte, len(backupHead)+len(backupVersion))
 	if _, err := io.ReadFull(in, head); err != nil || string(head[:len(backupHead)]) != backupHead {
 		return bad("it does not begin as one")
@@ -170,6 +174,31 @@ func readBackup(ctx context.Context, r io.Reader, each func(node string, s recor
 		return bad("something follows after its end")
 	}
 	return info, nil
+}
+
+// errReader remembers why reading failed, unless the end was reached.
+type errReader struct {
+	r   io.Reader
+	err error
+}
+
+func (e *errReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		e.err = err
+	}
+	return n, err
+}
+
+// spooler is a file on this master's disk.
+type spooler struct{ w io.Writer }
+
+func (s spooler) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return n, err
 }
 
 // hashReader sums up what is read through it.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
+	"testing/iotest"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 )
@@ -83,6 +85,17 @@ func TestRestoreMerges(t *testing.T) {
 	}
 	if digestOf(s) != before {
 		t.Error("an older backup changed what was newer")
+	}
+}
+
+// What is not the file's fault is not called so.
+func TestRestoreTellsWhyReadingFailed(t *testing.T) {
+	file := backup(t, filled(t))
+	to := open(t, t.TempDir())
+	broken := errors.New("the line broke")
+	r := io.MultiReader(bytes.NewReader(file[:len(file)/2]), iotest.ErrReader(broken))
+	if _, err := to.Restore(t.Context(), r); !errors.Is(err, broken) || errors.Is(err, crdtstore.ErrBackup) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -29,6 +30,8 @@ const (
 	byeProtocol protocol.ID = "/hero-explorer/bye/1"
 
 	pulseEvery = time.Second
+	// pulseGap is the least time between two pulses, when there is news.
+	pulseGap = 50 * time.Millisecond
 	// welcome is how long after another master has come everything that this
 	// one hears is told, not only what is new: the newcomer has missed the rest,
 	// and may not hear the first pulses after it was admitted.
@@ -47,6 +50,8 @@ type cluster struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 	serves chan struct{} // a slot for each transfer to another master
+
+	leaving atomic.Bool
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
@@ -141,6 +146,7 @@ func (c *cluster) goes(f func()) {
 
 // leave tells the others that this master goes on purpose, bounded in time.
 func (c *cluster) leave() {
+	c.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(c.ctx, time.Second)
 	defer cancel()
 	var all sync.WaitGroup
@@ -187,11 +193,16 @@ func (c *cluster) joined(id peer.ID) {
 	c.mu.Lock()
 	c.newcome = time.Now()
 	c.mu.Unlock()
+	c.pulseSoon()
+	c.pull(id)
+}
+
+// pulseSoon has the next pulse sent without waiting for its time.
+func (c *cluster) pulseSoon() {
 	select {
 	case c.soon <- struct{}{}:
 	default:
 	}
-	c.pull(id)
 }
 
 // announce sends new blocks to all.
@@ -338,6 +349,9 @@ func (c *cluster) pulse() {
 		case <-tick.C:
 		case <-c.soon:
 		}
+		if c.leaving.Load() {
+			return // a pulse behind our farewell would call us back
+		}
 		now := time.Now()
 		c.mu.Lock()
 		everything := now.Sub(c.newcome) < welcome
@@ -352,6 +366,11 @@ func (c *cluster) pulse() {
 			}
 		}
 		c.dir.sweep(now, func(id string) { c.store.hub.add(change{kind: MasterEvent, id: id}) })
+		select { // however often soon is asked for
+		case <-c.ctx.Done():
+			return
+		case <-time.After(pulseGap):
+		}
 	}
 }
 

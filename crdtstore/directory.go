@@ -25,6 +25,9 @@ import (
 const (
 	suspectAfter = 5 * time.Second
 	downAfter    = 15 * time.Second
+	// What a master said before it left may arrive behind its farewell, by way of
+	// others; for so long it is not taken for a return.
+	lateWords = 2 * time.Second
 )
 
 // directory is what this master knows of the others. It is kept in a file, so
@@ -49,14 +52,15 @@ type peerInfo struct {
 	LastSeen  time.Time `json:"last_seen"`
 	HasLeft   bool      `json:"left,omitempty"`
 
-	heard   time.Time // by the monotonic clock; zero: not in this run
-	nodes   int
-	digest  string
-	inSync  bool
-	differs int       // nodes, when states were last compared
-	equal   time.Time // when the digests were last equal
-	skew    time.Duration
-	status  MasterStatus // as last told to watchers
+	heard    time.Time // by the monotonic clock; zero: not in this run
+	nodes    int
+	digest   string
+	inSync   bool
+	differs  int       // nodes, when states were last compared
+	farewell time.Time // when it said that it leaves
+	equal    time.Time // when the digests were last equal
+	skew     time.Duration
+	status   MasterStatus // as last told to watchers
 }
 
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
@@ -114,6 +118,10 @@ func (d *directory) contacts() []p2p.Contact {
 func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSync bool) bool {
 	d.mu.Lock()
 	p := d.peers[id]
+	if p != nil && p.HasLeft && now.Sub(p.farewell) < lateWords {
+		d.mu.Unlock()
+		return false
+	}
 	isNew := p == nil
 	if isNew {
 		p = &peerInfo{ID: id}
@@ -162,7 +170,7 @@ func (d *directory) left(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.peers[id]; p != nil {
-		p.HasLeft, p.status = true, MasterLeft
+		p.HasLeft, p.status, p.farewell = true, MasterLeft, time.Now()
 	}
 }
 

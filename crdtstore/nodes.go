@@ -33,10 +33,23 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	}
 	owner, _ := s.state(r.NodeID).Owner()
 	stands := owner.Latest()
-	current := r.Boot == 0 || r.AccountVersion().Compare(stands) >= 0
+	v := r.AccountVersion()
+	current := v.Compare(stands) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == stands.Boot) // Accept chose what is missing
 	if current {
 		// An account is a sign of life as good as a beat.
-		s.board.Beat(time.Now(), r.NodeID, r.AccountVersion(), &r.Usage, &r.UptimeS)
+		usage, uptime := &r.Usage, &r.UptimeS
+		if r.Omitted&record.OmittedUsage != 0 {
+			usage = nil
+		}
+		if r.Omitted&record.OmittedUptime != 0 {
+			uptime = nil
+		}
+		s.board.Beat(time.Now(), r.NodeID, counted(v), usage, uptime)
+		if s.cluster != nil && !news.IsZero() {
+			// The others have the record in a moment; let them hear as soon that
+			// the node lives.
+			s.cluster.pulseSoon()
+		}
 	}
 	return Receipt{Accepted: current, Known: stands}, nil
 }
@@ -63,8 +76,28 @@ func (s *Store) Beat(b Beat) BeatResult {
 	if b.Boot != 0 && b.Boot < known {
 		return BeatResult{Register: true}
 	}
-	s.board.Beat(time.Now(), b.NodeID, record.Version{Boot: b.Boot, Seq: b.Seq}, b.Usage, b.UptimeS)
-	return BeatResult{Accepted: true, Register: b.Boot > known}
+	v := counted(record.Version{Boot: b.Boot, Seq: b.Seq})
+	if b.Boot > known {
+		// Until that boot's report is here, anybody may have made it up: it must
+		// not put the node's own beats behind it.
+		v = record.Version{}
+	}
+	accepted := s.board.Beat(time.Now(), b.NodeID, v, b.Usage, b.UptimeS)
+	if !accepted {
+		// The latest beat once more changes nothing, but nothing newer is known.
+		vital, _ := s.board.Vital(b.NodeID, nil)
+		accepted = v == vital.Version
+	}
+	return BeatResult{Accepted: accepted, Register: b.Boot > known}
+}
+
+// counted is the version by which a sign of life is ordered: that of a sender
+// that does not count is none.
+func counted(v record.Version) record.Version {
+	if v.Seq == 0 {
+		return record.Version{}
+	}
+	return v
 }
 
 // Node returns a node, removed ones too. Errors: ErrNotFound, [FieldError].

@@ -40,7 +40,7 @@ type Receipt struct {
 type Beat struct {
 	NodeID string `json:"node_id"`
 	// Boot and Seq order the beats of a node; a late or repeated one is
-	// ignored. Legacy senders leave them out.
+	// ignored. Legacy senders leave out both, or Seq.
 	Boot uint64 `json:"boot"`
 	Seq  uint64 `json:"seq"`
 	// Usage and UptimeS (seconds) are kept as they were where left out.
@@ -69,6 +69,7 @@ func (b *Beat) validate(known bool) error {
 
 // BeatResult answers a heartbeat.
 type BeatResult struct {
+	// Accepted is false where a newer beat is known, and where none can be taken.
 	Accepted bool
 	// Register is true when this master does not know the node's profile at
 	// that boot: the agent should send a report.

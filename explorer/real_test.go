@@ -47,6 +47,59 @@ func TestStoreFields(t *testing.T) {
 	}
 }
 
+// A report that does not speak of usage and uptime leaves them as they were; null
+// erases them.
+func TestReportKeepsUsage(t *testing.T) {
+	m := startReal(t, testConfig(t))
+	for i, c := range []struct {
+		say    string
+		cru    float64
+		uptime uint64
+	}{
+		{`"usage":{"cru":2},"uptime_s":7`, 2, 7},
+		{`"hostname":"h"`, 2, 7},
+		{`"usage":{"cru":3}`, 3, 7},
+		{`"uptime_s":8`, 3, 8},
+		{`"usage":null,"uptime_s":null`, 0, 0},
+	} {
+		m.must(nil, "register_node", fmt.Sprintf(`{"node_id":"n1","boot":1,"seq":%d,%s}`, i+1, c.say))
+		var n crdtstore.Node
+		if m.must(&n, "get_node", `{"node_id":"n1"}`); n.Usage.CRU != c.cru || n.UptimeS != c.uptime {
+			t.Errorf("after %s: %+v, up %d", c.say, n.Usage, n.UptimeS)
+		}
+	}
+}
+
+// What is late is not accepted; senders that do not count always are.
+func TestOrderOfBeats(t *testing.T) {
+	m := startReal(t, testConfig(t))
+	var a Answer
+	for _, c := range []struct {
+		method, version string
+		accepted        bool
+	}{
+		{"register_node", `"boot":5,"seq":1`, true},
+		{"node_heartbeat", `"boot":5,"seq":1`, true}, // no news, but nothing is newer
+		{"node_heartbeat", `"boot":5,"seq":3`, true},
+		{"node_heartbeat", `"boot":5,"seq":2`, false},
+		{"node_heartbeat", `"boot":5,"seq":3`, true},
+		{"node_heartbeat", `"boot":4,"seq":9`, false},
+		{"node_heartbeat", `"boot":5`, true},
+		{"node_heartbeat", `"boot":9,"seq":1`, true}, // asks for the report, and orders nothing yet
+		{"node_heartbeat", `"boot":5,"seq":4`, true},
+		{"node_heartbeat", `"uptime_s":1`, true},
+		{"register_node", `"boot":5`, true},
+		{"register_node", `"boot":5,"hostname":"h"`, true},
+		{"register_node", `"hostname":"i"`, true},
+		{"register_node", `"boot":4`, false},
+		{"register_node", `"boot":6`, true},
+	} {
+		if m.must(&a, c.method, `{"node_id":"n1",`+c.version+`}`); a.Accepted != c.accepted || a.Register && c.version != `"boot":4,"seq":9` && c.version != `"boot":9,"seq":1` {
+			t.Errorf("%s %s: %+v", c.method, c.version, a)
+		}
+	}
+}
+
 // A heartbeat that says what cannot be changes nothing.
 func TestRefusedBeats(t *testing.T) {
 	m := startReal(t, testConfig(t))

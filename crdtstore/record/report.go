@@ -42,7 +42,8 @@ type Report struct {
 	PublicKey []byte `json:"public_key,omitempty"`
 	Signature []byte `json:"signature,omitempty"`
 
-	// Omitted says which fields of Profile, and whether VMs, were left out.
+	// Omitted says which fields of Profile, and whether VMs, Usage and UptimeS,
+	// were left out.
 	Omitted Omission `json:"-"`
 }
 
@@ -52,8 +53,12 @@ func (r *Report) AccountVersion() Version { return Version{r.Boot, r.Seq} }
 // Omission is a set of report fields that the sender left out.
 type Omission uint32
 
-// OmittedVMs marks a report that says nothing about VMs.
-const OmittedVMs Omission = 1 << 31
+// Marks of a report that says nothing about VMs, usage or uptime.
+const (
+	OmittedVMs Omission = 1 << (31 - iota)
+	OmittedUsage
+	OmittedUptime
+)
 
 // profileFields names the fields that a report may leave out and how to keep
 // what was known of each. A field's place is its bit in an Omission.
@@ -106,8 +111,10 @@ func (r *Report) UnmarshalJSON(data []byte) error {
 			p.Omitted |= 1 << i
 		}
 	}
-	if !present(given, "vms") {
-		p.Omitted |= OmittedVMs
+	for name, mark := range map[string]Omission{"vms": OmittedVMs, "usage": OmittedUsage, "uptime_s": OmittedUptime} {
+		if !present(given, name) {
+			p.Omitted |= mark
+		}
 	}
 	*r = Report(p)
 	return nil

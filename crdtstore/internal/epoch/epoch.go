@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -98,6 +99,9 @@ func open(ctx context.Context, dir string, number uint64, log *slog.Logger) (_ *
 		Logger:       pebbleLogger{log},
 		MemTableSize: 16 << 20,
 	}))
+	if errors.Is(err, syscall.EAGAIN) {
+		return nil, fmt.Errorf("another process uses it: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -16,9 +16,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/go-cid"
-	ds "github.com/ipfs/go-datastore"
 	pb "github.com/ipfs/go-ds-crdt/pb"
 	ipld "github.com/ipfs/go-ipld-format"
 	"google.golang.org/protobuf/proto"
@@ -92,12 +92,22 @@ func (m *master) crashed() *master {
 // image copies the directory as it is.
 func (m *master) image() string {
 	m.t.Helper()
-	// Pebble keeps what was not synced in the memory of the process.
-	if err := m.cur.base.Sync(m.t.Context(), ds.NewKey("/")); err != nil {
+	dir := m.t.TempDir()
+	for _, n := range m.old { // closed, so nobody writes there
+		if err := os.CopyFS(epochPath(dir, n), os.DirFS(epochPath(m.dir, n))); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	// Pebble works on its files in the background, so it has to make the copy.
+	to := epochPath(dir, m.cur.number)
+	if err := m.cur.base.DB.Checkpoint(to, pebble.WithFlushedWAL()); err != nil {
 		m.t.Fatal(err)
 	}
-	dir := filepath.Join(m.t.TempDir(), "image")
-	if err := os.CopyFS(dir, os.DirFS(m.dir)); err != nil {
+	header, err := os.ReadFile(filepath.Join(m.cur.path, "epoch.json"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(to, "epoch.json"), header, 0o600)
+	}
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	return dir

@@ -125,12 +125,16 @@ var (
 	mastDesc  = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
 	syncDesc  = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
 	lagDesc   = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
+	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
+	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
+	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
+	diskDesc  = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
 	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while the store can serve and write.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -151,6 +155,10 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(syncDesc, oneIf(stats.Convergence.InSync))
 	gauge(lagDesc, stats.Convergence.LagS)
+	gauge(epochDesc, float64(stats.History.Epoch))
+	gauge(entryDesc, float64(stats.History.Entries))
+	gauge(oldDesc, float64(stats.History.Old))
+	gauge(diskDesc, float64(stats.History.Bytes))
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }
 

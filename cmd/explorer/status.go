@@ -168,6 +168,12 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 		}
 	}
 	t.row("masters", masters)
+	h := s.History
+	disk := fmt.Sprintf("%s for %d records: epoch %d with %d writes", size(h.Bytes), h.Records, h.Epoch, h.Entries)
+	if h.Old > 0 {
+		disk += fmt.Sprintf("; %d older not deleted yet", h.Old)
+	}
+	t.row("disk", disk)
 	t.flush()
 }
 

@@ -26,7 +26,6 @@ func failure(code int, message string, data errorData) *jsonrpc.Error {
 	return &jsonrpc.Error{Code: code, Message: message, Data: data}
 }
 
-// badField is the error for a parameter that cannot be taken.
 // badField is the error for a parameter that cannot be taken. The problem goes
 // on with a sentence that begins with the field.
 func badField(field, problem string) *jsonrpc.Error { return jsonrpc.InvalidParams(field, problem) }

@@ -275,6 +275,16 @@ func equalRecords(masters ...*master) error {
 		if !reflect.DeepEqual(first, other) {
 			return fmt.Errorf("%s and %s differ:\n%s\n%s", masters[0].name, m.name, show(first), show(other))
 		}
+		var diff struct {
+			Equal bool              `json:"equal"`
+			Nodes []json.RawMessage `json:"nodes"`
+		}
+		if err := masters[0].call("diff", obj{"master": m.id}, &diff); err != nil {
+			return err
+		}
+		if !diff.Equal || len(diff.Nodes) > 0 {
+			return fmt.Errorf("%s says that %s differs: %s", masters[0].name, m.name, diff.Nodes)
+		}
 	}
 	return inSync(masters...)
 }

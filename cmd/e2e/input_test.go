@@ -83,6 +83,8 @@ func TestBadInput(t *testing.T) {
 		{"labels are a list", call("label_node", `{"node_id":"node-1","labels":["a"]}`), -32602, "labels"},
 		{"label is a number", call("label_node", `{"node_id":"node-1","labels":{"a":1}}`), -32602, "labels"},
 		{"no such VM", call("get_vm", `{"sid":"vm-9"}`), -32008, ""},
+		{"no such master", call("diff", `{"master":"nobody"}`), -32008, ""},
+		{"diff with nobody", call("diff", `{}`), -32602, "master"},
 
 		{"report is null", call("register_node", `null`), -32602, "node_id"},
 		{"report without node_id", call("register_node", `{"boot":1,"seq":1}`), -32602, "node_id"},

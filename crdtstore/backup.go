@@ -101,7 +101,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 		if before == after {
 			return nil
 		}
-		s.changed(node, viewOf(before), after.Node)
+		s.changed(node)
 		changed++
 		if waiting = append(waiting, node); len(waiting) < restoreBatch {
 			return nil

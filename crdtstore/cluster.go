@@ -119,9 +119,14 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	return c, nil
+}
+
+// start begins to meet and to speak to the others. From here on the store is
+// asked for its cluster, so it must know it by then.
+func (c *cluster) start(ctx context.Context) {
 	c.mesh.Start(ctx)
 	c.goes(c.pulse)
-	return c, nil
 }
 
 func parseAddrs(ctx context.Context, field string, texts []string) ([]ma.Multiaddr, error) {
@@ -342,6 +347,7 @@ func (c *cluster) serve(s network.Stream) {
 func (c *cluster) pulse() {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
+	var told time.Time // when everything was last told
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -354,10 +360,11 @@ func (c *cluster) pulse() {
 		}
 		now := time.Now()
 		c.mu.Lock()
-		everything := now.Sub(c.newcome) < welcome
+		everything := now.Sub(c.newcome) < welcome && now.Sub(told) >= pulseEvery*9/10
 		c.mu.Unlock()
 		pulses := c.store.board.Collect(now)
 		if everything {
+			told = now
 			pulses = c.store.board.Everything(now, 2*c.store.cfg.OfflineAfter)
 		}
 		for _, msg := range liveness.Encode(c.info(now), pulses) {

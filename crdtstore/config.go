@@ -69,8 +69,8 @@ type Config struct {
 	RequireSigned bool
 
 	// NoSync acknowledges writes before they are on stable storage. A crash of
-	// the process loses nothing even so; a power cut may lose what was
-	// acknowledged in the last moments, unless another master has it.
+	// the process or of the machine may then lose what was acknowledged in the
+	// last moments, unless another master has it.
 	NoSync bool
 
 	// NewHost makes the libp2p host on which masters meet; the store closes it.

@@ -60,6 +60,13 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 
 // compared answers another master's comparison.
 func (c *cluster) compared(s network.Stream) {
+	select {
+	case c.serves <- struct{}{}:
+		defer func() { <-c.serves }()
+	default:
+		_ = s.Reset() // busy; the other comes again
+		return
+	}
 	if err := antientropy.Serve(c.ctx, s, c.store.table, c.store.learned); err != nil && c.ctx.Err() == nil {
 		c.store.log.Info("comparing records broke off", "with", s.Conn().RemotePeer(), "err", err)
 	}
@@ -71,7 +78,7 @@ func (c *cluster) compared(s network.Stream) {
 func (s *Store) learned(node string, st record.State) {
 	before, after := s.table.Join(node, st)
 	if before != after {
-		s.changed(node, viewOf(before), after.Node)
+		s.changed(node)
 		s.publisher.mark(node)
 	}
 }

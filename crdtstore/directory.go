@@ -78,6 +78,7 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 		log.Warn("the file of known masters cannot be read and is made anew", "path", path, "err", err)
 		return d, nil
 	}
+	list = slices.DeleteFunc(list, func(p *peerInfo) bool { return p == nil })
 	for _, p := range list {
 		p.status = p.statusAt(time.Now())
 		d.peers[p.ID] = p
@@ -95,12 +96,17 @@ func (d *directory) save() error {
 	slices.SortFunc(list, func(a, b *peerInfo) int { return cmp.Compare(a.ID, b.ID) })
 	b, err := json.MarshalIndent(list, "", "  ")
 	same := string(b) == string(d.saved)
-	d.saved = b
 	d.mu.Unlock()
 	if err != nil || same || len(list) == 0 {
 		return err
 	}
-	return atomicfile.Write(d.path, append(b, '\n'))
+	if err := atomicfile.Write(d.path, append(b, '\n')); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.saved = b
+	return nil
 }
 
 func (d *directory) contacts() []p2p.Contact {

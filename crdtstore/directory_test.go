@@ -131,7 +131,7 @@ func TestDirectoryIsKept(t *testing.T) {
 
 func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "masters.json")
-	for _, content := range []string{"", "{", "{}", `"x"`, "[]", "null"} {
+	for _, content := range []string{"", "{", "{}", `"x"`, "[]", "null", "[null]"} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -146,5 +146,23 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 	}
 	if _, err := loadDirectory(filepath.Dir(path), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a directory was read as a file")
+	}
+}
+
+func TestWhatCouldNotBeSavedIsSavedLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gone", "masters.json")
+	d := openDirectory(t, path)
+	d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, true)
+	if err := d.save(); err == nil {
+		t.Fatal("saved where there is no directory")
+	}
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.save(); err != nil {
+		t.Fatal(err)
+	}
+	if again := openDirectory(t, path); len(again.contacts()) != 1 {
+		t.Error("nothing was saved")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -171,5 +172,94 @@ func TestWatchEndsWhenTheReaderHasEnough(t *testing.T) {
 	}
 	if len(errs) != 1 || !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, context.Canceled) }) {
 		t.Errorf("%v", errs)
+	}
+}
+
+// TestEventsOfOneNodeKeepTheirOrder has many change the VMs of one node at once.
+// A watcher is left with what there is.
+func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
+	s := inMemory(t)
+	cursor := s.Cursor()
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for i := range 50 {
+				r := Report{NodeID: "n", Boot: 1, Seq: uint64(i*8 + w + 1)}
+				for v := range 3 {
+					r.VMs = append(r.VMs, VM{SID: fmt.Sprint((i + w + v) % 5), CPU: r.Seq})
+				}
+				news, err := record.Accept(s.state("n"), r, record.Acceptance{Now: 1})
+				if err != nil {
+					t.Error(err)
+				}
+				if before, after := s.table.Join("n", news); before != after {
+					s.changed("n")
+				}
+			}
+		})
+	}
+	all.Wait()
+	at, err := s.hub.parse(cursor)
+	has := map[string]uint64{}
+	for ; err == nil && at < s.hub.end; at++ {
+		var c change
+		if c, err = s.hub.next(t.Context(), at); c.kind == VMEvent {
+			for _, v := range c.vms {
+				if delete(has, v.SID); v.State != VMDeleted {
+					has[v.SID] = v.CPU
+				}
+			}
+		}
+	}
+	want := map[string]uint64{}
+	for v := range s.vms("n") {
+		want[v.SID] = v.CPU
+	}
+	if err != nil || fmt.Sprint(has) != fmt.Sprint(want) {
+		t.Errorf("a watcher is left with %v, %v, there is %v", has, err, want)
+	}
+}
+
+// TestNewNodeIsToldToBeOnline: the first event of a node may come before its
+// first sign of life counts, the last one says how it is.
+func TestNewNodeIsToldToBeOnline(t *testing.T) {
+	s, err := Open(t.Context(), Config{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	cursor := s.Cursor()
+	read, reported := make(chan struct{}), make(chan error, 1)
+	join := func() {
+		// As Report does, with a watcher who is quick.
+		news, err := record.Accept(record.State{}, Report{NodeID: "n", Boot: 1, Seq: 1}, record.Acceptance{Now: 1})
+		if err == nil {
+			err = s.assert(ctx, "n", news)
+		}
+		<-read
+		s.board.Beat(time.Now(), "n", record.Version{Boot: 1, Seq: 1}, nil, nil)
+		reported <- err
+	}
+	go join()
+	var once sync.Once
+	for ev, err := range s.Watch(ctx, cursor) {
+		if err != nil {
+			t.Fatal("never told to be online:", err)
+		}
+		once.Do(func() {
+			close(read)
+			if err := <-reported; err != nil {
+				t.Error(err)
+			}
+		})
+		if ev.Kind == NodeEvent && ev.Node.Status == Online {
+			break
+		}
 	}
 }

@@ -12,9 +12,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// maxPending bounds how many nodes wait to be written. Beyond it, writers wait.
-const maxPending = 16384
-
 // maxFlush bounds how many nodes are written in one turn of the history, and so
 // the memory that it takes and how long others wait for theirs.
 const maxFlush = 2048
@@ -25,7 +22,9 @@ const retryFlush = time.Second
 // publisher is the one writer of the history. Callers mark nodes whose state
 // changed; it writes the state that the table then holds. Batching is natural,
 // not timed: an idle publisher commits at once, and what is marked while a
-// commit runs makes the next batch, with one element per node.
+// commit runs makes the next batch, with one element per node. What waits is a
+// set of nodes that the table holds already, and whoever changes a node waits for
+// its flush, so a slow disk slows its writers down and no bound is needed.
 type publisher struct {
 	put   func(context.Context, []epoch.Write) (again []string, err error)
 	state func(node string) record.State
@@ -36,7 +35,8 @@ type publisher struct {
 	queued  map[string]struct{} // pending, as a set
 	current *flush              // the flush that is running, nil when idle
 	writing map[string]struct{} // what it writes
-	room    chan struct{}       // closed when pending was taken; nil while there is room
+	joining map[string]int      // running joins, by node
+	joined  chan struct{}       // closed when the next one ends; nil while nobody waits for it
 	wake    chan struct{}
 	closed  bool
 	done    chan struct{}
@@ -51,7 +51,7 @@ type flush struct {
 func newPublisher(put func(context.Context, []epoch.Write) ([]string, error), state func(string) record.State) *publisher {
 	p := &publisher{
 		put: put, state: state,
-		next: newFlush(), queued: map[string]struct{}{},
+		next: newFlush(), queued: map[string]struct{}{}, joining: map[string]int{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go p.run()
@@ -78,36 +78,48 @@ func (p *publisher) mark(nodes ...string) *flush {
 	return f
 }
 
-// write has a node's state written and waits until it is. When too much is
-// waiting already, it waits for its turn first.
-func (p *publisher) write(ctx context.Context, node string) error {
-	for {
-		p.mu.Lock()
-		if p.closed {
-			p.mu.Unlock()
-			return ErrClosed
-		}
-		if len(p.pending) < maxPending {
-			p.mu.Unlock()
-			break
-		}
-		if p.room == nil {
-			p.room = make(chan struct{})
-		}
-		room := p.room
-		p.mu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// change runs join, which changes a node's state in the table and says whether it
+// did, and returns when the state is written. Who finds the change there already
+// waits for it too: that the table holds it does not mean that the disk does.
+func (p *publisher) change(ctx context.Context, node string, join func() bool) error {
+	p.mu.Lock()
+	p.joining[node]++
+	p.mu.Unlock()
+	var f *flush
+	if join() {
+		f = p.mark(node)
 	}
-	return p.wait(ctx, p.mark(node))
+	p.mu.Lock()
+	if p.joining[node]--; p.joining[node] == 0 {
+		delete(p.joining, node)
+	}
+	if p.joined != nil {
+		close(p.joined)
+		p.joined = nil
+	}
+	p.mu.Unlock()
+	if f == nil {
+		return p.settle(ctx, node)
+	}
+	return p.wait(ctx, f)
 }
 
 // settle waits until nothing that was marked for a node is still on its way.
 func (p *publisher) settle(ctx context.Context, node string) error {
 	p.mu.Lock()
+	for p.joining[node] > 0 {
+		if p.joined == nil {
+			p.joined = make(chan struct{})
+		}
+		joined := p.joined
+		p.mu.Unlock()
+		select {
+		case <-joined:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		p.mu.Lock()
+	}
 	f := p.current
 	_, writing := p.writing[node]
 	if _, ok := p.queued[node]; ok {
@@ -144,10 +156,6 @@ func (p *publisher) run() {
 		p.current, p.writing = f, p.queued
 		p.pending, p.next = nil, newFlush()
 		p.queued = make(map[string]struct{}, len(nodes))
-		if p.room != nil {
-			close(p.room)
-			p.room = nil
-		}
 		p.mu.Unlock()
 		if len(nodes) > 0 {
 			f.err = p.flush(nodes)

@@ -67,6 +67,11 @@ func (d *disk) slow(takes time.Duration, err error) {
 	d.takes, d.err = takes, err
 }
 
+// write marks a node, and waits until it is written.
+func (p *publisher) write(ctx context.Context, node string) error {
+	return p.change(ctx, node, func() bool { return true })
+}
+
 // publishing runs a test around a publisher, in virtual time.
 func publishing(t *testing.T, f func(t *testing.T, d *disk, p *publisher)) {
 	t.Helper()
@@ -218,33 +223,47 @@ func TestCallersMayGo(t *testing.T) {
 	})
 }
 
-func TestTooMuchMakesWritersWait(t *testing.T) {
+func TestManyAreWrittenInTurns(t *testing.T) {
 	publishing(t, func(t *testing.T, d *disk, p *publisher) {
-		d.slow(time.Second, nil)
-		p.mark("first")
+		var nodes []string
+		for i := range 2*maxFlush + 1 {
+			nodes = append(nodes, fmt.Sprint(i))
+		}
+		if err := p.wait(t.Context(), p.mark(nodes...)); err != nil {
+			t.Error(err)
+		}
+		if len(d.batches) != 3 || len(d.batches[0]) != maxFlush || len(d.batches[2]) != 1 || len(d.kept) != len(nodes) {
+			t.Errorf("%d nodes went into %d batches", len(d.kept), len(d.batches))
+		}
+	})
+}
+
+// TestFoundIsNotYetWritten has one caller change a node, and another find the
+// change in the table before the node is marked.
+func TestFoundIsNotYetWritten(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		go func() {
+			_ = p.change(t.Context(), "n", func() bool {
+				d.set("n", 7)
+				time.Sleep(time.Minute) // between the table and the mark
+				return true
+			})
+		}()
 		synctest.Wait()
-		for i := range maxPending {
-			p.mark(fmt.Sprint(i))
+		if err := p.change(t.Context(), "n", func() bool { return false }); err != nil || d.kept["n"] != 7 {
+			t.Errorf("acknowledged, and on disk is %d, %v", d.kept["n"], err)
 		}
-		began := time.Now()
-		for range 3 {
-			go func() { _ = p.write(t.Context(), "late") }()
-		}
-		if err := p.write(t.Context(), "one more"); err != nil {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := p.change(ctx, "n", func() bool { d.set("n", 8); return true }); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		// The first, all that were waiting in turns, and then the late ones.
-		least := (2 + maxPending/maxFlush) * time.Second
-		if took := time.Since(began); took < least-time.Second || took > least+time.Second {
-			t.Errorf("took %s, want about %s", took, least)
+		// The caller has gone, its change has not.
+		if err := p.change(t.Context(), "n", func() bool { return false }); err != nil || d.kept["n"] != 8 {
+			t.Errorf("acknowledged, and on disk is %d, %v", d.kept["n"], err)
 		}
-		for i, b := range d.batches {
-			if len(b) > maxFlush {
-				t.Errorf("batch %d has %d nodes", i, len(b))
-			}
-		}
-		if err := p.settle(t.Context(), "late"); err != nil {
-			t.Error(err)
+		if len(p.joining) != 0 {
+			t.Errorf("joins are left: %v", p.joining)
 		}
 	})
 }

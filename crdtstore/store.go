@@ -33,6 +33,7 @@ type Store struct {
 	table     *table.Table
 	board     *liveness.Board
 	hub       *hub
+	told      told
 	history   *epoch.Log
 	publisher *publisher
 	cluster   *cluster // nil: a single master
@@ -88,8 +89,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if s.cluster, err = joinCluster(background, s); err != nil {
 			return nil, err
 		}
+		s.cluster.start(background)
 	}
-	s.loop(background, s.watchLiveness)
+	was := map[string]Status{}
+	s.statuses(was) // as they are at the start, which is no news
+	s.loop(background, func(ctx context.Context) { s.watchLiveness(ctx, was) })
 	s.loop(background, s.checkpoint)
 	s.loop(background, s.turnover)
 	opened = true
@@ -173,7 +177,7 @@ func (s *Store) state(node string) record.State {
 func (s *Store) arrived(node string, st record.State) {
 	before, after := s.table.Join(node, st.Verified(node))
 	if before != after {
-		s.changed(node, viewOf(before), after.Node)
+		s.changed(node)
 	}
 }
 
@@ -185,12 +189,14 @@ func (s *Store) assert(ctx context.Context, node string, st record.State) error 
 	if st.IsZero() {
 		return s.publisher.settle(ctx, node)
 	}
-	before, after := s.table.Join(node, st)
-	if before == after {
-		return s.publisher.settle(ctx, node)
-	}
-	s.changed(node, viewOf(before), after.Node)
-	return s.publisher.write(ctx, node)
+	return s.publisher.change(ctx, node, func() bool {
+		before, after := s.table.Join(node, st)
+		if before == after {
+			return false
+		}
+		s.changed(node)
+		return true
+	})
 }
 
 func viewOf(e *table.Entry) record.Node {

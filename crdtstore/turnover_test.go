@@ -53,9 +53,11 @@ func TestHistoryIsCut(t *testing.T) {
 	before := digestOf(s)
 	until(t, "the history is cut and the old epoch deleted", func() bool {
 		h := s.History()
-		return h.Epoch == 2 && h.Old == 0
+		return h.Epoch >= 2 && h.Old == 0
 	})
-	if h := s.History(); h.Entries > 20 || digestOf(s) != before {
+	// The cut may come before the last of the changes, so only what is lost or
+	// kept twice would show.
+	if h := s.History(); h.Entries > 200 || digestOf(s) != before {
 		t.Errorf("after: %+v, digest %s, was %s", h, digestOf(s), before)
 	}
 	if err := s.Close(); err != nil {

@@ -14,9 +14,8 @@ import (
 const statusTick = 500 * time.Millisecond
 
 // watchLiveness turns changes of status, which happen by the mere passing of
-// time, into events.
-func (s *Store) watchLiveness(ctx context.Context) {
-	was := map[string]Status{}
+// time, into events. was are the statuses that need not be told.
+func (s *Store) watchLiveness(ctx context.Context, was map[string]Status) {
 	tick := time.NewTicker(statusTick)
 	defer tick.Stop()
 	for {
@@ -25,18 +24,27 @@ func (s *Store) watchLiveness(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		now := time.Now()
-		var buf scratch
-		for e := range s.table.All() {
-			v := s.vital(now, e, &buf)
-			if old, known := was[e.ID]; !known || old != v.status {
-				was[e.ID] = v.status
-				if known {
-					s.hub.add(change{kind: NodeEvent, id: e.ID})
-				}
-			}
+		// The first event of a new node comes before its first sign of life is
+		// counted, so the status of a node that was not there is told too.
+		for _, id := range s.statuses(was) {
+			s.hub.add(change{kind: NodeEvent, id: id})
 		}
 	}
+}
+
+// statuses brings the statuses of all nodes up to date, and returns the nodes
+// whose status is another than it was.
+func (s *Store) statuses(was map[string]Status) (changed []string) {
+	now := time.Now()
+	var buf scratch
+	for e := range s.table.All() {
+		v := s.vital(now, e, &buf)
+		if was[e.ID] != v.status {
+			was[e.ID] = v.status
+			changed = append(changed, e.ID)
+		}
+	}
+	return changed
 }
 
 // checkpoint now and then writes down when nodes were last seen, for display

@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/boxo/ipld/merkledag"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
 	pb "github.com/ipfs/go-ds-crdt/pb"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -49,10 +50,18 @@ func parse(c cid.Cid, raw []byte) (Block, error) {
 	}
 	b := Block{Cid: c, Raw: raw, data: node.Data()}
 	for _, l := range node.Links() {
+		// Blocks are stored by their hash alone. A link that means the same bytes
+		// by another name would be found, and then not be read.
+		if l.Cid.Prefix() != c.Prefix() {
+			return Block{}, fmt.Errorf("%w: it links to %s, which names no block", ErrBlock, l.Cid)
+		}
 		b.Links = append(b.Links, l.Cid)
 	}
 	if b.Height, err = height(b.data); err != nil {
 		return Block{}, err
+	}
+	if b.Height == 0 || len(b.Links) == 0 && b.Height != 1 {
+		return Block{}, fmt.Errorf("%w: it stands at height %d", ErrBlock, b.Height)
 	}
 	return b, nil
 }
@@ -87,7 +96,9 @@ type Element struct {
 
 // Elements returns what the block writes. A block with tombstones is refused:
 // nothing here writes any, for deleting in go-ds-crdt costs quadratic time and
-// can diverge when it races a write.
+// can diverge when it races a write. So is one with a key that is not clean, such
+// as /a/../../b: go-ds-crdt joins keys as paths, and it would write outside of
+// its namespace.
 func (b Block) Elements() ([]Element, error) {
 	var d pb.Delta
 	if err := proto.Unmarshal(b.data, &d); err != nil {
@@ -98,6 +109,9 @@ func (b Block) Elements() ([]Element, error) {
 	}
 	out := make([]Element, len(d.GetElements()))
 	for i, e := range d.GetElements() {
+		if k := e.GetKey(); ds.NewKey(k).String() != k || k == "/" {
+			return nil, fmt.Errorf("%w: it writes the key %q", ErrBlock, k)
+		}
 		out[i] = Element{e.GetKey(), e.GetValue()}
 	}
 	return out, nil

@@ -29,9 +29,10 @@ import (
 //	server  block  ...                       oldest first
 //	        end of stream
 //
-// The server walks down from its heads in order of height and does not go below
-// what the puller has; offers double in size, so the two agree after a number of
-// round trips that grows with the logarithm of what is missing. Blocks come
+// The server walks down from its heads in order of height; between offers it
+// leaves out what is below blocks that the puller has. Offers double in size, so
+// the two agree after a number of round trips that grows with the logarithm of
+// what is missing. Blocks come
 // oldest first, so that each can be applied when it arrives and a transfer that
 // breaks off is continued where it stopped.
 const PullProtocol protocol.ID = "/hero-explorer/pull/1"
@@ -40,6 +41,9 @@ const (
 	firstOffer = 16
 	maxOffer   = 8192
 	maxFrame   = dag.MaxBlock + 64
+	// maxOffered bounds how many blocks a puller lets itself be offered in one
+	// transfer, and so what it remembers. No history has so many.
+	maxOffered = 1 << 22
 	// patience is how long one side waits for the other's next frame.
 	patience = 20 * time.Second
 	// A puller hands over what has come when this many blocks or bytes wait.
@@ -78,7 +82,7 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 	if err := w.WriteMsg(protowire.AppendVarint(nil, h.Number())); err != nil {
 		return 0, err
 	}
-	missing := map[cid.Cid]bool{}
+	missing, offered := map[cid.Cid]bool{}, 0
 	for {
 		wait()
 		offer, err := readOffer(r)
@@ -89,6 +93,9 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 			break
 		}
 		answer := make([]byte, len(offer))
+		if offered += len(offer); offered > maxOffered {
+			return 0, fmt.Errorf("%w: more than %d blocks are offered", ErrMessage, maxOffered)
+		}
 		for i, c := range offer {
 			has, err := h.Has(ctx, c)
 			if err != nil {
@@ -121,7 +128,7 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 	for {
 		wait()
 		raw, err := r.ReadMsg()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && len(missing) == 0 {
 			return n, flush()
 		}
 		if err != nil {
@@ -134,6 +141,7 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 		if !missing[b.Cid] {
 			return n, errors.Join(fmt.Errorf("%w: a block that was not offered", ErrMessage), flush())
 		}
+		delete(missing, b.Cid)
 		batch, size = append(batch, b), size+len(raw)
 		if len(batch) >= batchBlocks || size >= batchBytes {
 			if err := flush(); err != nil {
@@ -165,14 +173,27 @@ func Serve(ctx context.Context, s network.Stream, h History) (n int, err error) 
 		return 0, fmt.Errorf("%w: %d, this one is in %d", ErrEpoch, epoch, h.Number())
 	}
 	walk := walk{ctx: ctx, history: h, seen: map[cid.Cid]bool{}}
-	if err := walk.push(h.Heads()); err != nil {
+	heads := h.Heads()
+	if err := walk.push(heads); err != nil {
 		return 0, err
+	}
+	// wanted are the blocks that the puller may miss: the heads, and what a block
+	// that it misses builds on.
+	wanted := make(map[cid.Cid]bool, len(heads))
+	for _, c := range heads {
+		wanted[c] = true
 	}
 	var missing []item
 	for size := firstOffer; walk.Len() > 0; size = min(2*size, maxOffer) {
 		var offered []item
 		for walk.Len() > 0 && len(offered) < size {
-			offered = append(offered, heap.Pop(&walk).(item))
+			it := heap.Pop(&walk).(item)
+			offered = append(offered, it)
+			// The walk goes on below a block before it is known whether the
+			// puller has it: a long line would take a round trip a block else.
+			if err := walk.push(it.links); err != nil {
+				return 0, err
+			}
 		}
 		wait()
 		if err := writeOffer(w, offered); err != nil {
@@ -190,10 +211,11 @@ func Serve(ctx context.Context, s network.Stream, h History) (n int, err error) 
 				continue
 			}
 			missing = append(missing, o)
-			if err := walk.push(o.links); err != nil {
-				return 0, err
+			for _, c := range o.links {
+				wanted[c] = true
 			}
 		}
+		walk.keep(wanted)
 		r.ReleaseMsg(known)
 	}
 	if err := writeOffer(w, nil); err != nil {
@@ -244,6 +266,12 @@ func (w *walk) push(cids []cid.Cid) error {
 		heap.Push(w, item{b.Cid, b.Height, b.Links})
 	}
 	return nil
+}
+
+// keep drops what is below blocks that the puller has, and only below those.
+func (w *walk) keep(wanted map[cid.Cid]bool) {
+	w.items = slices.DeleteFunc(w.items, func(it item) bool { return !wanted[it.cid] })
+	heap.Init(w)
 }
 
 func (w *walk) Len() int           { return len(w.items) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -199,6 +200,47 @@ func TestPullBringsEverything(t *testing.T) {
 	}
 }
 
+// TestRoundTripsAreFew counts the offers: one a round trip.
+func TestRoundTripsAreFew(t *testing.T) {
+	for _, n := range []int{0, 1, 15, 16, 17, 100, 1000, 5000, 20000} {
+		common := line(t, 50, "common")
+		blocks := append(slices.Clone(common), line(t, n, "new", common[49])...)
+		puller := newReplica(common...)
+		a, b := newPipe()
+		done := make(chan error)
+		go func() {
+			_, err := Serve(t.Context(), b, newReplica(blocks...))
+			done <- err
+		}()
+		reader := &offers{pipe: a}
+		got, err := Pull(t.Context(), reader, puller, puller.deliver)
+		if err := errors.Join(err, <-done); err != nil || got != n {
+			t.Fatalf("%d blocks, want %d, %v", got, n, err)
+		}
+		// Each offer doubles, up to a most; the last one says that that was all.
+		most := bits.Len(uint(n/firstOffer)) + n/maxOffer + 3
+		if reader.writes-1 > most {
+			t.Errorf("%d blocks took %d round trips, at most %d are right", n, reader.writes-1, most)
+		}
+		// The walk does not go far below what the puller has.
+		if below := puller.asked - n; below > max(firstOffer, n+firstOffer) {
+			t.Errorf("%d blocks: %d needless offers", n, below)
+		}
+	}
+}
+
+// offers counts the frames that the puller writes: one to start, and one answer
+// to each offer.
+type offers struct {
+	*pipe
+	writes int
+}
+
+func (o *offers) Write(b []byte) (int, error) {
+	o.writes++
+	return o.pipe.Write(b)
+}
+
 func TestPullFromAnotherEpoch(t *testing.T) {
 	a, b := newReplica(), newReplica(line(t, 3, "x")...)
 	b.number = 2
@@ -331,6 +373,10 @@ func TestPullFromALiar(t *testing.T) {
 		"blocks out of order":  {[][]byte{offer(all...), frame(nil), frame(all[2].Raw), frame(all[0].Raw)}, errMissing, 0},
 		"a block cut off":      {[][]byte{offer(all...), frame(nil), frame(all[0].Raw), frame(all[1].Raw)[:9]}, io.ErrUnexpectedEOF, 1},
 		"a block changed":      {[][]byte{offer(all...), frame(nil), frame(all[0].Raw), frame(append([]byte{}, append(all[1].Raw[:len(all[1].Raw):len(all[1].Raw)], 0x12, 0)...))}, nil, 1},
+		"a block twice":        {[][]byte{offer(all...), frame(nil), frame(all[0].Raw), frame(all[0].Raw)}, ErrMessage, 1},
+		"less than offered":    {[][]byte{offer(all...), frame(nil), frame(all[0].Raw), frame(all[1].Raw)}, io.EOF, 2},
+		"a length and no more": {[][]byte{offer(all...), frame(nil), {0x05}}, io.EOF, 0},
+		"offers without end":   {endless(), ErrMessage, 0},
 		"offers after the end": {[][]byte{offer(all...), frame(nil), offer(all...)}, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -357,6 +403,19 @@ func TestPullFromALiar(t *testing.T) {
 			}
 		})
 	}
+}
+
+// endless offers the same blocks over and over.
+func endless() [][]byte {
+	var one []byte
+	for i := range maxOffer {
+		c, err := merkledag.V1CidPrefix().Sum(fmt.Append(nil, i))
+		if err != nil {
+			panic(err)
+		}
+		one = protowire.AppendBytes(one, c.Bytes())
+	}
+	return slices.Repeat([][]byte{frame(one)}, maxOffered/maxOffer+1)
 }
 
 // TestServeToALiar asks a server what a puller should not.

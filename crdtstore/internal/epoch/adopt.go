@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -97,7 +96,7 @@ func (l *Log) Retire(ctx context.Context) error {
 	var left []uint64
 	var errs []error
 	for _, n := range l.old {
-		if err := os.RemoveAll(epochPath(l.opts.Dir, n)); err != nil {
+		if err := remove(epochPath(l.opts.Dir, n)); err != nil {
 			left, errs = append(left, n), append(errs, err)
 		}
 	}

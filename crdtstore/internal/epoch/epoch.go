@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/ipfs/boxo/datastore/dshelp"
+	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	crdt "github.com/ipfs/go-ds-crdt"
@@ -28,11 +30,12 @@ import (
 // diskVersion is the version of what an epoch's directory holds.
 const diskVersion = 1
 
-// Where go-ds-crdt keeps what: everything below namespace; below elements a key
-// for every element that was ever written; below values the value that prevails of
+// Where go-ds-crdt keeps what: everything below namespace; below processed a key
+// for every block that was applied; below elements a key for every element that was ever written; below values the value that prevails of
 // each key, at <key>/v.
 var (
 	namespace = ds.NewKey("/c")
+	processed = "/c/b"
 	elements  = "/c/s/s"
 	values    = "/c/s/k"
 )
@@ -63,6 +66,27 @@ func epochPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%010d", number))
 }
 
+// retired is what the name of a directory ends in that is being deleted.
+const retired = ".retired"
+
+// remove deletes an epoch's directory. It is no epoch any more before the first
+// file of it is gone: half a database cannot be opened.
+func remove(path string) error {
+	if err := os.Rename(path, path+retired); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(path + retired)
+}
+
+// tidy deletes what is left of epochs whose deletion was interrupted.
+func tidy(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "*"+retired))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
 // numbers returns the epochs that have a directory, ascending.
 func numbers(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir) // sorted by name, and the names have a fixed width
@@ -71,7 +95,8 @@ func numbers(dir string) ([]uint64, error) {
 	}
 	var out []uint64
 	for _, e := range entries {
-		if n, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && e.IsDir() {
+		n, err := strconv.ParseUint(e.Name(), 10, 64)
+		if err == nil && e.IsDir() && filepath.Join(dir, e.Name()) == epochPath(dir, n) {
 			out = append(out, n)
 		}
 	}
@@ -110,9 +135,11 @@ func open(ctx context.Context, dir string, number uint64, log *slog.Logger) (_ *
 	o := crdt.DefaultOptions()
 	o.Logger = crdtLogger{log}
 	o.PutHook = func(k ds.Key, _ []byte) { e.prevails[k.String()] = true }
-	// Nothing is rebroadcast: masters compare heads when they meet and with
-	// every pulse. Nothing needs repair: blocks are applied whole and in order.
-	o.RebroadcastInterval = 365 * 24 * time.Hour
+	// Rebroadcasts are not sent: masters compare heads when they meet and with
+	// every pulse. They are made all the same, for only then does go-ds-crdt
+	// forget the heads that it has seen. Nothing needs repair: blocks are applied
+	// whole and in order.
+	o.RebroadcastInterval = 10 * time.Minute
 	o.RepairInterval = 0
 	o.MaxBatchDeltaSize = dag.MaxBlock
 	o.NumWorkers = 1
@@ -182,6 +209,25 @@ func each(ctx context.Context, results query.Results, f func(key string, value [
 		}
 		if key, ok := strings.CutSuffix(strings.TrimPrefix(r.Key, values), "/v"); ok {
 			f(key, r.Value)
+		}
+	}
+	// A query whose context has ended ends without an error.
+	return ctx.Err()
+}
+
+// apply has go-ds-crdt apply blocks that are stored, and makes sure that it has:
+// it logs its errors and returns none.
+func (e *epoch) apply(ctx context.Context, heads []cid.Cid) error {
+	if err := e.feed.apply(heads); err != nil {
+		return err
+	}
+	for _, c := range heads {
+		done, err := e.staged.Has(ctx, ds.RawKey(processed+dshelp.MultihashToDsKey(c.Hash()).String()))
+		if err != nil {
+			return err
+		}
+		if !done {
+			return fmt.Errorf("block %s could not be applied", c)
 		}
 	}
 	return nil

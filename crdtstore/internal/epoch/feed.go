@@ -11,7 +11,7 @@ import (
 )
 
 // feed is the crdt.Broadcaster. It does not broadcast: what go-ds-crdt publishes
-// is noted down and announced after it is on disk. And it hands heads to
+// during a commit is noted down and announced after it. And it hands heads to
 // go-ds-crdt one payload at a time, and knows when each has been applied,
 // because go-ds-crdt asks for the next one only then.
 type feed struct {
@@ -19,8 +19,9 @@ type feed struct {
 	applied chan struct{}
 	handed  bool // only touched by Next
 
-	mu        sync.Mutex
-	published []cid.Cid
+	mu         sync.Mutex
+	collecting bool // a commit is under way
+	published  []cid.Cid
 }
 
 var _ crdt.Broadcaster = (*feed)(nil)
@@ -36,6 +37,9 @@ func (f *feed) Broadcast(_ context.Context, payload []byte) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.collecting {
+		return nil // a rebroadcast
+	}
 	for _, h := range msg.GetHeads() {
 		c, err := cid.Cast(h.GetCid())
 		if err != nil {
@@ -46,7 +50,14 @@ func (f *feed) Broadcast(_ context.Context, payload []byte) error {
 	return nil
 }
 
-// take returns what was published since the last take.
+// collect notes down what is published from here on, or no longer.
+func (f *feed) collect(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.collecting = on
+}
+
+// take returns what was collected since the last take.
 func (f *feed) take() []cid.Cid {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,8 +81,8 @@ func (f *feed) Next(ctx context.Context) ([]byte, error) {
 }
 
 // apply hands blocks to go-ds-crdt, each of which builds only on blocks before
-// it, and returns when they are applied. stop ends the wait when the log closes.
-func (f *feed) apply(stop <-chan struct{}, heads []cid.Cid) error {
+// it, and returns when it is done with them.
+func (f *feed) apply(heads []cid.Cid) error {
 	var msg pb.CRDTBroadcast
 	for _, c := range heads {
 		msg.Heads = append(msg.Heads, &pb.Head{Cid: c.Bytes()})
@@ -80,15 +91,7 @@ func (f *feed) apply(stop <-chan struct{}, heads []cid.Cid) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case f.in <- payload:
-	case <-stop:
-		return ErrClosed
-	}
-	select {
-	case <-f.applied:
-		return nil
-	case <-stop:
-		return ErrClosed
-	}
+	f.in <- payload
+	<-f.applied
+	return nil
 }

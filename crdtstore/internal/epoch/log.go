@@ -55,7 +55,6 @@ type Write struct {
 // concurrently; Put, Deliver and Adopt take turns.
 type Log struct {
 	opts   Options
-	stop   chan struct{}
 	closed sync.Once
 
 	turn   sync.Mutex
@@ -73,6 +72,9 @@ type Log struct {
 // Open opens the newest epoch below the directory, or the first, and calls
 // Apply for every state in it and in those before it.
 func Open(ctx context.Context, opts Options) (*Log, error) {
+	if err := tidy(opts.Dir); err != nil {
+		return nil, fmt.Errorf("delete old epochs: %w", err)
+	}
 	all, err := numbers(opts.Dir)
 	if err != nil {
 		return nil, err
@@ -80,7 +82,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if len(all) == 0 {
 		all = []uint64{1}
 	}
-	l := &Log{opts: opts, stop: make(chan struct{})}
+	l := &Log{opts: opts}
 	for i, n := range all {
 		e, err := open(ctx, opts.Dir, n, opts.Logger)
 		if err != nil {
@@ -139,10 +141,9 @@ func (l *Log) Put(ctx context.Context, writes []Write) (again []string, err erro
 	if err != nil {
 		return again, err
 	}
-	// The blocks are in the file system, where a crash of this process does not
-	// reach them. They are announced while the disk is still at work, for it
-	// takes longer than the network. Should the power fail in between, the
-	// others bring this master's own blocks back to it; see Deliver.
+	// Announced while the disk is still at work, for it takes longer than the
+	// network. Should this process or the machine die in between, others have
+	// blocks of ours that we have lost, and bring them back to us; see Deliver.
 	if l.opts.Announce != nil {
 		l.opts.Announce(e.number, made)
 	}
@@ -156,8 +157,8 @@ func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Blo
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	e = l.cur
-	if l.broken != nil {
-		return e, nil, nil, l.broken
+	if err := l.ready(ctx); err != nil {
+		return e, nil, nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return e, nil, nil, err
@@ -165,12 +166,13 @@ func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Blo
 	// From here on the turn is finished whatever the caller's context says.
 	ctx = context.WithoutCancel(ctx)
 	clear(e.prevails)
+	e.feed.collect(true)
+	defer e.feed.collect(false)
 	for len(writes) > 0 {
 		n, err := l.commit(ctx, e, writes)
 		if err != nil {
 			// go-ds-crdt may hold on to the failed delta and add it to the next.
-			l.broken = fmt.Errorf("history: %w", err)
-			return e, nil, nil, l.broken
+			return e, nil, nil, l.breaks(err)
 		}
 		e.entries.Add(int64(n))
 		for _, w := range writes[:n] {
@@ -180,7 +182,7 @@ func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Blo
 		}
 		writes = writes[n:]
 	}
-	if err := l.noted(e.staged.flush(ctx)); err != nil {
+	if err := l.flush(ctx, e); err != nil {
 		return e, nil, nil, err
 	}
 	for _, c := range e.feed.take() {
@@ -193,6 +195,28 @@ func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Blo
 	return e, made, again, nil
 }
 
+// ready begins a turn. What an earlier turn could not write down goes first, so
+// that no more piles up in memory while the disk takes nothing.
+func (l *Log) ready(ctx context.Context) error {
+	if l.broken != nil {
+		return l.broken
+	}
+	if l.Health() != nil {
+		return l.flush(context.WithoutCancel(ctx), l.cur)
+	}
+	return nil
+}
+
+// breaks ends all writing after an error in the middle of a turn. What the turn
+// has staged is dropped: half a block must not reach the disk.
+func (l *Log) breaks(err error) error {
+	err = fmt.Errorf("history: %w", err)
+	l.broken = err
+	l.unwell.Store(&err)
+	l.cur.staged.drop()
+	return err
+}
+
 // commit puts as many writes as fit into one block, and returns how many.
 func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error) {
 	b, err := e.crdt.Batch(ctx)
@@ -201,11 +225,11 @@ func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error)
 	}
 	n, size := 0, 0
 	for _, w := range writes {
-		value := w.State.Encode()
-		if size += len(value); n > 0 && size > maxDelta {
+		key, value := stateKey(w.Node, l.opts.Master), w.State.Encode()
+		if size += len(key.String()) + len(value) + 16; n > 0 && size > maxDelta {
 			break
 		}
-		if err := b.Put(ctx, stateKey(w.Node, l.opts.Master), value); err != nil {
+		if err := b.Put(ctx, key, value); err != nil {
 			return 0, err
 		}
 		n++
@@ -225,8 +249,8 @@ func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error)
 func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (own []string, err error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
-	if l.broken != nil {
-		return nil, l.broken
+	if err := l.ready(ctx); err != nil {
+		return nil, err
 	}
 	e := l.cur
 	if number != e.number {
@@ -234,8 +258,9 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (own
 	}
 	ctx = context.WithoutCancel(ctx)
 	var heads []cid.Cid
+	heights := make(map[cid.Cid]uint64, len(list))
 	for _, b := range list {
-		nodes, isNew, storeErr := l.store(ctx, e, b)
+		nodes, isNew, storeErr := l.store(ctx, e, b, heights)
 		if storeErr != nil {
 			err = storeErr
 			break
@@ -257,29 +282,45 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (own
 		if len(part) == 0 {
 			continue
 		}
-		if err := e.feed.apply(l.stop, part); err != nil {
-			return nil, err
+		if err := e.apply(ctx, part); err != nil {
+			return nil, l.breaks(err)
 		}
 	}
-	if err := l.noted(e.staged.flush(ctx)); err != nil {
-		return nil, err
+	if flushErr := l.flush(ctx, e); flushErr != nil {
+		err = flushErr // it is applied all the same, so own has to be told
 	}
 	slices.Sort(own)
 	return slices.Compact(own), err
 }
 
 // store stages a block and hands on its states. It returns the nodes whose key
-// of this master the block writes.
-func (l *Log) store(ctx context.Context, e *epoch, b dag.Block) (own []string, isNew bool, err error) {
+// of this master the block writes. heights remembers those of the blocks that
+// were stored in this turn.
+func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.Cid]uint64) (own []string, isNew bool, err error) {
 	if has, err := e.blocks.has(ctx, b.Cid); err != nil || has {
 		return nil, false, err
 	}
+	below := uint64(0)
 	for _, c := range b.Links {
 		if has, err := e.blocks.has(ctx, c); err != nil {
 			return nil, false, err
 		} else if !has {
 			return nil, false, fmt.Errorf("%w: %s", ErrMissing, b.Cid)
 		}
+		h, ok := heights[c]
+		if !ok {
+			past, err := e.blocks.block(ctx, c)
+			if err != nil {
+				return nil, false, err
+			}
+			h = past.Height
+		}
+		below = max(below, h)
+	}
+	// Everything here relies on a block standing one above its past: the order in
+	// which blocks are sent, and that what is written next stands above all.
+	if b.Height != below+1 {
+		return nil, false, fmt.Errorf("%w: %s says height %d, and stands on %d", dag.ErrBlock, b.Cid, b.Height, below)
 	}
 	elements, err := b.Elements()
 	if err != nil {
@@ -288,6 +329,7 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block) (own []string, i
 	if err := e.blocks.put(ctx, b.Cid, b.Raw); err != nil {
 		return nil, false, err
 	}
+	heights[b.Cid] = b.Height
 	e.entries.Add(int64(len(elements)))
 	for _, el := range elements {
 		node, ok := l.apply(el.Key, el.Value)
@@ -296,6 +338,16 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block) (own []string, i
 		}
 	}
 	return own, true, nil
+}
+
+// flush writes what is staged into the file system. That the log is well again
+// only shows when what was written can be synced too.
+func (l *Log) flush(ctx context.Context, e *epoch) error {
+	err := e.staged.flush(ctx)
+	if err != nil || l.opts.NoSync {
+		return l.noted(err)
+	}
+	return nil
 }
 
 // sync waits until what an epoch holds is on stable storage. An epoch that was
@@ -366,7 +418,6 @@ func (l *Log) Block(ctx context.Context, c cid.Cid) (dag.Block, error) {
 // Close writes down what is staged and closes the files. It is idempotent.
 func (l *Log) Close() (err error) {
 	l.closed.Do(func() {
-		close(l.stop)
 		l.turn.Lock()
 		defer l.turn.Unlock()
 		l.mu.Lock()

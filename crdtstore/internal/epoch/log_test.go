@@ -580,6 +580,15 @@ func TestOpenTakesTheNewestEpoch(t *testing.T) {
 // block makes a block that this package would not make.
 func block(t testing.TB, d *pb.Delta, links ...cid.Cid) dag.Block {
 	t.Helper()
+	b, err := parse(t, d, links...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func parse(t testing.TB, d *pb.Delta, links ...cid.Cid) (dag.Block, error) {
+	t.Helper()
 	data, err := proto.Marshal(d)
 	if err != nil {
 		t.Fatal(err)
@@ -593,7 +602,17 @@ func block(t testing.TB, d *pb.Delta, links ...cid.Cid) dag.Block {
 	if err := n.SetCidBuilder(merkledag.V1CidPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	b, err := dag.Parse(n.RawData())
+	return dag.Parse(n.RawData())
+}
+
+// broadcast is what go-ds-crdt says of its heads.
+func broadcast(t testing.TB, heads ...cid.Cid) []byte {
+	t.Helper()
+	var msg pb.CRDTBroadcast
+	for _, c := range heads {
+		msg.Heads = append(msg.Heads, &pb.Head{Cid: c.Bytes()})
+	}
+	b, err := proto.Marshal(&msg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func newStaged(base ds.Batching) *staged {
 	return &staged{base: base, dirty: map[ds.Key][]byte{}}
 }
 
-// flush writes what is staged into the file system; it does not wait for stable
+// flush hands what is staged to the base as one batch; it does not wait for stable
 // storage.
 func (s *staged) flush(ctx context.Context) error {
 	s.mu.Lock()
@@ -52,6 +52,13 @@ func (s *staged) flush(ctx context.Context) error {
 	}
 	clear(s.dirty)
 	return nil
+}
+
+// drop forgets what is staged.
+func (s *staged) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.dirty)
 }
 
 func (s *staged) lookup(k ds.Key) (value []byte, staged bool) {

@@ -19,6 +19,15 @@ import (
 type flaky struct {
 	ds.Batching
 	fail step
+	// unreadable chooses keys that cannot be read.
+	unreadable func(ds.Key) bool
+}
+
+func (f *flaky) Get(ctx context.Context, k ds.Key) ([]byte, error) {
+	if f.unreadable != nil && f.unreadable(k) {
+		return nil, errDisk
+	}
+	return f.Batching.Get(ctx, k)
 }
 
 type step int

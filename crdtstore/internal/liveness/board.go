@@ -43,6 +43,7 @@ type shard struct {
 type life struct {
 	id      string
 	version record.Version // of the beat that Usage and UptimeS are from
+	at      time.Time      // when that beat was heard
 	usage   record.Usage
 	uptime  uint64
 	direct  record.Version // of the last beat that came to this master
@@ -91,6 +92,9 @@ func (b *Board) Beat(now time.Time, id string, v record.Version, usage *record.U
 		if v != (record.Version{}) {
 			l.version = v
 		}
+		if usage != nil || uptime != nil {
+			l.at = now
+		}
 		if usage != nil {
 			l.usage = *usage
 		}
@@ -112,10 +116,13 @@ func (b *Board) Merge(now time.Time, master string, p Pulse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.life(p.NodeID)
-	if l.version.Compare(p.Version) < 0 {
-		l.version, l.usage, l.uptime = p.Version, p.Usage, p.UptimeS
+	at := now.Add(-max(p.Age, 0))
+	// Of one version, which is how it stands with senders that do not count, the
+	// later word is taken.
+	if c := l.version.Compare(p.Version); c < 0 || c == 0 && l.at.Before(at) {
+		l.version, l.usage, l.uptime, l.at = p.Version, p.Usage, p.UptimeS, at
 	}
-	l.hear(master, now.Add(-max(p.Age, 0)))
+	l.hear(master, at)
 }
 
 func (l *life) hear(master string, at time.Time) {

@@ -44,6 +44,7 @@ func (n *naive) vital(id string) (Vital, bool) {
 	var v Vital
 	known := false
 	at := map[string]time.Time{}
+	var of time.Time // the time of the word that counts
 	for _, s := range n.said {
 		if s.id != id {
 			continue
@@ -52,8 +53,12 @@ func (n *naive) vital(id string) (Vital, bool) {
 		if s.at.After(at[s.master]) {
 			at[s.master] = s.at
 		}
+		order := s.v.Compare(v.Version)
 		switch legacy := s.v == (record.Version{}); {
-		case s.master == "self" && (legacy || s.v.Compare(v.Version) >= 0), s.v.Compare(v.Version) > 0:
+		case s.master == "self" && (legacy || order >= 0), order > 0, order == 0 && s.at.After(of):
+			if s.usage != nil || s.uptime != nil {
+				of = s.at
+			}
 			if !legacy {
 				v.Version = s.v
 			}
@@ -121,9 +126,6 @@ func TestBoardAgreesWithTheNaiveOne(t *testing.T) {
 					Usage:   record.Usage{MRU: rapid.Uint64Range(0, 9).Draw(r, "mru")},
 					UptimeS: rapid.Uint64Range(0, 9).Draw(r, "uptime"),
 					Age:     time.Duration(rapid.IntRange(-1000, 9000).Draw(r, "age")) * time.Millisecond,
-				}
-				if p.Version == (record.Version{}) {
-					p.Usage, p.UptimeS = record.Usage{}, 0
 				}
 				s := saying{p.NodeID, rapid.SampledFrom([]string{"m1", "m2"}).Draw(r, "master"), p.Version,
 					&p.Usage, &p.UptimeS, now.Add(-max(p.Age, 0))}

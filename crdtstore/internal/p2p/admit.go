@@ -144,9 +144,13 @@ func (m *Mesh) answer(s network.Stream) {
 	id := s.Conn().RemotePeer()
 	_ = s.SetDeadline(time.Now().Add(admitTimeout))
 	read, write := frames(s)
-	if err := m.answerTo(s, id, read, write); err != nil && !errors.Is(err, io.EOF) {
-		m.refused(id, s.Conn().RemoteMultiaddr(), err)
-		_ = s.Reset()
+	err := m.answerTo(s, id, read, write)
+	if err == nil || errors.Is(err, io.EOF) {
+		return
+	}
+	m.refused(id, s.Conn().RemoteMultiaddr(), err)
+	if _, ok := errors.AsType[refusal](err); !ok {
+		_ = s.Reset() // a refusal has still to arrive, and a reset would overtake it
 	}
 }
 
@@ -169,7 +173,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	}
 	if err != nil {
 		_ = write(done{Refused: err.Error()})
-		return err
+		return refusal{err}
 	}
 	m.enter(id, theirs.Addrs, answer.Masters)
 	last := done{Proof: m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
@@ -180,6 +184,11 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	m.present(id)
 	return nil
 }
+
+// refusal is why this side turned the other away, and told it.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
 
 var (
 	errSecrets = errors.New("the cluster secrets differ")

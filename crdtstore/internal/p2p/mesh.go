@@ -60,7 +60,7 @@ type Mesh struct {
 	mu      sync.Mutex
 	members map[peer.ID]*member  // admitted and connected
 	known   map[peer.ID]*contact // every master ever heard of
-	named   map[string]bool      // IPs that Peers stand for now
+	named   map[string]bool      // IPs that Peers stand for
 	at      map[string]peer.ID   // who was met at an address; may be ourselves
 	busy    map[string]bool      // dials under way, by address or id
 	grumble map[string]string    // the last failure logged, by address or id
@@ -382,20 +382,32 @@ func (m *Mesh) ping(ctx context.Context) {
 	}
 }
 
+// resolveTimeout bounds one look at the names, so that a name server that does
+// not answer does not keep this master from those that it has addresses of.
+const resolveTimeout = 2 * time.Second
+
 // resolve looks up what the configured addresses stand for now.
 func (m *Mesh) resolve(ctx context.Context) []target {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	found := make([][]ma.Multiaddr, len(m.cfg.Peers))
+	var all sync.WaitGroup
+	for i, a := range m.cfg.Peers {
+		all.Go(func() {
+			var err error
+			if found[i], err = a.Resolve(ctx); err != nil {
+				m.complain(a.text, "cannot resolve the address of a master", err, "address", a.text)
+			}
+		})
+	}
+	all.Wait()
 	var out []target
-	for _, a := range m.cfg.Peers {
-		addrs, err := a.Resolve(ctx)
-		if err != nil {
-			m.complain(a.text, "cannot resolve the address of a master", err, "address", a.text)
-			continue
-		}
-		for _, addr := range addrs {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, a := range m.cfg.Peers {
+		for _, addr := range found[i] {
 			out = append(out, target{addr, a.id})
-			m.mu.Lock()
 			m.named[remoteIP(addr).String()] = true
-			m.mu.Unlock()
 		}
 	}
 	return out
@@ -403,7 +415,9 @@ func (m *Mesh) resolve(ctx context.Context) []target {
 
 // expect decides, where there is no secret, whether a peer at an address is one
 // this master was told about: it was vouched for, or it comes from an IP that
-// Peers name, and no other peer id is pinned at the address it says it has.
+// Peers name, and no other peer id is pinned at the address it says it has. The
+// port is not compared: the masters on one machine may each name but one other.
+// So without a secret, whoever has the IP of a master can become one.
 func (m *Mesh) expect(id peer.ID, from ma.Multiaddr, says []string) error {
 	ip := remoteIP(from)
 	m.mu.Lock()

@@ -47,8 +47,12 @@ func New() *Table { return &Table{cells: map[string]*cell{}} }
 
 // Join joins a state into the entry of a node and returns the entries before
 // and after; they are the same when the state brought nothing new. before is nil
-// for a node that was not known.
+// for a node that was not known; both are where nothing is said of it.
 func (t *Table) Join(id string, s record.State) (before, after *Entry) {
+	if s.IsZero() { // such as a forged account without what was forged
+		before = t.Get(id)
+		return before, before
+	}
 	c := t.cell(id)
 	for {
 		before = c.entry.Load()

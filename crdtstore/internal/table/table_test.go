@@ -206,6 +206,18 @@ func TestFlood(t *testing.T) {
 	check(t, tab, want)
 }
 
+func TestNothingSaidMakesNoEntry(t *testing.T) {
+	tab := New()
+	if before, after := tab.Join("n", record.State{}); before != nil || after != nil || tab.Get("n") != nil {
+		t.Errorf("%+v, %+v", before, after)
+	}
+	check(t, tab, map[string]record.State{})
+	_, first := tab.Join("n", account(1, 1, "x"))
+	if before, after := tab.Join("n", record.State{}); before != first || after != first {
+		t.Errorf("%+v, %+v", before, after)
+	}
+}
+
 func TestEntriesDoNotChange(t *testing.T) {
 	tab := New()
 	_, first := tab.Join("n", account(1, 1, "one"))

@@ -54,10 +54,14 @@ export async function newToken(error, { background = false } = {}) {
  */
 export async function call(method, params = {}, { signal, background = false } = {}) {
   for (;;) {
+    const used = sessionStorage.getItem(tokenKey);
     try {
       return await once(method, params, signal);
     } catch (error) {
-      if (!(error instanceof CallError) || !error.unauthorized || background || !(await newToken(error))) throw error;
+      if (!(error instanceof CallError) || !error.unauthorized) throw error;
+      // Another call may have been given a new one while this one was under way.
+      if (sessionStorage.getItem(tokenKey) !== used) continue;
+      if (background || !(await newToken(error))) throw error;
     }
   }
 }

@@ -10,9 +10,11 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -87,23 +89,22 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 		return BackupInfo{}, err
 	}
 	var changed int
-	var waiting []string
+	var waiting []*replica.Flush
 	settle := func() error {
-		if len(waiting) == 0 {
-			return nil
+		var errs []error
+		for _, f := range slices.Compact(waiting) {
+			errs = append(errs, s.replica.Wait(ctx, f))
 		}
-		f := s.publisher.mark(waiting...)
 		waiting = waiting[:0]
-		return s.publisher.wait(ctx, f)
+		return errors.Join(errs...)
 	}
 	info, err := readBackup(ctx, spool, func(node string, st record.State) error {
-		before, after := s.table.Join(node, st.Verified(node))
-		if before == after {
+		f := s.replica.Learned(node, st.Verified(node))
+		if f == nil {
 			return nil
 		}
-		s.changed(node)
 		changed++
-		if waiting = append(waiting, node); len(waiting) < restoreBatch {
+		if waiting = append(waiting, f); len(waiting) < restoreBatch {
 			return nil
 		}
 		return settle()

@@ -175,6 +175,7 @@ func (c *cluster) bye(s network.Stream) {
 	defer s.Close()
 	id := s.Conn().RemotePeer().String()
 	c.dir.left(id)
+	c.store.replica.Left(id)
 	c.store.hub.add(change{kind: MasterEvent, id: id})
 }
 
@@ -240,30 +241,19 @@ func (c *cluster) announced(from peer.ID, data []byte) {
 	_ = c.deliver(from, a.Epoch, blocks) // logged there
 }
 
-// follow adopts the epoch that another master is in, if it is greater than ours.
-// It reports whether both are in the same.
+// follow adopts the epoch of another master where it is ahead of ours, and reports
+// whether both are in the same.
 func (c *cluster) follow(number uint64, from peer.ID) bool {
-	s := c.store
-	if number > s.history.Number() {
-		s.log.Info("adopting the epoch of another master", "epoch", number, "master", from)
-		if err := s.adopt(c.ctx, number); err != nil && c.ctx.Err() == nil {
-			s.log.Error("cannot adopt an epoch", "epoch", number, "err", err)
-		}
+	same, err := c.store.replica.Follow(c.ctx, from.String(), number, 0)
+	if err != nil && c.ctx.Err() == nil {
+		c.store.log.Error("cannot adopt an epoch", "epoch", number, "err", err)
 	}
-	return number == s.history.Number()
+	return same
 }
 
 // deliver hands blocks to the history. What is missing for them is fetched.
 func (c *cluster) deliver(from peer.ID, number uint64, blocks []dag.Block) error {
-	own, err := c.store.history.Deliver(c.ctx, number, blocks)
-	for _, node := range own {
-		// A block of ours that we had lost may now stand above what we have
-		// written since. The table has the join of both.
-		state, e := c.store.history.Own(c.ctx, node)
-		if e != nil || !state.Dominates(c.store.state(node)) {
-			c.store.publisher.mark(node)
-		}
-	}
+	err := c.store.replica.Deliver(c.ctx, number, blocks)
 	switch {
 	case errors.Is(err, epoch.ErrMissing):
 		c.pull(from)
@@ -386,8 +376,8 @@ func (c *cluster) info(now time.Time) *liveness.MasterInfo {
 	digest, nodes := s.table.Digest()
 	m := &liveness.MasterInfo{
 		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.RPCURLs, UIURLs: s.cfg.UIURLs,
-		MeshAddrs: c.mesh.Addrs(), Wall: now.UnixMilli(), Nodes: nodes, Digest: digest[:],
-		Epoch: s.history.Number(),
+		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
+		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(),
 	}
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())

@@ -78,6 +78,10 @@ type Config struct {
 	// host of another kind.
 	NewHost func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error)
 
+	// Wall is the wall clock, by which it is written down when things were said. It
+	// may be wrong and may jump. nil: that of the system. For tests.
+	Wall func() time.Time
+
 	// Logger takes the store's log. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -116,11 +120,17 @@ func (c *Config) complete() error {
 	if len(c.Listen) == 0 && c.replicated() {
 		c.Listen = []string{"0.0.0.0:9004"}
 	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
+
+// wall is the wall clock in Unix milliseconds.
+func (c *Config) wall() int64 { return c.Wall().UnixMilli() }
 
 // replicated reports whether the store is more than a single master.
 func (c *Config) replicated() bool {

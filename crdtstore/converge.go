@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,10 +14,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
-
-// settle is how long another master may hold something else before states are
-// compared. Until then the history is given time to do it.
-const settle = 3 * time.Second
 
 // maxDiff is how many nodes a Diff lists; it counts all.
 const maxDiff = 1000
@@ -53,8 +48,8 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.store.learned)
-	c.dir.differ(with.String(), n)
+	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
+	c.store.replica.Compared(with.String(), n)
 	return n, err
 }
 
@@ -67,21 +62,12 @@ func (c *cluster) compared(s network.Stream) {
 		_ = s.Reset() // busy; the other comes again
 		return
 	}
-	if err := antientropy.Serve(c.ctx, s, c.store.table, c.store.learned); err != nil && c.ctx.Err() == nil {
+	if err := antientropy.Serve(c.ctx, s, c.store.table, c.learned); err != nil && c.ctx.Err() == nil {
 		c.store.log.Info("comparing records broke off", "with", s.Conn().RemotePeer(), "err", err)
 	}
 }
 
-// learned takes over a state that did not come by the history, and writes what
-// was news under this master's own key, so that it is on disk here and reaches
-// the others too.
-func (s *Store) learned(node string, st record.State) {
-	before, after := s.table.Join(node, st)
-	if before != after {
-		s.changed(node)
-		s.publisher.mark(node)
-	}
-}
+func (c *cluster) learned(node string, st record.State) { c.store.replica.Learned(node, st) }
 
 // Diff is how another master's records differ from ours.
 type Diff struct {

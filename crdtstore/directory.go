@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
 // A master says something every second. After suspectAfter without a word it is
@@ -55,10 +57,8 @@ type peerInfo struct {
 	heard    time.Time // by the monotonic clock; zero: not in this run
 	nodes    int
 	digest   string
-	inSync   bool
-	differs  int       // nodes, when states were last compared
+	inSync   bool      // as last told to watchers
 	farewell time.Time // when it said that it leaves
-	equal    time.Time // when the digests were last equal
 	skew     time.Duration
 	status   MasterStatus // as last told to watchers
 }
@@ -121,7 +121,7 @@ func (d *directory) contacts() []p2p.Contact {
 
 // heard notes what a master says of itself. It reports whether watchers should
 // be told.
-func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSync bool) bool {
+func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a replica.Agreement) bool {
 	d.mu.Lock()
 	p := d.peers[id]
 	if p != nil && p.HasLeft && now.Sub(p.farewell) < lateWords {
@@ -135,15 +135,12 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSy
 	}
 	moved := p.Name != m.Name || p.Version != m.Version || !slices.Equal(p.RPCURLs, m.RPCURLs) ||
 		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) || p.HasLeft
-	tell := isNew || moved || p.inSync != inSync || p.nodes != m.Nodes || p.status != MasterAlive
+	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.LastSeen, p.HasLeft, p.heard = now.UTC().Round(0), false, now
-	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), inSync
+	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), a.InSync
 	p.skew = time.UnixMilli(m.Wall).Sub(now)
 	p.status = MasterAlive
-	if inSync || p.equal.IsZero() {
-		p.equal, p.differs = now, 0
-	}
 	d.mu.Unlock()
 	if moved {
 		if err := d.save(); err != nil {
@@ -153,23 +150,11 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, inSy
 	return tell
 }
 
-// differsFor is how long a master's digest has been other than ours.
-func (d *directory) differsFor(now time.Time, id string) time.Duration {
+// ids returns the ids of all masters in it.
+func (d *directory) ids() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p := d.peers[id]; p != nil && !p.inSync {
-		return now.Sub(p.equal)
-	}
-	return 0
-}
-
-// differ notes how many nodes a comparison found to differ.
-func (d *directory) differ(id string, n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.peers[id]; p != nil {
-		p.differs = n
-	}
+	return slices.Collect(maps.Keys(d.peers))
 }
 
 func (d *directory) left(id string) {
@@ -217,7 +202,7 @@ func (d *directory) reachable(id string) bool {
 }
 
 // masters returns the known masters by name.
-func (d *directory) masters(now time.Time, rtt func(id string) time.Duration) []Master {
+func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, agreement func(id string) replica.Agreement) []Master {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]Master, 0, len(d.peers))
@@ -228,9 +213,10 @@ func (d *directory) masters(now time.Time, rtt func(id string) time.Duration) []
 			LastSeen: p.LastSeen, Nodes: p.nodes, Digest: p.digest,
 			RTTms: float64(rtt(p.ID).Microseconds()) / 1000, ClockSkewS: p.skew.Seconds(),
 		}
-		m.InSync = p.inSync && m.Status == MasterAlive
-		if !p.inSync && !p.equal.IsZero() {
-			m.LagS, m.Differs = now.Sub(p.equal).Seconds(), p.differs
+		a := agreement(p.ID)
+		m.InSync = a.InSync && m.Status == MasterAlive
+		if !a.InSync && !a.Equal.IsZero() {
+			m.LagS, m.Differs = now.Sub(a.Equal).Seconds(), a.Differs
 		}
 		out = append(out, m)
 	}
@@ -255,7 +241,7 @@ func (c *cluster) masters() []Master {
 			return 0
 		}
 		return c.mesh.RTT(p)
-	})
+	}, c.store.replica.Agreement)
 }
 
 func (c *cluster) meshAddrs() []string      { return withID(c.mesh.Addrs(), c.store.ID()) }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
 func openDirectory(t testing.TB, path string) *directory {
@@ -21,17 +22,22 @@ func openDirectory(t testing.TB, path string) *directory {
 	return d
 }
 
-func noRTT(string) time.Duration { return 0 }
+// shown is what a directory shows when all masters agree.
+func shown(d *directory, now time.Time) []Master {
+	return d.masters(now, func(string) time.Duration { return 0 }, func(string) replica.Agreement { return agreed })
+}
+
+var agreed = replica.Agreement{InSync: true, Equal: time.Unix(1, 0)}
 
 func TestMastersPassThroughTheirStatuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
 		info := &liveness.MasterInfo{Name: "one", Version: "1", Wall: time.Now().UnixMilli()}
 		var told []string
-		tell := func(id string) { told = append(told, id+" "+string(d.masters(time.Now(), noRTT)[0].Status)) }
+		tell := func(id string) { told = append(told, id+" "+string(shown(d, time.Now())[0].Status)) }
 		hear := func(want bool) {
 			t.Helper()
-			if got := d.heard(time.Now(), "m1", info, true); got != want {
+			if got := d.heard(time.Now(), "m1", info, agreed); got != want {
 				t.Errorf("heard says %v, want %v", got, want)
 			}
 		}
@@ -44,14 +50,14 @@ func TestMastersPassThroughTheirStatuses(t *testing.T) {
 		for range 30 {
 			time.Sleep(time.Second)
 			d.sweep(time.Now(), tell)
-			if d.reachable("m1") && d.masters(time.Now(), noRTT)[0].Status != MasterAlive {
+			if d.reachable("m1") && shown(d, time.Now())[0].Status != MasterAlive {
 				t.Error("reachable and not alive")
 			}
 		}
 		hear(true)
 		d.left("m1")
 		d.sweep(time.Now(), tell)
-		if d.reachable("m1") || d.masters(time.Now(), noRTT)[0].Status != MasterLeft {
+		if d.reachable("m1") || shown(d, time.Now())[0].Status != MasterLeft {
 			t.Error("one that has left is alive")
 		}
 		time.Sleep(time.Hour)
@@ -74,20 +80,27 @@ func TestLagIsTheTimeSinceTheDigestsWereEqual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
 		info := &liveness.MasterInfo{Name: "one", Nodes: 3, Digest: []byte{1, 0xab}, Wall: time.Now().Add(90 * time.Second).UnixMilli()}
-		d.heard(time.Now(), "m1", info, true)
-		m := d.masters(time.Now(), func(string) time.Duration { return 1500 * time.Microsecond })[0]
-		if !m.InSync || m.LagS != 0 || m.Nodes != 3 || m.Digest != "01ab" || m.ClockSkewS != 90 || m.RTTms != 1.5 {
+		a := replica.Agreement{InSync: true, Equal: time.Now()}
+		show := func() Master {
+			return d.masters(time.Now(), func(string) time.Duration { return 1500 * time.Microsecond }, func(string) replica.Agreement { return a })[0]
+		}
+		d.heard(time.Now(), "m1", info, a)
+		if m := show(); !m.InSync || m.LagS != 0 || m.Nodes != 3 || m.Digest != "01ab" || m.ClockSkewS != 90 || m.RTTms != 1.5 {
 			t.Errorf("%+v", m)
 		}
 		time.Sleep(2 * time.Second)
-		d.heard(time.Now(), "m1", info, false)
+		a.InSync, a.Differs = false, 7
+		if !d.heard(time.Now(), "m1", info, a) {
+			t.Error("watchers are not told that a master differs")
+		}
 		time.Sleep(time.Second)
-		if m = d.masters(time.Now(), noRTT)[0]; m.InSync || m.LagS != 3 {
+		if m := show(); m.InSync || m.LagS != 3 || m.Differs != 7 {
 			t.Errorf("%+v", m)
 		}
-		d.heard(time.Now(), "m1", info, true)
-		if m = d.masters(time.Now(), noRTT)[0]; !m.InSync || m.LagS != 0 {
-			t.Errorf("%+v", m)
+		time.Sleep(time.Minute)
+		a.InSync = true
+		if m := show(); m.InSync || m.Status != MasterDown {
+			t.Errorf("in sync with one that is down: %+v", m)
 		}
 	})
 }
@@ -102,14 +115,14 @@ func TestDirectoryIsKept(t *testing.T) {
 		t.Error("an empty directory was written")
 	}
 	now := time.Now()
-	d.heard(now, "m1", &liveness.MasterInfo{Name: "one", MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"}, RPCURLs: []string{"http://a"}}, true)
-	d.heard(now, "m2", &liveness.MasterInfo{Name: "two"}, true)
+	d.heard(now, "m1", &liveness.MasterInfo{Name: "one", MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"}, RPCURLs: []string{"http://a"}}, agreed)
+	d.heard(now, "m2", &liveness.MasterInfo{Name: "two"}, agreed)
 	d.left("m2")
 	if err := d.save(); err != nil {
 		t.Fatal(err)
 	}
 	again := openDirectory(t, path)
-	list := again.masters(now, noRTT)
+	list := shown(again, now)
 	if len(list) != 2 || list[0].Name != "one" || list[0].Status != MasterDown || list[1].Status != MasterLeft {
 		t.Fatalf("%+v", list)
 	}
@@ -136,10 +149,10 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := openDirectory(t, path)
-		if n := len(d.masters(time.Now(), noRTT)); n != 0 {
+		if n := len(shown(d, time.Now())); n != 0 {
 			t.Errorf("%q gives %d masters", content, n)
 		}
-		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, true)
+		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
 		if again := openDirectory(t, path); len(again.contacts()) != 1 {
 			t.Errorf("after %q nothing is kept", content)
 		}
@@ -152,7 +165,7 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 func TestWhatCouldNotBeSavedIsSavedLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gone", "masters.json")
 	d := openDirectory(t, path)
-	d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, true)
+	d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
 	if err := d.save(); err == nil {
 		t.Fatal("saved where there is no directory")
 	}

@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"errors"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -13,11 +14,11 @@ var (
 	// ErrCursor: the cursor is not one of ours, or too old to resume from.
 	ErrCursor = errors.New("unknown cursor")
 	// ErrClosed: the store was closed.
-	ErrClosed = errors.New("store is closed")
+	ErrClosed = replica.ErrClosed
 	// ErrUnreachable: the other master cannot be asked now.
 	ErrUnreachable = errors.New("master cannot be reached")
 	// ErrUnavailable: the store cannot take writes now (disk full, failing).
-	ErrUnavailable = errors.New("store cannot write")
+	ErrUnavailable = replica.ErrUnavailable
 )
 
 // Errors that say more; match them with errors.As.

@@ -184,6 +184,11 @@ func (s *Store) changed(id string) {
 	if s.told.of == nil {
 		s.told.of = map[string]*table.Entry{}
 	}
+	if after == nil { // dropped for good
+		delete(s.told.of, id)
+		s.board.Forget(id)
+		return
+	}
 	s.told.of[id] = after
 	s.hub.add(change{kind: NodeEvent, id: id})
 	if vms := changedVMs(viewOf(before), after.Node); len(vms) > 0 {

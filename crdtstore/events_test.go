@@ -188,7 +188,7 @@ func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 				for v := range 3 {
 					r.VMs = append(r.VMs, VM{SID: fmt.Sprint((i + w + v) % 5), CPU: r.Seq})
 				}
-				news, err := record.Accept(s.state("n"), r, record.Acceptance{Now: 1})
+				news, err := record.Accept(s.replica.State("n"), r, record.Acceptance{Now: 1})
 				if err != nil {
 					t.Error(err)
 				}

@@ -21,9 +21,9 @@ const maxWords = 4 * record.MaxLabels
 // ErrUnavailable, ErrClosed, the context's; with every one of them but the
 // context's nothing has changed.
 func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
-	known := s.state(r.NodeID)
+	known := s.replica.State(r.NodeID)
 	news, err := record.Accept(known, r, record.Acceptance{
-		Now: time.Now().UnixMilli(), RequireSigned: s.cfg.RequireSigned,
+		Now: s.replica.Wall(), RequireSigned: s.cfg.RequireSigned,
 	})
 	if err != nil {
 		return Receipt{}, err
@@ -31,7 +31,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	if err := s.assert(ctx, r.NodeID, news); err != nil {
 		return Receipt{}, err
 	}
-	owner, _ := s.state(r.NodeID).Owner()
+	owner, _ := s.replica.State(r.NodeID).Owner()
 	stands := owner.Latest()
 	v := r.AccountVersion()
 	current := v.Compare(stands) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == stands.Boot) // Accept chose what is missing
@@ -227,7 +227,7 @@ func (s *Store) say(ctx context.Context, id string, word func(known record.State
 		}
 		return Node{}, ErrNotFound
 	}
-	news := word(e.State, time.Now().UnixMilli())
+	news := word(e.State, s.replica.Wall())
 	if e.Removed && !news.IsZero() {
 		return Node{}, ErrNotFound
 	}

@@ -1,7 +1,6 @@
 package crdtstore
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -9,6 +8,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -40,31 +40,34 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs} {
 		*list = (*list)[:min(len(*list), maxURLs)]
 	}
-	digest, _ := c.store.table.Digest()
-	if c.dir.heard(now, from.String(), m, bytes.Equal(m.Digest, digest[:])) {
-		c.store.hub.add(change{kind: MasterEvent, id: from.String()})
-	}
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	c.mesh.Learn(contacts)
-	if !c.follow(m.Epoch, from) {
-		return
+	step, err := c.store.replica.Heard(c.ctx, from.String(), summary(m))
+	if c.dir.heard(now, from.String(), m, c.store.replica.Agreement(from.String())) {
+		c.store.hub.add(change{kind: MasterEvent, id: from.String()})
 	}
-	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {
-		id, err := cid.Cast(h)
-		if err != nil {
-			return
-		}
-		if has, err := c.store.history.Has(c.ctx, id); err == nil && !has {
-			c.pull(from)
-			return
-		}
-	}
-	// All blocks it has are here. If it holds something else all the same, and
-	// not only for the moment that things take on their way, compare states.
-	if c.dir.differsFor(now, from.String()) > settle {
+	switch {
+	case err != nil && c.ctx.Err() == nil:
+		c.store.log.Error("cannot follow another master", "master", from, "epoch", m.Epoch, "err", err)
+	case step == replica.Pull:
+		c.pull(from)
+	case step == replica.Compare:
 		c.merge(from)
 	}
+}
+
+// summary is what a master says of its records. What cannot be read of it says
+// nothing.
+func summary(m *liveness.MasterInfo) replica.Summary {
+	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall}
+	copy(s.Digest[:], m.Digest)
+	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {
+		if id, err := cid.Cast(h); err == nil {
+			s.Heads = append(s.Heads, id)
+		}
+	}
+	return s
 }

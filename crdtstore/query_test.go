@@ -15,6 +15,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -28,16 +29,18 @@ func inMemory(t testing.TB) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Store{
+	s := &Store{
 		cfg: Config{OfflineAfter: time.Hour}, log: slog.New(slog.DiscardHandler), id: id, since: time.Now().Add(-2 * time.Hour),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub("run"), closed: make(chan struct{}),
 	}
+	s.replica = replica.New(replica.Options{Table: s.table})
+	return s
 }
 
 // tells has a node say something, as Report does, but without a disk.
 func (s *Store) tells(t rapid.TB, r Report) {
 	t.Helper()
-	known := s.state(r.NodeID)
+	known := s.replica.State(r.NodeID)
 	r.Boot, r.Seq = max(known.Boot(), known.Removal.Boot+1), 1
 	if owner, ok := known.Owner(); ok {
 		r.Seq = owner.Latest().Seq + 1
@@ -51,7 +54,7 @@ func (s *Store) tells(t rapid.TB, r Report) {
 }
 
 func (s *Store) goes(id string) {
-	s.table.Join(id, s.state(id).Remove(time.Now().UnixMilli(), s.ID(), "", ""))
+	s.table.Join(id, s.replica.State(id).Remove(time.Now().UnixMilli(), s.ID(), "", ""))
 }
 
 func randomReport(rnd *rand.Rand, id string) Report {

@@ -16,6 +16,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -30,16 +31,13 @@ type Store struct {
 	text  string    // id, as text
 	since time.Time // when this run began to listen
 
-	table     *table.Table
-	board     *liveness.Board
-	hub       *hub
-	told      told
-	history   *epoch.Log
-	publisher *publisher
-	cluster   *cluster // nil: a single master
-
-	adopting sync.Mutex // held while the history is turned over
-	adopted  time.Time  // when this run last adopted an epoch
+	table   *table.Table
+	board   *liveness.Board
+	hub     *hub
+	told    told
+	history *epoch.Log
+	replica *replica.Replica
+	cluster *cluster // nil: a single master
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -69,6 +67,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
 		closed: make(chan struct{}),
 	}
+	s.replica = replica.New(replica.Options{
+		Self: id.ID(), Table: s.table, Changed: s.changed, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
+		AssertSettle: assertSettle, EpochEntries: cfg.EpochEntries, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
+	})
 	var background context.Context
 	background, s.cancel = context.WithCancel(context.Background())
 	opened := false
@@ -79,12 +81,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}()
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
-		Apply: s.arrived, Announce: s.announce,
+		Apply: s.replica.Arrived, Announce: s.announce,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.publisher = newPublisher(s.history.Put, s.state)
+	s.replica.Use(s.history)
+	go s.replica.Run()
 	if cfg.replicated() {
 		if s.cluster, err = joinCluster(background, s); err != nil {
 			return nil, err
@@ -129,8 +132,8 @@ func (s *Store) Close() (err error) {
 		if s.cluster != nil {
 			s.cluster.leave()
 		}
-		if s.publisher != nil {
-			s.publisher.close()
+		if s.history != nil {
+			s.replica.Close()
 		}
 		s.cancel()
 		s.loops.Wait()
@@ -160,25 +163,52 @@ func (s *Store) Health() error {
 		return ErrClosed
 	default:
 	}
-	if err := s.history.Health(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
+	return s.replica.Health()
 }
 
-func (s *Store) state(node string) record.State {
-	if e := s.table.Get(node); e != nil {
-		return e.State
+// Variables, so that tests need not wait as long.
+var (
+	// turnoverTick is how often a master looks whether the history has to be cut, or
+	// what is left to do after it was.
+	turnoverTick = 2 * time.Second
+	// assertSettle is how long the masters that are responsible for records have,
+	// after a new epoch was adopted, before the others assert what is missing.
+	assertSettle = 10 * time.Second
+)
+
+// turnover keeps the history in proportion to the records.
+func (s *Store) turnover(ctx context.Context) {
+	tick := time.NewTicker(turnoverTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := s.replica.Tick(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("cannot turn the history over, trying again", "err", err)
+		}
 	}
-	return record.State{}
 }
 
-// arrived takes over a state that came from disk or from another master.
-func (s *Store) arrived(node string, st record.State) {
-	before, after := s.table.Join(node, st.Verified(node))
-	if before != after {
-		s.changed(node)
+// heard is when a node last gave a sign of life to any master, in Unix
+// milliseconds; 0: not in this run.
+func (s *Store) heard(node string) int64 {
+	v, _ := s.board.Vital(node, nil)
+	last := int64(0)
+	for _, h := range v.Heard {
+		last = max(last, s.cfg.wall()-time.Since(h.At).Milliseconds())
 	}
+	return last
+}
+
+// known returns the ids of the other masters that are known.
+func (s *Store) known() []string {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.dir.ids()
 }
 
 // assert joins a state of our own into the table and returns when it is on disk.
@@ -186,17 +216,7 @@ func (s *Store) assert(ctx context.Context, node string, st record.State) error 
 	if err := s.Health(); err != nil {
 		return err
 	}
-	if st.IsZero() {
-		return s.publisher.settle(ctx, node)
-	}
-	return s.publisher.change(ctx, node, func() bool {
-		before, after := s.table.Join(node, st)
-		if before == after {
-			return false
-		}
-		s.changed(node)
-		return true
-	})
+	return s.replica.Assert(ctx, node, st)
 }
 
 func viewOf(e *table.Entry) record.Node {

@@ -68,7 +68,7 @@ func (s *Store) checkpoint(ctx context.Context) {
 				continue
 			}
 			s.table.Join(e.ID, record.State{LastSeen: seen})
-			s.publisher.mark(e.ID)
+			s.replica.Mark(e.ID)
 		}
 	}
 }

@@ -82,6 +82,27 @@ func (s State) Boot() uint64 {
 	return boot
 }
 
+// Seen is when the node last gave an account of itself or a sign of life, as far as
+// the state knows, in Unix milliseconds by the clocks of the masters; 0: never.
+func (s State) Seen() int64 {
+	seen := s.LastSeen
+	for _, c := range s.Claims {
+		seen = max(seen, c.Profile.At, c.VMs.At)
+	}
+	return seen
+}
+
+// Newest is when anybody last said anything that the state knows: the node, an
+// operator, or a master that removed it. The newest of a join is that of the newer
+// part.
+func (s State) Newest() int64 {
+	newest := max(s.Seen(), s.Removal.Stamp.Wall)
+	for _, w := range s.Words {
+		newest = max(newest, w.Stamp.Wall)
+	}
+	return newest
+}
+
 // Word returns the word that stands for a field, the zero Word where nobody has
 // spoken of it.
 func (s State) Word(field string) Word {

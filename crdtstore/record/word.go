@@ -48,6 +48,10 @@ func joinWords(a, b []Word) []Word {
 		Word.join)
 }
 
+// ReasonExpired is the reason of a removal that no operator asked for: the node was
+// silent for too long.
+const ReasonExpired = "expired"
+
 // Removal hides every account whose boot is no later than Boot. The zero Removal
 // hides nothing. Words it leaves alone; see [State.Remove].
 type Removal struct {

@@ -20,15 +20,21 @@ const maxJump = 1 << 32
 // nothing. What Put and Deliver are called with from then on belongs to it. The
 // directories of the epochs before stay until Retire. The new epoch begins empty:
 // the caller has to see that what Missing returns is put again.
-func (l *Log) Adopt(ctx context.Context, number uint64) error {
+//
+// The cutoff of the newest epoch becomes the greatest of its own, that of the epoch
+// before, and the given one.
+func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	if l.broken != nil {
 		return l.broken
 	}
 	was := l.cur
-	if number <= was.number {
+	if number < was.number {
 		return nil
+	}
+	if number == was.number {
+		return was.raise(cutoff)
 	}
 	if number-was.number > maxJump {
 		return fmt.Errorf("%w: %d is out of reach from %d", ErrEpoch, number, was.number)
@@ -36,6 +42,9 @@ func (l *Log) Adopt(ctx context.Context, number uint64) error {
 	next, err := open(ctx, l.opts.Dir, number, l.opts.Logger)
 	if err != nil {
 		return err
+	}
+	if err := next.raise(max(cutoff, was.cutoff.Load())); err != nil {
+		return errors.Join(err, next.close())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 func (m *master) adopt(number uint64) {
 	m.t.Helper()
 	m.number.Store(number)
-	if err := m.Adopt(m.t.Context(), number); err != nil {
+	if err := m.Adopt(m.t.Context(), number, 0); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -124,11 +124,11 @@ func TestAdoptRefusesAndIgnores(t *testing.T) {
 	m.adopt(5)
 	m.number.Store(5)
 	for _, n := range []uint64{0, 1, 5} {
-		if err := m.Adopt(t.Context(), n); err != nil || m.Number() != 5 {
+		if err := m.Adopt(t.Context(), n, 0); err != nil || m.Number() != 5 {
 			t.Errorf("adopting %d: %v, in epoch %d", n, err, m.Number())
 		}
 	}
-	if err := m.Adopt(t.Context(), 1<<63); !errors.Is(err, ErrEpoch) || m.Number() != 5 {
+	if err := m.Adopt(t.Context(), 1<<63, 0); !errors.Is(err, ErrEpoch) || m.Number() != 5 {
 		t.Errorf("a leap: %v, in epoch %d", err, m.Number())
 	}
 	if _, err := m.Deliver(t.Context(), 1, old); !errors.Is(err, ErrEpoch) {

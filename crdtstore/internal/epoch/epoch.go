@@ -45,6 +45,7 @@ type epoch struct {
 	number  uint64
 	path    string
 	created time.Time
+	cutoff  atomic.Int64
 	base    *pebbleds.Datastore
 	staged  *staged
 	blocks  blocks
@@ -55,11 +56,17 @@ type epoch struct {
 	prevails map[string]bool // keys whose value the running commit changed
 }
 
+// headerName is the file in an epoch's directory that holds the header.
+const headerName = "epoch.json"
+
 // header is the file that says what a directory holds.
 type header struct {
 	Version int       `json:"version"`
 	Number  uint64    `json:"number"`
 	Created time.Time `json:"created"`
+	// Cutoff is the moment before which nothing is remembered, in Unix
+	// milliseconds.
+	Cutoff int64 `json:"cutoff,omitempty"`
 }
 
 func epochPath(dir string, number uint64) string {
@@ -153,15 +160,11 @@ func open(ctx context.Context, dir string, number uint64, log *slog.Logger) (_ *
 }
 
 func (e *epoch) readHeader() error {
-	path := filepath.Join(e.path, "epoch.json")
+	path := filepath.Join(e.path, headerName)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		h := header{Version: diskVersion, Number: e.number, Created: time.Now().UTC()}
-		e.created = h.Created
-		if b, err = json.Marshal(h); err != nil {
-			return err
-		}
-		return atomicfile.Write(path, append(b, '\n'))
+		e.created = time.Now().UTC()
+		return e.writeHeader()
 	}
 	if err != nil {
 		return err
@@ -174,6 +177,29 @@ func (e *epoch) readHeader() error {
 		return fmt.Errorf("%s: version %d, this program reads %d; use the program that wrote it, or a newer one", path, h.Version, diskVersion)
 	}
 	e.created = h.Created
+	e.cutoff.Store(h.Cutoff)
+	return nil
+}
+
+func (e *epoch) writeHeader() error {
+	b, err := json.Marshal(header{Version: diskVersion, Number: e.number, Created: e.created, Cutoff: e.cutoff.Load()})
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(e.path, headerName), append(b, '\n'))
+}
+
+// raise sets the cutoff, unless it is greater already.
+func (e *epoch) raise(cutoff int64) error {
+	was := e.cutoff.Load()
+	if cutoff <= was {
+		return nil
+	}
+	e.cutoff.Store(cutoff)
+	if err := e.writeHeader(); err != nil {
+		e.cutoff.Store(was)
+		return err
+	}
 	return nil
 }
 

@@ -280,7 +280,7 @@ func TestRetirementIsInterrupted(t *testing.T) {
 	m := start(t, "m1", t.TempDir())
 	m.write("n", seen(1))
 	old := m.cur.path
-	if err := m.Adopt(t.Context(), 2); err != nil {
+	if err := m.Adopt(t.Context(), 2, 0); err != nil {
 		t.Fatal(err)
 	}
 	m.number.Store(2)

@@ -37,7 +37,7 @@ type Options struct {
 	NoSync bool   // return from Put before the writes are on stable storage
 	Logger *slog.Logger
 	// Apply is called for every state that is on disk at Open, and later for
-	// every state in a block from another master. It may be called while a turn
+	// every state in a block from another master; it is verified. It may be called while a turn
 	// is under way, so it must not call the Log.
 	Apply func(node string, s record.State)
 	// Announce is called with the blocks that Put made, while they are being
@@ -83,6 +83,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		all = []uint64{1}
 	}
 	l := &Log{opts: opts}
+	cutoff := int64(0)
 	for i, n := range all {
 		e, err := open(ctx, opts.Dir, n, opts.Logger)
 		if err != nil {
@@ -95,7 +96,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("read epoch %s: %w", e.path, err), e.close())
 		}
-		if i == len(all)-1 {
+		if cutoff = max(cutoff, e.cutoff.Load()); i == len(all)-1 {
 			l.cur = e
 			break
 		}
@@ -103,6 +104,10 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		if err := e.close(); err != nil {
 			return nil, err
 		}
+	}
+	// A crash may have come between opening an epoch and writing its cutoff.
+	if err := l.cur.raise(cutoff); err != nil {
+		return nil, errors.Join(err, l.cur.close())
 	}
 	return l, nil
 }
@@ -120,7 +125,7 @@ func (l *Log) apply(key string, value []byte) (node string, ok bool) {
 		l.opts.Logger.Warn("unreadable state in the history", "key", key, "err", err)
 		return "", false
 	}
-	l.opts.Apply(node, s)
+	l.opts.Apply(node, s.Verified(node))
 	return node, true
 }
 
@@ -129,6 +134,14 @@ func (l *Log) Number() uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.cur.number
+}
+
+// Cutoff is the moment before which nothing is remembered, in Unix milliseconds; 0:
+// everything is.
+func (l *Log) Cutoff() int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur.cutoff.Load()
 }
 
 // Put writes states and returns when they are on disk (see Options.NoSync). No

@@ -35,6 +35,7 @@ type MasterInfo struct {
 	Epoch     uint64
 	Heads     [][]byte // CIDs
 	Contacts  []Contact
+	Cutoff    int64 // Unix milliseconds, see docs/architecture.md
 }
 
 // Contact is another master that the sender vouches for.
@@ -76,7 +77,7 @@ func (m *MasterInfo) append(b []byte) []byte {
 			return putStrings(putString(b, 1, c.ID), 2, c.Addrs)
 		})
 	}
-	return b
+	return putUint(b, 12, uint64(m.Cutoff))
 }
 
 func (p Pulse) append(b []byte) []byte {
@@ -146,6 +147,8 @@ func (m *MasterInfo) decode(b []byte) error {
 			})
 			m.Contacts = append(m.Contacts, c)
 			return err
+		case 12:
+			m.Cutoff = int64(n)
 		}
 		return nil
 	})

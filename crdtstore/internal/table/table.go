@@ -23,9 +23,12 @@ type Entry struct {
 	digest record.Digest
 }
 
-// cell is a node's place in the table. It is made once and stays, so that the
-// sorted order only changes when a node is new.
-type cell struct{ entry atomic.Pointer[Entry] }
+// cell is a node's place in the table. It stays until the node is dropped, so that
+// the sorted order only changes when a node is new or dropped.
+type cell struct {
+	id    string
+	entry atomic.Pointer[Entry]
+}
 
 // Table is the set of entries. Its methods may be called concurrently. Call New.
 type Table struct {
@@ -40,6 +43,7 @@ type Table struct {
 	// next read, not one insertion each.
 	order []*cell
 	fresh []*cell
+	stale bool // cells in order or fresh were dropped
 }
 
 // New returns an empty table.
@@ -56,6 +60,10 @@ func (t *Table) Join(id string, s record.State) (before, after *Entry) {
 	c := t.cell(id)
 	for {
 		before = c.entry.Load()
+		if before == dropped {
+			c = t.cell(id)
+			continue
+		}
 		joined := s
 		if before != nil {
 			if joined = record.Join(before.State, s); joined.Equal(before.State) {
@@ -82,7 +90,7 @@ func (t *Table) cell(id string) *cell {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c = t.cells[id]; c == nil {
-		c = &cell{}
+		c = &cell{id: id}
 		t.cells[id] = c
 	}
 	return c
@@ -146,7 +154,10 @@ func (t *Table) Get(id string) *Entry {
 	if c == nil {
 		return nil
 	}
-	return c.entry.Load()
+	if e := c.entry.Load(); e != dropped {
+		return e
+	}
+	return nil
 }
 
 // Digest returns the digest of all states, and how many nodes are not removed.
@@ -160,7 +171,7 @@ func (t *Table) Digest() (digest record.Digest, live int) {
 func (t *Table) Len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return len(t.order) + len(t.fresh)
+	return len(t.cells)
 }
 
 // Buckets is how many buckets the nodes fall into, by a hash of their id. Two
@@ -194,7 +205,7 @@ func (t *Table) All() iter.Seq[*Entry] { return entries(t.sorted()) }
 func (t *Table) After(id string) iter.Seq[*Entry] {
 	order := t.sorted()
 	i, found := slices.BinarySearchFunc(order, id, func(c *cell, id string) int {
-		return strings.Compare(c.entry.Load().ID, id)
+		return strings.Compare(c.id, id)
 	})
 	if found {
 		i++
@@ -205,7 +216,7 @@ func (t *Table) After(id string) iter.Seq[*Entry] {
 func entries(cells []*cell) iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for _, c := range cells {
-			if !yield(c.entry.Load()) {
+			if e := c.entry.Load(); e != dropped && !yield(e) {
 				return
 			}
 		}
@@ -214,14 +225,14 @@ func entries(cells []*cell) iter.Seq[*Entry] {
 
 func (t *Table) sorted() []*cell {
 	t.mu.RLock()
-	order, fresh := t.order, len(t.fresh)
+	order, current := t.order, len(t.fresh) == 0 && !t.stale
 	t.mu.RUnlock()
-	if fresh == 0 {
+	if current {
 		return order
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	byID := func(a, b *cell) int { return strings.Compare(a.entry.Load().ID, b.entry.Load().ID) }
+	byID := func(a, b *cell) int { return strings.Compare(a.id, b.id) }
 	slices.SortFunc(t.fresh, byID)
 	merged := make([]*cell, 0, len(t.order)+len(t.fresh))
 	a, b := t.order, t.fresh
@@ -233,6 +244,9 @@ func (t *Table) sorted() []*cell {
 		}
 	}
 	merged = append(append(merged, a...), b...)
-	t.order, t.fresh = merged, nil
+	if t.stale {
+		merged = slices.DeleteFunc(merged, func(c *cell) bool { return c.entry.Load() == dropped })
+	}
+	t.order, t.fresh, t.stale = merged, nil, false
 	return merged
 }

@@ -1,10 +1,9 @@
-package crdtstore
+package replica
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,37 +30,43 @@ type publisher struct {
 
 	mu      sync.Mutex
 	pending []string            // in order of marking
-	next    *flush              // the flush that pending will be part of
+	next    *Flush              // the flush that pending will be part of
 	queued  map[string]struct{} // pending, as a set
-	current *flush              // the flush that is running, nil when idle
+	current *Flush              // the flush that is running, nil when idle
 	writing map[string]struct{} // what it writes
 	joining map[string]int      // running joins, by node
 	joined  chan struct{}       // closed when the next one ends; nil while nobody waits for it
 	wake    chan struct{}
-	closed  bool
-	done    chan struct{}
+
+	once    sync.Once
+	closing chan struct{}
+	done    chan struct{} // closed when Run has ended
 }
 
-// flush is one batch on its way; done is closed when err is known.
-type flush struct {
+// Flush is one batch on its way; done is closed when err is known.
+type Flush struct {
 	done chan struct{}
 	err  error
 }
 
+// Done is closed when the flush has ended, well or not.
+func (f *Flush) Done() <-chan struct{} { return f.done }
+
+// Err returns why the flush failed, or nil. It is to be called after Done.
+func (f *Flush) Err() error { return f.err }
+
 func newPublisher(put func(context.Context, []epoch.Write) ([]string, error), state func(string) record.State) *publisher {
-	p := &publisher{
+	return &publisher{
 		put: put, state: state,
 		next: newFlush(), queued: map[string]struct{}{}, joining: map[string]int{},
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
-	go p.run()
-	return p
 }
 
-func newFlush() *flush { return &flush{done: make(chan struct{})} }
+func newFlush() *Flush { return &Flush{done: make(chan struct{})} }
 
-// mark has a node's state written by the next flush, without waiting for it.
-func (p *publisher) mark(nodes ...string) *flush {
+// Mark has a node's state written by the next flush, without waiting for it.
+func (p *publisher) Mark(nodes ...string) *Flush {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range nodes {
@@ -70,12 +75,16 @@ func (p *publisher) mark(nodes ...string) *flush {
 			p.pending = append(p.pending, n)
 		}
 	}
-	f := p.next
+	p.rouse()
+	return p.next
+}
+
+// rouse has Run look for what is pending.
+func (p *publisher) rouse() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return f
 }
 
 // change runs join, which changes a node's state in the table and says whether it
@@ -85,9 +94,9 @@ func (p *publisher) change(ctx context.Context, node string, join func() bool) e
 	p.mu.Lock()
 	p.joining[node]++
 	p.mu.Unlock()
-	var f *flush
+	var f *Flush
 	if join() {
-		f = p.mark(node)
+		f = p.Mark(node)
 	}
 	p.mu.Lock()
 	if p.joining[node]--; p.joining[node] == 0 {
@@ -101,7 +110,7 @@ func (p *publisher) change(ctx context.Context, node string, join func() bool) e
 	if f == nil {
 		return p.settle(ctx, node)
 	}
-	return p.wait(ctx, f)
+	return p.Wait(ctx, f)
 }
 
 // settle waits until nothing that was marked for a node is still on its way.
@@ -120,19 +129,29 @@ func (p *publisher) settle(ctx context.Context, node string) error {
 		}
 		p.mu.Lock()
 	}
-	f := p.current
-	_, writing := p.writing[node]
-	if _, ok := p.queued[node]; ok {
-		f, writing = p.next, true
-	}
 	p.mu.Unlock()
-	if !writing {
-		return nil
+	if f := p.underway(node); f != nil {
+		return p.Wait(ctx, f)
 	}
-	return p.wait(ctx, f)
+	return nil
 }
 
-func (p *publisher) wait(ctx context.Context, f *flush) error {
+// underway returns the flush that what was last marked for a node is on its way
+// with, nil where all of it has arrived.
+func (p *publisher) underway(node string) *Flush {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.queued[node]; ok {
+		return p.next
+	}
+	if _, ok := p.writing[node]; ok {
+		return p.current
+	}
+	return nil
+}
+
+// Wait returns when a flush has ended, with its error.
+func (p *publisher) Wait(ctx context.Context, f *Flush) error {
 	select {
 	case <-f.done:
 		return f.err
@@ -148,29 +167,51 @@ func (p *publisher) wait(ctx context.Context, f *flush) error {
 	}
 }
 
-func (p *publisher) run() {
+// Run writes what is marked until Close.
+func (p *publisher) Run() {
 	defer close(p.done)
-	for range p.wake {
-		p.mu.Lock()
-		nodes, f, closed := p.pending, p.next, p.closed
-		p.current, p.writing = f, p.queued
-		p.pending, p.next = nil, newFlush()
-		p.queued = make(map[string]struct{}, len(nodes))
-		p.mu.Unlock()
-		if len(nodes) > 0 {
-			f.err = p.flush(nodes)
-		}
-		p.mu.Lock()
-		p.current, p.writing = nil, nil
-		p.mu.Unlock()
-		close(f.done)
-		if closed {
+	for {
+		select {
+		case <-p.wake:
+		case <-p.closing:
+			_ = p.Publish() // told to who waits for it
 			return
+		}
+		if p.Publish() == nil {
+			continue
+		}
+		select {
+		case <-time.After(retryFlush):
+			p.rouse()
+		case <-p.closing:
 		}
 	}
 }
 
-func (p *publisher) flush(nodes []string) error {
+// Publish writes what is marked now. Run does it as often as needed; a caller that
+// decides itself when things happen does it instead of Run. What the disk does not
+// take stays marked: the table has it, so the disk has to have it too, once it can.
+func (p *publisher) Publish() error {
+	p.mu.Lock()
+	nodes, f := p.pending, p.next
+	p.current, p.writing = f, p.queued
+	p.pending, p.next = nil, newFlush()
+	p.queued = make(map[string]struct{}, len(nodes))
+	p.mu.Unlock()
+	left, err := p.flush(nodes)
+	p.mu.Lock()
+	p.current, p.writing = nil, nil
+	p.mu.Unlock()
+	if len(left) > 0 {
+		p.Mark(left...)
+	}
+	f.err = err
+	close(f.done)
+	return err
+}
+
+// flush writes nodes, and returns those that have to be written again.
+func (p *publisher) flush(nodes []string) (left []string, err error) {
 	for at := 0; at < len(nodes); at += maxFlush {
 		part := nodes[at:min(at+maxFlush, len(nodes))]
 		writes := make([]epoch.Write, 0, len(part))
@@ -180,29 +221,17 @@ func (p *publisher) flush(nodes []string) error {
 		again, err := p.put(context.Background(), writes)
 		switch {
 		case errors.Is(err, epoch.ErrClosed):
-			return ErrClosed
+			return nil, ErrClosed
 		case err != nil:
-			// The table has it, so the disk has to have it too, once it can. The
-			// store refuses further changes until then.
-			rest := slices.Clone(nodes[at:])
-			time.AfterFunc(retryFlush, func() { p.mark(rest...) })
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return append(left, nodes[at:]...), fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		if len(again) > 0 {
-			p.mark(again...)
-		}
+		left = append(left, again...)
 	}
-	return nil
+	return left, nil
 }
 
-// close writes what is pending and stops.
-func (p *publisher) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+// Close writes what is marked and ends Run.
+func (p *publisher) Close() {
+	p.once.Do(func() { close(p.closing) })
 	<-p.done
 }

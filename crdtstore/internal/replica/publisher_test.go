@@ -1,4 +1,4 @@
-package crdtstore
+package replica
 
 import (
 	"context"
@@ -78,9 +78,10 @@ func publishing(t *testing.T, f func(t *testing.T, d *disk, p *publisher)) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
 		p := newPublisher(d.put, d.state)
+		go p.Run()
 		f(t, d, p)
-		p.close()
-		p.close()
+		p.Close()
+		p.Close()
 	})
 }
 
@@ -104,16 +105,16 @@ func TestIdlePublisherWritesAtOnce(t *testing.T) {
 func TestBatchingIsNatural(t *testing.T) {
 	publishing(t, func(t *testing.T, d *disk, p *publisher) {
 		d.slow(time.Second, nil)
-		first := p.mark("first")
+		first := p.Mark("first")
 		synctest.Wait() // it is being written
 		for i := range 5 {
 			d.set("a", int64(i+1))
 			d.set("b", int64(i+1))
-			p.mark("a")
-			p.mark("b", "a", "first")
+			p.Mark("a")
+			p.Mark("b", "a", "first")
 		}
-		began, last := time.Now(), p.mark("c")
-		if err := errors.Join(p.wait(t.Context(), first), p.wait(t.Context(), last)); err != nil {
+		began, last := time.Now(), p.Mark("c")
+		if err := errors.Join(p.Wait(t.Context(), first), p.Wait(t.Context(), last)); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 2*time.Second {
@@ -138,9 +139,9 @@ func TestSettle(t *testing.T) {
 			}
 			return time.Since(began)
 		}
-		p.mark("a")
+		p.Mark("a")
 		synctest.Wait()
-		p.mark("b")
+		p.Mark("b")
 		if took := settles("c"); took != 0 {
 			t.Errorf("nothing is on its way, waited %s", took)
 		}
@@ -153,9 +154,9 @@ func TestSettle(t *testing.T) {
 		if took := settles("b"); took != 0 {
 			t.Errorf("it is written, waited %s", took)
 		}
-		p.mark("a")
+		p.Mark("a")
 		synctest.Wait()
-		p.mark("a") // changed again meanwhile
+		p.Mark("a") // changed again meanwhile
 		if took := settles("a"); took != 2*time.Second {
 			t.Errorf("written and queued again took %s", took)
 		}
@@ -166,24 +167,24 @@ func TestErrorsReachTheirWaitersOnly(t *testing.T) {
 	publishing(t, func(t *testing.T, d *disk, p *publisher) {
 		broken := errors.New("broken")
 		d.slow(time.Second, nil)
-		good := p.mark("a")
+		good := p.Mark("a")
 		synctest.Wait()
 		d.slow(time.Second, broken)
-		bad := p.mark("b")
+		bad := p.Mark("b")
 		settled := make(chan error)
 		go func() { settled <- p.settle(t.Context(), "b") }()
-		if err := p.wait(t.Context(), good); err != nil {
+		if err := p.Wait(t.Context(), good); err != nil {
 			t.Error("the flush before:", err)
 		}
 		synctest.Wait()
 		d.slow(0, nil)
-		after := p.mark("c")
-		for _, err := range []error{p.wait(t.Context(), bad), <-settled} {
+		after := p.Mark("c")
+		for _, err := range []error{p.Wait(t.Context(), bad), <-settled} {
 			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, broken) {
 				t.Error("the flush that failed:", err)
 			}
 		}
-		if err := p.wait(t.Context(), after); err != nil {
+		if err := p.Wait(t.Context(), after); err != nil {
 			t.Error("the flush after:", err)
 		}
 		d.slow(0, epoch.ErrClosed)
@@ -229,7 +230,7 @@ func TestManyAreWrittenInTurns(t *testing.T) {
 		for i := range 2*maxFlush + 1 {
 			nodes = append(nodes, fmt.Sprint(i))
 		}
-		if err := p.wait(t.Context(), p.mark(nodes...)); err != nil {
+		if err := p.Wait(t.Context(), p.Mark(nodes...)); err != nil {
 			t.Error(err)
 		}
 		if len(d.batches) != 3 || len(d.batches[0]) != maxFlush || len(d.batches[2]) != 1 || len(d.kept) != len(nodes) {
@@ -272,8 +273,9 @@ func TestCloseWritesWhatIsPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
 		p := newPublisher(d.put, d.state)
+		go p.Run()
 		d.slow(time.Second, nil)
-		p.mark("a")
+		p.Mark("a")
 		synctest.Wait()
 		var results []chan error
 		for i := range 5 {
@@ -282,7 +284,7 @@ func TestCloseWritesWhatIsPending(t *testing.T) {
 			go func() { done <- p.write(t.Context(), fmt.Sprint(i)) }()
 		}
 		synctest.Wait()
-		p.close()
+		p.Close()
 		for _, r := range results {
 			if err := <-r; err != nil {
 				t.Error("marked before the close:", err)
@@ -294,7 +296,7 @@ func TestCloseWritesWhatIsPending(t *testing.T) {
 		if err := p.write(t.Context(), "late"); !errors.Is(err, ErrClosed) {
 			t.Error("write after the close:", err)
 		}
-		if err := p.wait(t.Context(), p.mark("late")); !errors.Is(err, ErrClosed) {
+		if err := p.Wait(t.Context(), p.Mark("late")); !errors.Is(err, ErrClosed) {
 			t.Error("mark after the close:", err)
 		}
 	})

@@ -1,0 +1,169 @@
+package replica
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+const (
+	// settle is how long another master may hold something else before states are
+	// compared. Until then the history is given time to do it.
+	settle = 3 * time.Second
+	// silence is how long after its last word a master does not count as living.
+	silence = 5 * time.Second
+)
+
+// Summary is what another master says about once a second of what it holds.
+type Summary struct {
+	Epoch  uint64
+	Cutoff int64 // see expire.go
+	Wall   int64 // its wall clock, Unix milliseconds
+	Digest record.Digest
+	Heads  []cid.Cid
+}
+
+// Step is what to do about another master's summary.
+type Step int
+
+// What there is to do.
+const (
+	Rest    Step = iota
+	Pull         // fetch the blocks that it has and this one has not
+	Compare      // compare states with it
+)
+
+// Agreement is how far another master's records and ours are alike.
+type Agreement struct {
+	InSync  bool      // as of its last summary
+	Equal   time.Time // when they were last, or when it was first heard
+	Differs int       // nodes that differed when states were last compared
+}
+
+// peer is another master, as far as the protocol cares.
+type peer struct {
+	Agreement
+	heard time.Time
+	wall  int64 // its clock when it was heard
+	left  bool
+}
+
+// peers are the other masters that were heard in this run.
+type peers struct {
+	mu sync.Mutex
+	of map[string]*peer
+}
+
+// Heard takes another master's summary and says what to do about it.
+func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, error) {
+	now := r.opts.Now()
+	digest, _ := r.table.Digest()
+	apart := r.peers.heard(now, from, s, digest)
+	same, err := r.Follow(ctx, from, s.Epoch, s.Cutoff)
+	if !same {
+		return Rest, err
+	}
+	for _, h := range s.Heads {
+		if has, err := r.history.Has(ctx, h); err != nil || !has {
+			return Pull, err
+		}
+	}
+	// All blocks it has are here. If it holds something else all the same, and
+	// not only for the moment that things take on their way, compare states.
+	if apart > settle {
+		return Compare, nil
+	}
+	return Rest, nil
+}
+
+// heard notes a summary and returns for how long that master has held something
+// else than this one.
+func (p *peers) heard(now time.Time, id string, s Summary, digest record.Digest) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.of[id]
+	if known == nil {
+		known = &peer{Agreement: Agreement{Equal: now}}
+		if p.of == nil {
+			p.of = map[string]*peer{}
+		}
+		p.of[id] = known
+	}
+	known.heard, known.wall, known.left = now, s.Wall, false
+	if known.InSync = s.Digest == digest; known.InSync {
+		known.Equal, known.Differs = now, 0
+	}
+	return now.Sub(known.Equal)
+}
+
+// Compared notes how many nodes a comparison with another master found to differ.
+func (r *Replica) Compared(with string, differ int) {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	if p := r.peers.of[with]; p != nil {
+		p.Differs = differ
+	}
+}
+
+// Left notes that another master has gone on purpose.
+func (r *Replica) Left(id string) {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	if p := r.peers.of[id]; p != nil {
+		p.left = true
+	}
+}
+
+// Agreement returns how far another master's records and ours are alike; the zero
+// Agreement for one that was not heard in this run.
+func (r *Replica) Agreement(with string) Agreement {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	if p := r.peers.of[with]; p != nil {
+		return p.Agreement
+	}
+	return Agreement{}
+}
+
+// living returns the masters that live, this one first.
+func (r *Replica) living() []string {
+	now := r.opts.Now()
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	out := []string{r.opts.Self}
+	for id, p := range r.peers.of {
+		if !p.left && now.Sub(p.heard) <= silence {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// earliest returns what the clock that is most behind says now, of this master's
+// and those of the masters that were heard in this run. A clock that was read
+// earlier is taken to have run on since.
+func (r *Replica) earliest() int64 {
+	now, least := r.opts.Now(), r.opts.Wall()
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	for _, p := range r.peers.of {
+		least = min(least, p.wall+now.Sub(p.heard).Milliseconds())
+	}
+	return least
+}
+
+// met reports whether each of the masters was heard in this run.
+func (r *Replica) met(masters []string) bool {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	for _, id := range masters {
+		if r.peers.of[id] == nil && id != r.opts.Self {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,188 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// Errors of a Replica.
+var (
+	// ErrClosed: the replica was closed.
+	ErrClosed = errors.New("store is closed")
+	// ErrUnavailable: nothing can be written now (disk full, failing).
+	ErrUnavailable = errors.New("store cannot write")
+)
+
+// History is where a replica's records are kept and by which they travel; see
+// [epoch.Log], which is one.
+type History interface {
+	Number() uint64
+	Cutoff() int64
+	Put(ctx context.Context, writes []epoch.Write) (again []string, err error)
+	Deliver(ctx context.Context, number uint64, blocks []dag.Block) (own []string, err error)
+	Own(ctx context.Context, node string) (record.State, error)
+	Has(ctx context.Context, c cid.Cid) (bool, error)
+	Adopt(ctx context.Context, number uint64, cutoff int64) error
+	Missing(ctx context.Context, states iter.Seq2[string, record.State]) ([]string, error)
+	Retire(ctx context.Context) error
+	Stats() epoch.Stats
+	Health() error
+}
+
+// Options configure a Replica.
+type Options struct {
+	Self  string // id of this master
+	Table *table.Table
+
+	// Changed is called after the table's entry for a node has changed.
+	Changed func(node string)
+	// Heard returns when a node last gave a sign of life to any master, as far as
+	// this one knows, in Unix milliseconds; 0: not in this run.
+	Heard func(node string) int64
+	// Masters returns the ids of the masters that are known, whether they live or
+	// not; with or without this one.
+	Masters func() []string
+	// Now is a monotonic clock; nil: time.Now. Wall is a wall clock, in Unix
+	// milliseconds, and may be wrong and jump; nil: that of the system.
+	Now  func() time.Time
+	Wall func() int64
+
+	// AssertSettle is how long the masters that are responsible for records have,
+	// after a new epoch was adopted, before the others assert what is missing.
+	AssertSettle time.Duration
+	EpochEntries int           // how many writes an epoch holds at least before it is cut
+	EpochAge     time.Duration // when it is cut although it holds fewer
+	Retention    time.Duration // how long a node may be silent before it expires
+
+	Logger *slog.Logger
+}
+
+// Replica is one master's part of the protocol. Its methods may be called
+// concurrently.
+type Replica struct {
+	opts    Options
+	table   *table.Table
+	history History
+	log     *slog.Logger
+	began   time.Time
+
+	*publisher
+	peers peers
+	floor atomic.Int64 // states of which nothing is newer are dropped; see expire.go
+
+	adopting sync.Mutex // held while the history is turned over
+	adopted  time.Time  // when this run last adopted an epoch
+	expired  time.Time  // when it was last looked for what expires
+}
+
+// New returns a replica that has no history yet. Arrived may be called at once,
+// for the history hands over what it finds on disk while it is opened; everything
+// else only after Use.
+func New(opts Options) *Replica {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Wall == nil {
+		opts.Wall = func() int64 { return time.Now().UnixMilli() }
+	}
+	return &Replica{opts: opts, table: opts.Table, log: opts.Logger, began: opts.Now()}
+}
+
+// Use hands over the opened history.
+func (r *Replica) Use(h History) {
+	r.history = h
+	r.publisher = newPublisher(h.Put, r.State)
+}
+
+// State returns what is known of a node.
+func (r *Replica) State(node string) record.State {
+	if e := r.table.Get(node); e != nil {
+		return e.State
+	}
+	return record.State{}
+}
+
+// join joins a state into the table and reports whether it was news.
+func (r *Replica) join(node string, st record.State) bool {
+	before, after := r.table.Join(node, st)
+	if before == after {
+		return false
+	}
+	r.opts.Changed(node)
+	return true
+}
+
+// Arrived takes over a state that the history holds: from disk, or in a block of
+// another master. The state must be a verified one.
+func (r *Replica) Arrived(node string, st record.State) {
+	if !r.forgotten(node, st) {
+		r.join(node, st)
+	}
+}
+
+// Learned takes over a state that came by another way than the history. What was
+// news is written under this master's own key, so that it is on disk here and
+// reaches the others too. It returns the flush that will do so, nil where nothing
+// was news. The state must be a verified one.
+func (r *Replica) Learned(node string, st record.State) *Flush {
+	if r.forgotten(node, st) || !r.join(node, st) {
+		return nil
+	}
+	return r.Mark(node)
+}
+
+// Assert joins a state of this master's own and returns when it is on disk. When
+// the history refuses writes it returns ErrUnavailable, and nothing has changed.
+func (r *Replica) Assert(ctx context.Context, node string, st record.State) error {
+	if err := r.Health(); err != nil {
+		return err
+	}
+	return r.change(ctx, node, func() bool { return r.join(node, st) })
+}
+
+// Begin is Assert for callers that do not wait: it returns the flush that brings
+// the state to disk, nil where it is there already.
+func (r *Replica) Begin(node string, st record.State) (*Flush, error) {
+	if err := r.Health(); err != nil {
+		return nil, err
+	}
+	if r.join(node, st) {
+		return r.Mark(node), nil
+	}
+	return r.underway(node), nil
+}
+
+// Health returns why nothing can be written, or nil.
+func (r *Replica) Health() error {
+	if err := r.history.Health(); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Deliver hands blocks of another master to the history.
+func (r *Replica) Deliver(ctx context.Context, number uint64, blocks []dag.Block) error {
+	own, err := r.history.Deliver(ctx, number, blocks)
+	for _, node := range own {
+		// A block of ours that we had lost may now stand above what we have
+		// written since. The table has the join of both.
+		st, e := r.history.Own(ctx, node)
+		if e != nil || !st.Dominates(r.State(node)) {
+			r.Mark(node)
+		}
+	}
+	return err
+}

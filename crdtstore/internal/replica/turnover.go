@@ -1,0 +1,131 @@
+package replica
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"iter"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// epochGrowth is how many writes for each record an epoch may hold.
+const epochGrowth = 3
+
+// Tick does what the passing of time asks for; it is to be called every few
+// seconds. It keeps the history in proportion to the records: it opens a new epoch
+// when the present one has grown too much, sees that the new one holds everything
+// that this master knows, and then deletes the old ones. And it lets nodes expire.
+// See docs/architecture.md.
+func (r *Replica) Tick(ctx context.Context) error {
+	r.forget()
+	if err := r.expire(); err != nil {
+		return err
+	}
+	switch h := r.history.Stats(); {
+	case h.Old > 0:
+		return r.retire(ctx)
+	case r.outgrown(h.Entries, r.opts.Now().Sub(h.Created)):
+		r.log.Info("opening a new epoch", "epoch", h.Number+1, "entries", h.Entries, "records", r.table.Len(), "bytes", h.Bytes)
+		return r.adopt(ctx, h.Number+1, r.nextCutoff())
+	}
+	return nil
+}
+
+// outgrown decides whether an epoch with so many entries has to end.
+func (r *Replica) outgrown(entries int, age time.Duration) bool {
+	records := r.table.Len()
+	return entries >= r.opts.EpochEntries && entries > epochGrowth*records ||
+		age > r.opts.EpochAge && entries > 2*records
+}
+
+// Follow adopts the epoch that another master is in, if it is greater than ours.
+// It reports whether both are in the same: blocks of another epoch are of no use,
+// and their author asserts what is missing when it comes to ours.
+func (r *Replica) Follow(ctx context.Context, from string, number uint64, cutoff int64) (bool, error) {
+	if r.contradicted(cutoff) {
+		cutoff = 0
+	}
+	if number > r.history.Number() || number == r.history.Number() && cutoff > r.history.Cutoff() {
+		r.log.Info("adopting the epoch of another master", "epoch", number, "master", from)
+		if err := r.adopt(ctx, number, cutoff); err != nil {
+			return false, err
+		}
+	}
+	return number == r.history.Number(), nil
+}
+
+// adopt moves to a greater epoch, by our own decision or because another master
+// is there, and asserts in it the records that this master is responsible for.
+func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error {
+	r.adopting.Lock()
+	defer r.adopting.Unlock()
+	before := r.history.Number()
+	if err := r.history.Adopt(ctx, number, cutoff); err != nil {
+		return err
+	}
+	r.forget()
+	if number <= before {
+		return nil
+	}
+	r.adopted = r.opts.Now()
+	living := r.living()
+	var mine []string
+	for e := range r.table.All() {
+		if Heir(e.ID, living) == r.opts.Self {
+			mine = append(mine, e.ID)
+		}
+	}
+	r.Mark(mine...)
+	return nil
+}
+
+// Heir returns the master that is responsible for a node, or for anything else
+// with a name, by rendezvous hashing: when a master comes or goes, only what it is
+// responsible for changes hands. All masters that agree about who lives agree
+// about the heir.
+func Heir(name string, masters []string) string {
+	best, most := "", uint64(0)
+	for _, m := range masters {
+		sum := sha256.Sum256([]byte(m + "\x00" + name))
+		if w := binary.BigEndian.Uint64(sum[:8]); best == "" || w > most || w == most && m < best {
+			best, most = m, w
+		}
+	}
+	return best
+}
+
+// retire asserts what the new epoch still lacks of all that this master knows,
+// and deletes the old epochs when it lacks nothing.
+func (r *Replica) retire(ctx context.Context) error {
+	r.adopting.Lock()
+	defer r.adopting.Unlock()
+	if len(r.living()) > 1 && r.opts.Now().Sub(r.adopted) < r.opts.AssertSettle {
+		return nil
+	}
+	missing, err := r.history.Missing(ctx, r.states())
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		r.log.Info("asserting records that the new epoch lacks", "epoch", r.history.Number(), "records", len(missing))
+		r.Mark(missing...) // looked for again at the next tick
+		return nil
+	}
+	if err := r.history.Retire(ctx); err != nil {
+		return err
+	}
+	r.log.Info("the new epoch holds everything, old ones are deleted", "epoch", r.history.Number())
+	return nil
+}
+
+func (r *Replica) states() iter.Seq2[string, record.State] {
+	return func(yield func(string, record.State) bool) {
+		for e := range r.table.All() {
+			if !yield(e.ID, e.State) {
+				return
+			}
+		}
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/gossip"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
 const (
@@ -223,45 +224,16 @@ func (c *cluster) announce(number uint64, blocks []dag.Block) {
 
 // announced takes new blocks from another master.
 func (c *cluster) announced(from peer.ID, data []byte) {
-	a, err := dagsync.ParseAnnouncement(data)
-	if err != nil {
-		c.store.log.Warn("bad announcement", "from", from, "err", err)
-		return
-	}
-	if !c.follow(a.Epoch, from) {
-		return // its author asserts what is missing when it comes to our epoch
-	}
-	blocks := make([]dag.Block, len(a.Blocks))
-	for i, raw := range a.Blocks {
-		if blocks[i], err = dag.Parse(raw); err != nil {
-			c.store.log.Warn("bad announcement", "from", from, "err", err)
-			return
-		}
-	}
-	_ = c.deliver(from, a.Epoch, blocks) // logged there
-}
-
-// follow adopts the epoch of another master where it is ahead of ours, and reports
-// whether both are in the same.
-func (c *cluster) follow(number uint64, from peer.ID) bool {
-	same, err := c.store.replica.Follow(c.ctx, from.String(), number, 0)
-	if err != nil && c.ctx.Err() == nil {
-		c.store.log.Error("cannot adopt an epoch", "epoch", number, "err", err)
-	}
-	return same
-}
-
-// deliver hands blocks to the history. What is missing for them is fetched.
-func (c *cluster) deliver(from peer.ID, number uint64, blocks []dag.Block) error {
-	err := c.store.replica.Deliver(c.ctx, number, blocks)
+	step, err := c.store.replica.Announced(c.ctx, from.String(), data)
 	switch {
-	case errors.Is(err, epoch.ErrMissing):
+	case step == replica.Pull:
 		c.pull(from)
+	case errors.Is(err, dag.ErrBlock), errors.Is(err, dagsync.ErrMessage):
+		c.store.log.Warn("bad announcement", "from", from, "err", err)
 	case errors.Is(err, epoch.ErrEpoch), errors.Is(err, epoch.ErrClosed):
-	case err != nil:
+	case err != nil && c.ctx.Err() == nil:
 		c.store.log.Error("cannot take records of another master", "from", from, "err", err)
 	}
-	return err
 }
 
 // pull fetches what another master has and this one has not, in the background;
@@ -308,7 +280,7 @@ func (c *cluster) pullOnce(from peer.ID) {
 		return
 	}
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
-		return c.deliver(from, number, blocks)
+		return c.store.replica.Deliver(c.ctx, number, blocks)
 	})
 	switch {
 	case err != nil && c.ctx.Err() == nil:

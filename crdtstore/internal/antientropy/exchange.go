@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -62,7 +64,7 @@ func Merge(ctx context.Context, s network.Stream, t *table.Table, take Take) (di
 	if err != nil {
 		return 0, err
 	}
-	for node := range differing {
+	for _, node := range slices.Sorted(maps.Keys(differing)) {
 		if e := t.Get(node); e != nil {
 			c.putState(node, e.State)
 		}
@@ -87,7 +89,7 @@ func Look(ctx context.Context, s network.Stream, t *table.Table, limit int) (lis
 	}
 	differ = len(differing)
 	wanted := map[string]bool{}
-	for node, theirs := range differing {
+	for _, node := range slices.Sorted(maps.Keys(differing)) {
 		if len(list) == limit {
 			break
 		}
@@ -96,7 +98,7 @@ func Look(ctx context.Context, s network.Stream, t *table.Table, limit int) (lis
 			d.Self = e.State
 		}
 		list = append(list, d)
-		wanted[node] = theirs
+		wanted[node] = differing[node]
 	}
 	if err := c.want(wanted); err != nil {
 		return nil, 0, err
@@ -166,8 +168,8 @@ func Serve(ctx context.Context, s network.Stream, t *table.Table, take Take) (er
 	if err != nil {
 		return err
 	}
-	for node, e := range wanted {
-		c.putState(node, e.State)
+	for _, node := range slices.Sorted(maps.Keys(wanted)) {
+		c.putState(node, wanted[node].State)
 	}
 	return c.flush(true)
 }
@@ -217,8 +219,8 @@ func (c *conn) compare(t *table.Table, mode byte) (map[string]bool, error) {
 
 // want asks for the states of those nodes that the other side knows.
 func (c *conn) want(nodes map[string]bool) error {
-	for node, known := range nodes {
-		if known {
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		if nodes[node] {
 			c.put(protowire.AppendString(c.room(), node))
 		}
 	}

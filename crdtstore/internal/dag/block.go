@@ -9,6 +9,7 @@ import (
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 	pb "github.com/ipfs/go-ds-crdt/pb"
+	ipld "github.com/ipfs/go-ipld-format"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -92,6 +93,29 @@ func decode(c cid.Cid, raw []byte) (*merkledag.ProtoNode, error) {
 type Element struct {
 	Key   string
 	Value []byte
+}
+
+// New makes a block as go-ds-crdt does: one that writes the elements and builds on
+// the links. The height must stand one above the highest of these.
+func New(elements []Element, height uint64, links []cid.Cid) (Block, error) {
+	d := pb.Delta{Priority: height}
+	for _, e := range elements {
+		d.Elements = append(d.Elements, &pb.Element{Key: e.Key, Value: e.Value})
+	}
+	data, err := proto.Marshal(&d)
+	if err != nil {
+		return Block{}, err
+	}
+	n := merkledag.NodeWithData(data)
+	for _, l := range links {
+		if err := n.AddRawLink("", &ipld.Link{Cid: l}); err != nil {
+			return Block{}, err
+		}
+	}
+	if err := n.SetCidBuilder(merkledag.V1CidPrefix()); err != nil {
+		return Block{}, err
+	}
+	return Parse(n.RawData())
 }
 
 // Elements returns what the block writes. A block with tombstones is refused:

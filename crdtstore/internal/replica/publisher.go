@@ -188,6 +188,13 @@ func (p *publisher) Run() {
 	}
 }
 
+// Pending reports whether anything is marked.
+func (p *publisher) Pending() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pending) > 0
+}
+
 // Publish writes what is marked now. Run does it as often as needed; a caller that
 // decides itself when things happen does it instead of Run. What the disk does not
 // take stays marked: the table has it, so the disk has to have it too, once it can.

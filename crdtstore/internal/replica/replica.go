@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dagsync"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -171,6 +172,29 @@ func (r *Replica) Health() error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
+}
+
+// Announced takes a message in which another master announces new blocks. The step
+// is what to do about it; errors are of the message or of our own disk.
+func (r *Replica) Announced(ctx context.Context, from string, msg []byte) (Step, error) {
+	a, err := dagsync.ParseAnnouncement(msg)
+	if err != nil {
+		return Rest, err
+	}
+	blocks := make([]dag.Block, len(a.Blocks))
+	for i, raw := range a.Blocks {
+		if blocks[i], err = dag.Parse(raw); err != nil {
+			return Rest, err
+		}
+	}
+	if same, err := r.Follow(ctx, from, a.Epoch, 0); !same {
+		return Rest, err
+	}
+	err = r.Deliver(ctx, a.Epoch, blocks)
+	if errors.Is(err, epoch.ErrMissing) {
+		return Pull, nil
+	}
+	return Rest, err
 }
 
 // Deliver hands blocks of another master to the history.

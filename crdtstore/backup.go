@@ -99,11 +99,13 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 		return errors.Join(errs...)
 	}
 	info, err := readBackup(ctx, spool, func(node string, st record.State) error {
-		f := s.replica.Learned(node, st.Verified(node))
+		f, news := s.replica.Learned(node, st.Verified(node))
+		if news {
+			changed++
+		}
 		if f == nil {
 			return nil
 		}
-		changed++
 		if waiting = append(waiting, f); len(waiting) < restoreBatch {
 			return nil
 		}

@@ -67,6 +67,8 @@ type Log struct {
 	old []uint64 // epochs whose directories are still there
 
 	unwell atomic.Pointer[error] // why the last write failed
+
+	written, synced atomic.Uint64 // turns that were written, and of these on stable storage
 }
 
 // Open opens the newest epoch below the directory, or the first, and calls
@@ -356,6 +358,7 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 // flush writes what is staged into the file system. That the log is well again
 // only shows when what was written can be synced too.
 func (l *Log) flush(ctx context.Context, e *epoch) error {
+	l.written.Add(1)
 	err := e.staged.flush(ctx)
 	if err != nil || l.opts.NoSync {
 		return l.noted(err)
@@ -371,7 +374,15 @@ func (l *Log) sync(ctx context.Context, e *epoch) error {
 	if e != l.cur {
 		return nil
 	}
-	return l.noted(e.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/")))
+	written := l.written.Load()
+	if err := l.noted(e.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/"))); err != nil {
+		return err
+	}
+	for {
+		if was := l.synced.Load(); was >= written || l.synced.CompareAndSwap(was, written) {
+			return nil
+		}
+	}
 }
 
 // noted remembers whether the disk takes what it is given.

@@ -25,11 +25,12 @@ const retryFlush = time.Second
 // set of nodes that the table holds already, and whoever changes a node waits for
 // its flush, so a slow disk slows its writers down and no bound is needed.
 type publisher struct {
-	put   func(context.Context, []epoch.Write) (again []string, err error)
+	disk  stable
 	state func(node string) record.State
 
 	mu      sync.Mutex
 	pending []string            // in order of marking
+	asked   bool                // somebody waits for the next flush, whatever is in it
 	next    *Flush              // the flush that pending will be part of
 	queued  map[string]struct{} // pending, as a set
 	current *Flush              // the flush that is running, nil when idle
@@ -41,6 +42,13 @@ type publisher struct {
 	once    sync.Once
 	closing chan struct{}
 	done    chan struct{} // closed when Run has ended
+}
+
+// stable is where a publisher writes to; see [epoch.Log].
+type stable interface {
+	Put(ctx context.Context, writes []epoch.Write) (again []string, err error)
+	Sync(ctx context.Context) error
+	Unsynced() bool
 }
 
 // Flush is one batch on its way; done is closed when err is known.
@@ -55,9 +63,9 @@ func (f *Flush) Done() <-chan struct{} { return f.done }
 // Err returns why the flush failed, or nil. It is to be called after Done.
 func (f *Flush) Err() error { return f.err }
 
-func newPublisher(put func(context.Context, []epoch.Write) ([]string, error), state func(string) record.State) *publisher {
+func newPublisher(disk stable, state func(string) record.State) *publisher {
 	return &publisher{
-		put: put, state: state,
+		disk: disk, state: state,
 		next: newFlush(), queued: map[string]struct{}{}, joining: map[string]int{},
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -75,6 +83,7 @@ func (p *publisher) Mark(nodes ...string) *Flush {
 			p.pending = append(p.pending, n)
 		}
 	}
+	p.asked = true
 	p.rouse()
 	return p.next
 }
@@ -136,9 +145,20 @@ func (p *publisher) settle(ctx context.Context, node string) error {
 	return nil
 }
 
-// underway returns the flush that what was last marked for a node is on its way
-// with, nil where all of it has arrived.
+// underway returns the flush after which all that the table holds of a node is on
+// stable storage, nil where it is. What came in blocks of other masters is written,
+// and not synced before something is written here.
 func (p *publisher) underway(node string) *Flush {
+	if f := p.onItsWay(node); f != nil {
+		return f
+	}
+	if p.disk.Unsynced() {
+		return p.Mark()
+	}
+	return nil
+}
+
+func (p *publisher) onItsWay(node string) *Flush {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ok := p.queued[node]; ok {
@@ -188,11 +208,11 @@ func (p *publisher) Run() {
 	}
 }
 
-// Pending reports whether anything is marked.
+// Pending reports whether there is anything to Publish.
 func (p *publisher) Pending() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.pending) > 0
+	return p.asked
 }
 
 // Publish writes what is marked now. Run does it as often as needed; a caller that
@@ -202,7 +222,7 @@ func (p *publisher) Publish() error {
 	p.mu.Lock()
 	nodes, f := p.pending, p.next
 	p.current, p.writing = f, p.queued
-	p.pending, p.next = nil, newFlush()
+	p.pending, p.next, p.asked = nil, newFlush(), false
 	p.queued = make(map[string]struct{}, len(nodes))
 	p.mu.Unlock()
 	left, err := p.flush(nodes)
@@ -219,13 +239,19 @@ func (p *publisher) Publish() error {
 
 // flush writes nodes, and returns those that have to be written again.
 func (p *publisher) flush(nodes []string) (left []string, err error) {
+	if len(nodes) == 0 {
+		if err := p.disk.Sync(context.Background()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return nil, nil
+	}
 	for at := 0; at < len(nodes); at += maxFlush {
 		part := nodes[at:min(at+maxFlush, len(nodes))]
 		writes := make([]epoch.Write, 0, len(part))
 		for _, n := range part {
 			writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
 		}
-		again, err := p.put(context.Background(), writes)
+		again, err := p.disk.Put(context.Background(), writes)
 		switch {
 		case errors.Is(err, epoch.ErrClosed):
 			return nil, ErrClosed

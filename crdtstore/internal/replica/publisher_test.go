@@ -42,7 +42,11 @@ func (d *disk) set(node string, v int64) {
 	d.states[node] = max(d.states[node], v)
 }
 
-func (d *disk) put(_ context.Context, writes []epoch.Write) ([]string, error) {
+func (d *disk) Sync(context.Context) error { return nil }
+
+func (d *disk) Unsynced() bool { return false }
+
+func (d *disk) Put(_ context.Context, writes []epoch.Write) ([]string, error) {
 	d.mu.Lock()
 	takes, err, again := d.takes, d.err, d.again
 	d.again = nil
@@ -77,7 +81,7 @@ func publishing(t *testing.T, f func(t *testing.T, d *disk, p *publisher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
-		p := newPublisher(d.put, d.state)
+		p := newPublisher(d, d.state)
 		go p.Run()
 		f(t, d, p)
 		p.Close()
@@ -272,7 +276,7 @@ func TestFoundIsNotYetWritten(t *testing.T) {
 func TestCloseWritesWhatIsPending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
-		p := newPublisher(d.put, d.state)
+		p := newPublisher(d, d.state)
 		go p.Run()
 		d.slow(time.Second, nil)
 		p.Mark("a")

@@ -32,7 +32,7 @@ var (
 type History interface {
 	Number() uint64
 	Cutoff() int64
-	Put(ctx context.Context, writes []epoch.Write) (again []string, err error)
+	stable
 	Deliver(ctx context.Context, number uint64, blocks []dag.Block) (own []string, err error)
 	Own(ctx context.Context, node string) (record.State, error)
 	Has(ctx context.Context, c cid.Cid) (bool, error)
@@ -105,7 +105,7 @@ func New(opts Options) *Replica {
 // Use hands over the opened history.
 func (r *Replica) Use(h History) {
 	r.history = h
-	r.publisher = newPublisher(h.Put, r.State)
+	r.publisher = newPublisher(h, r.State)
 }
 
 // State returns what is known of a node.
@@ -136,13 +136,17 @@ func (r *Replica) Arrived(node string, st record.State) {
 
 // Learned takes over a state that came by another way than the history. What was
 // news is written under this master's own key, so that it is on disk here and
-// reaches the others too. It returns the flush that will do so, nil where nothing
-// was news. The state must be a verified one.
-func (r *Replica) Learned(node string, st record.State) *Flush {
-	if r.forgotten(node, st) || !r.join(node, st) {
-		return nil
+// reaches the others too. It returns whether anything was news, and the flush that
+// brings the state to disk, nil where it is there already. The state must be a
+// verified one.
+func (r *Replica) Learned(node string, st record.State) (f *Flush, news bool) {
+	switch {
+	case r.forgotten(node, st):
+		return nil, false
+	case r.join(node, st):
+		return r.Mark(node), true
 	}
-	return r.Mark(node)
+	return r.underway(node), false
 }
 
 // Assert joins a state of this master's own and returns when it is on disk. When

@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// agent speaks for one node.
+type agent struct {
+	node  string
+	boot  uint64
+	seq   uint64
+	alive bool
+}
+
+// Kinds of accounts.
+const (
+	complete = iota // all fields
+	partial         // labels and VMs are left out
+	legacy          // without boot and seq
+	cloned          // of the same version as the last, and unequal
+	repeated        // sent twice, as by a caller that got no answer in time
+)
+
+// report has a node give an account of itself to one master.
+func (w *world) report(a *agent, m *master, kind int) {
+	if kind != cloned || a.seq == 0 {
+		a.seq++
+	}
+	text := map[string]any{"node_id": a.node, "hostname": fmt.Sprintf("%d-%d", a.seq, kind)}
+	if kind != legacy {
+		text["boot"], text["seq"] = a.boot, a.seq
+	}
+	if kind != partial {
+		text["labels"] = map[string]string{"zone": fmt.Sprint(a.seq % 3)}
+		text["vms"] = []record.VM{{SID: "vm", Name: fmt.Sprint(a.seq), State: "running"}}
+	}
+	raw, err := json.Marshal(text)
+	if err != nil {
+		panic(err)
+	}
+	var r record.Report
+	if err := json.Unmarshal(raw, &r); err != nil {
+		panic(err)
+	}
+	w.hand(a, m, r, kind)
+	if kind == repeated {
+		m.in(w.rnd.Int64N(20), func() { w.hand(a, m, r, kind) })
+	}
+}
+
+// hand has a master take a report.
+func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
+	known := m.replica.State(a.node)
+	news, err := record.Accept(known, r, record.Acceptance{Now: m.replica.Wall()})
+	if err != nil {
+		w.say("%s refuses an account of %s: %v", m.id, a.node, err)
+		return
+	}
+	if news.IsZero() {
+		// The caller is told that the account is on disk.
+		if f, err := m.replica.Begin(a.node, news); err == nil {
+			m.promise(f, fact{node: a.node, state: record.State{Claims: known.Claims}, by: m})
+		}
+		return
+	}
+	if !m.assert(a.node, news) {
+		return
+	}
+	w.say("%s takes account %d.%d of %s", m.id, a.boot, a.seq, a.node)
+	if kind == legacy {
+		// The master has assigned a version, maybe that of a new boot.
+		for _, c := range news.Claims {
+			a.boot, a.seq = max(a.boot, c.Boot()), max(a.seq, c.Latest().Seq)
+		}
+	}
+	before, after := record.View(a.node, known), record.View(a.node, m.replica.State(a.node))
+	if kind == partial && before.RemovedAt == nil && after.Hostname == r.Hostname &&
+		!(reflect.DeepEqual(before.Labels, after.Labels) && len(before.VMs) == len(after.VMs)) {
+		w.fail("INV-2: an account of %s left out labels and VMs, and %v, %v became %v, %v", a.node, before.Labels, before.VMs, after.Labels, after.VMs)
+	}
+}
+
+// reboot starts a node again.
+func (w *world) reboot(a *agent) {
+	a.boot, a.seq, a.alive = max(a.boot+1, uint64(w.time().UnixMilli())), 0, true
+}
+
+// drain and label are an operator's words. Whoever is answered sees the word stand,
+// whatever the clocks of other masters say.
+func (w *world) drain(a *agent, m *master, drained bool) {
+	value := ""
+	if drained {
+		value = "1"
+	}
+	w.speak(a, m, record.FieldDrain, value)
+	if s := m.replica.State(a.node); m.up && m.disk.unwell == nil && !s.Removed() && !s.IsZero() && record.View(a.node, s).Drained != drained {
+		w.fail("%s was told that drained is %v of %s, and shows the contrary", m.id, drained, a.node)
+	}
+}
+
+func (w *world) speak(a *agent, m *master, field, value string) {
+	known := m.replica.State(a.node)
+	if known.IsZero() || known.Removed() {
+		return
+	}
+	if m.assert(a.node, known.Say(m.replica.Wall(), m.id, "op", field, value)) {
+		w.say("%s takes the word %s=%q about %s", m.id, field, value, a.node)
+	}
+}
+
+func (w *world) remove(a *agent, m *master) {
+	known := m.replica.State(a.node)
+	if known.IsZero() || known.Removed() {
+		return
+	}
+	if m.assert(a.node, known.Remove(m.replica.Wall(), m.id, "op", "")) {
+		w.say("%s removes %s", m.id, a.node)
+		if !m.replica.State(a.node).Removed() {
+			w.fail("%s removed %s, and still shows it", m.id, a.node)
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package sim
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+var (
+	errDiskFull = errors.New("no space left on device")
+	errCrashed  = errors.New("the process has died")
+)
+
+// disk is a model of a master's history and of the disk below it. It keeps each
+// epoch as a list of turns, of which a crash takes an end that was not synced. Like
+// go-ds-crdt it lets the value of the greatest height prevail inside a key, then
+// the greater bytes.
+type disk struct {
+	self   string
+	rnd    *rand.Rand
+	now    func() time.Time
+	epochs []*section // ascending by number
+	unwell error
+
+	full bool // nothing more can be written
+	// dieIn counts down with every Put; at 0 the process dies in it, at a random
+	// point.
+	dieIn int
+	dead  bool
+
+	apply    func(node string, s record.State)
+	announce func(number uint64, blocks []dag.Block)
+}
+
+// section is one epoch.
+type section struct {
+	number  uint64
+	created time.Time
+	cutoff  int64
+	turns   [][]dag.Block
+	synced  int // turns that are on stable storage
+
+	// What follows is made of the turns.
+	blocks  map[cid.Cid]dag.Block
+	values  map[string]value
+	heads   []cid.Cid
+	entries int
+}
+
+type value struct {
+	height uint64
+	bytes  []byte
+}
+
+func newDisk(self string, rnd *rand.Rand, now func() time.Time) *disk {
+	d := &disk{self: self, rnd: rnd, now: now}
+	d.epochs = []*section{{number: 1, created: now()}}
+	d.epochs[0].rebuild()
+	return d
+}
+
+func (d *disk) cur() *section { return d.epochs[len(d.epochs)-1] }
+
+// crash forgets what was not synced, or a part of it: the end is lost.
+func (d *disk) crash() {
+	for _, s := range d.epochs {
+		s.turns = s.turns[:s.synced+d.rnd.IntN(len(s.turns)-s.synced+1)]
+		s.rebuild()
+	}
+	d.unwell, d.dieIn, d.dead = nil, 0, false
+}
+
+// open hands over what the disk holds, as a process does that starts.
+func (d *disk) open() {
+	d.unwell, d.dead = nil, false
+	cutoff := int64(0)
+	for _, s := range d.epochs {
+		cutoff = max(cutoff, s.cutoff)
+		for key, v := range s.sorted() {
+			d.hand(key, v.bytes)
+		}
+	}
+	d.cur().cutoff = cutoff
+}
+
+func (d *disk) hand(key string, b []byte) (node string) {
+	node, _, _ = splitKey(key)
+	s, err := record.Decode(string(b))
+	if err != nil {
+		panic(err)
+	}
+	d.apply(node, s.Verified(node))
+	return node
+}
+
+func splitKey(key string) (node, master string, ok bool) {
+	return strings.Cut(strings.TrimPrefix(key, "/n"), "/")
+}
+
+func stateKey(node, master string) string { return "/n" + node + "/" + master }
+
+func (s *section) rebuild() {
+	s.blocks, s.values, s.heads, s.entries = map[cid.Cid]dag.Block{}, map[string]value{}, nil, 0
+	for _, t := range s.turns {
+		for _, b := range t {
+			s.take(b)
+		}
+	}
+	s.synced = len(s.turns)
+}
+
+// take applies a block and returns its elements.
+func (s *section) take(b dag.Block) []dag.Element {
+	elements, err := b.Elements()
+	if err != nil {
+		panic(err)
+	}
+	s.blocks[b.Cid] = b
+	s.heads = slices.DeleteFunc(s.heads, func(h cid.Cid) bool { return slices.Contains(b.Links, h) })
+	s.heads = append(s.heads, b.Cid)
+	s.entries += len(elements)
+	for _, e := range elements {
+		was, ok := s.values[e.Key]
+		if !ok || cmp.Or(cmp.Compare(was.height, b.Height), bytes.Compare(was.bytes, e.Value)) < 0 {
+			s.values[e.Key] = value{b.Height, e.Value}
+		}
+	}
+	return elements
+}
+
+func (s *section) sorted() iter.Seq2[string, value] {
+	return func(yield func(string, value) bool) {
+		keys := make([]string, 0, len(s.values))
+		for k := range s.values {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			if !yield(k, s.values[k]) {
+				return
+			}
+		}
+	}
+}
+
+// held is what the section holds of every node.
+func (s *section) held() map[string]record.State {
+	out := map[string]record.State{}
+	for k, v := range s.values {
+		node, _, _ := splitKey(k)
+		st, err := record.Decode(string(v.bytes))
+		if err != nil {
+			panic(err)
+		}
+		out[node] = record.Join(out[node], st.Verified(node))
+	}
+	return out
+}
+
+func (d *disk) Number() uint64 { return d.cur().number }
+func (d *disk) Cutoff() int64  { return d.cur().cutoff }
+func (d *disk) Health() error  { return d.unwell }
+
+func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err error) {
+	if d.dead {
+		return nil, errCrashed
+	}
+	if d.dieIn > 0 {
+		if d.dieIn--; d.dieIn == 0 {
+			d.dead = true
+		}
+	}
+	// A full disk may show before anything is written, or when it is synced.
+	late := d.full && d.rnd.IntN(2) == 0
+	if d.full && !late {
+		d.unwell = errDiskFull
+		return nil, d.unwell
+	}
+	if d.dead && d.rnd.IntN(3) == 0 {
+		return nil, errCrashed // before anything is written
+	}
+	s := d.cur()
+	height := uint64(0)
+	for _, h := range s.heads {
+		height = max(height, s.blocks[h].Height)
+	}
+	var elements []dag.Element
+	for _, w := range writes {
+		elements = append(elements, dag.Element{Key: stateKey(w.Node, d.self), Value: w.State.Encode()})
+	}
+	b, err := dag.New(elements, height+1, s.heads)
+	if err != nil {
+		panic(err)
+	}
+	s.turns = append(s.turns, []dag.Block{b})
+	for _, e := range s.take(b) {
+		if v := s.values[e.Key]; !bytes.Equal(v.bytes, e.Value) {
+			node, _, _ := splitKey(e.Key)
+			again = append(again, node)
+		}
+	}
+	d.announce(s.number, []dag.Block{b})
+	if d.dead {
+		return nil, errCrashed // others have it, this disk may not
+	}
+	if late {
+		d.unwell = errDiskFull
+		return again, d.unwell
+	}
+	s.synced, d.unwell = len(s.turns), nil
+	return again, nil
+}
+
+func (d *disk) Unsynced() bool { return d.cur().synced < len(d.cur().turns) }
+
+func (d *disk) Sync(context.Context) error {
+	switch {
+	case d.dead:
+		return errCrashed
+	case d.full:
+		d.unwell = errDiskFull
+		return d.unwell
+	}
+	d.cur().synced, d.unwell = len(d.cur().turns), nil
+	return nil
+}
+
+func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (own []string, err error) {
+	s := d.cur()
+	switch {
+	case d.dead:
+		return nil, errCrashed
+	case d.full:
+		d.unwell = errDiskFull
+		return nil, d.unwell
+	case number != s.number:
+		return nil, fmt.Errorf("%w: %d, this master is in %d", epoch.ErrEpoch, number, s.number)
+	}
+	var turn []dag.Block
+	for _, b := range blocks {
+		if _, ok := s.blocks[b.Cid]; ok {
+			continue
+		}
+		if slices.ContainsFunc(b.Links, func(c cid.Cid) bool { _, ok := s.blocks[c]; return !ok }) {
+			err = fmt.Errorf("%w: %s", epoch.ErrMissing, b.Cid)
+			break
+		}
+		turn = append(turn, b)
+		for _, e := range s.take(b) {
+			if node := d.hand(e.Key, e.Value); strings.HasSuffix(e.Key, "/"+d.self) {
+				own = append(own, node)
+			}
+		}
+	}
+	if len(turn) > 0 {
+		s.turns = append(s.turns, turn)
+	}
+	slices.Sort(own)
+	return slices.Compact(own), err
+}
+
+func (d *disk) Own(_ context.Context, node string) (record.State, error) {
+	v, ok := d.cur().values[stateKey(node, d.self)]
+	if !ok {
+		return record.State{}, nil
+	}
+	return record.Decode(string(v.bytes))
+}
+
+func (d *disk) Has(_ context.Context, c cid.Cid) (bool, error) {
+	_, ok := d.cur().blocks[c]
+	return ok, nil
+}
+
+func (d *disk) Block(_ context.Context, c cid.Cid) (dag.Block, error) {
+	if b, ok := d.cur().blocks[c]; ok {
+		return b, nil
+	}
+	return dag.Block{}, fmt.Errorf("no block %s", c)
+}
+
+func (d *disk) Heads() []cid.Cid { return slices.Clone(d.cur().heads) }
+
+func (d *disk) Adopt(_ context.Context, number uint64, cutoff int64) error {
+	was := d.cur()
+	switch {
+	case d.dead:
+		return errCrashed
+	case number < was.number || number == was.number && cutoff <= was.cutoff:
+		return nil
+	case d.full:
+		return errDiskFull
+	case number == was.number:
+		was.cutoff = cutoff
+		return nil
+	}
+	was.synced = len(was.turns)
+	next := &section{number: number, created: d.now(), cutoff: max(cutoff, was.cutoff)}
+	next.rebuild()
+	d.epochs = append(d.epochs, next)
+	return nil
+}
+
+func (d *disk) Missing(_ context.Context, states iter.Seq2[string, record.State]) ([]string, error) {
+	held := d.cur().held()
+	var out []string
+	for node, s := range states {
+		if !held[node].Dominates(s) {
+			out = append(out, node)
+		}
+	}
+	return out, nil
+}
+
+func (d *disk) Retire(context.Context) error {
+	if d.dead {
+		return errCrashed
+	}
+	if d.full {
+		return errDiskFull // it cannot be synced
+	}
+	d.cur().synced = len(d.cur().turns)
+	d.epochs = d.epochs[len(d.epochs)-1:]
+	return nil
+}
+
+func (d *disk) Stats() epoch.Stats {
+	s := d.cur()
+	return epoch.Stats{Number: s.number, Created: s.created, Entries: s.entries, Old: len(d.epochs) - 1}
+}

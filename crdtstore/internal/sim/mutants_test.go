@@ -1,0 +1,134 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutants are faults planted into the real code. The simulator must find each: what
+// it does not find it does not check.
+var mutants = []struct {
+	name     string
+	file     string // relative to crdtstore
+	old, new string
+}{
+	{
+		"an epoch is deleted although the newer one lacks something (INV-6)",
+		"internal/replica/turnover.go", "if len(missing) > 0 {", "if len(missing) > 1000 {",
+	},
+	{
+		"equal stamps are not told apart",
+		"record/word.go", "		cmp.Compare(w.Master, v.Master),\n		cmp.Compare(w.Value, v.Value),\n		cmp.Compare(w.By, v.By))", "		0)",
+	},
+	{
+		"unequal accounts of one version are not told apart",
+		"record/claim.go", "if c := cmp.Compare(a.Body, b.Body); c != 0 {", "if c := 0; c != 0 {",
+	},
+	{
+		"the greatest height is trusted, though it is that of an older value (INV-5)",
+		"internal/replica/replica.go", "if e != nil || !st.Dominates(r.State(node)) {", "if _ = st; e != nil {",
+	},
+	{
+		"removals are forgotten at once",
+		"internal/replica/expire.go", "if e.State.Newest() < c && r.table.Drop(e) {", "if (e.Removed || e.State.Newest() < c) && r.table.Drop(e) {",
+	},
+	{
+		"removals are kept no longer than nodes",
+		"internal/replica/expire.go", "const keepFactor = 10", "const keepFactor = 0",
+	},
+	{
+		"the clock decides which word is the last",
+		"record/version.go", "if now > above.Wall {", "if true {",
+	},
+	{
+		"a removal hides what is older, and not what is as old",
+		"record/word.go", "boot <= r.Boot }", "boot < r.Boot }",
+	},
+	{
+		"what is left out is erased (INV-2)",
+		"record/accept.go", "r.Omitted != 0 && !profileHidden {", "false {",
+	},
+	{
+		"what came by comparing states is not written down",
+		"internal/replica/replica.go", "		return r.Mark(node), true", "		return nil, true",
+	},
+	{
+		"what the disk did not take is not tried again",
+		"internal/replica/publisher.go", "return append(left, nodes[at:]...), fmt", "return left, fmt",
+	},
+	{
+		"a write is acknowledged before it is on disk",
+		"internal/replica/publisher.go", "	if _, ok := p.queued[node]; ok {\n		return p.next\n	}\n	if _, ok := p.writing", "	if _, ok := p.writing",
+	},
+	{
+		"missing blocks are not fetched, and states not compared (INV-7)",
+		"internal/replica/peers.go", "			return Pull, err\n", "			return Rest, err\n",
+	},
+	{
+		"states are never compared (INV-7)",
+		"internal/replica/peers.go", "	if apart > settle {", "	if apart > 1<<62 {",
+	},
+	{
+		"greater epochs are not followed",
+		"internal/replica/turnover.go", "if number > r.history.Number() || number ==", "if number ==",
+	},
+	{
+		"nodes that live expire",
+		"internal/replica/expire.go", "seen := max(e.State.Seen(), r.opts.Heard(e.ID))", "seen := e.State.Claims[0].Profile.At",
+	},
+}
+
+// TestPlantedFaultsAreFound builds the simulator with each fault in turn.
+func TestPlantedFaultsAreFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the simulator many times over")
+	}
+	dir := t.TempDir()
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			path, err := filepath.Abs(filepath.Join("../..", m.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			source, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Count(string(source), m.old) != 1 {
+				t.Fatalf("%s does not have exactly once:\n%s", m.file, m.old)
+			}
+			mutated, overlay, bin := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+			spec, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutated}})
+			if err == nil {
+				err = errors.Join(
+					os.WriteFile(mutated, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600),
+					os.WriteFile(overlay, spec, 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", bin, ".")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			out, err := exec.CommandContext(t.Context(), bin, "-test.run", "^TestSeeds$", "-sim.runs", "3000").CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) {
+				t.Errorf("not found in 3,000 runs: %v\n%s", err, out)
+			}
+			line, _, _ := strings.Cut(string(out), "\n---")
+			for l := range strings.Lines(string(out)) {
+				if strings.Contains(l, "seed ") {
+					line = strings.TrimSpace(l)
+					break
+				}
+			}
+			t.Log(line)
+		})
+	}
+}

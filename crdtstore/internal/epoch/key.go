@@ -1,21 +1,34 @@
 package epoch
 
 import (
+	"fmt"
 	"strings"
 
 	ds "github.com/ipfs/go-datastore"
 )
 
-// A key is /n<node>/<master>. The letter keeps node ids such as ".." from
-// meaning something in a path.
-func stateKey(node, master string) ds.Key { return ds.RawKey("/n" + node + "/" + master) }
+// Writer is the name under which a master writes from one opening of its history to
+// the next; run tells these apart. What a master writes under one name dominates all
+// that it has written under it before, and stands higher in the history: so it never
+// matters that go-ds-crdt lets the greatest height prevail inside a key. Over a crash
+// neither would be true, for the end of the history may be lost to the one who wrote
+// it and not to others.
+func Writer(master string, run uint32) string { return fmt.Sprintf("%s.%08x", master, run) }
 
-// splitKey is the inverse of stateKey.
-func splitKey(key string) (node, master string, ok bool) {
+// StateKey is the key of a node's state: /n<node>/<writer>. The letter keeps node
+// ids such as ".." from meaning something in a path.
+func StateKey(node, writer string) string { return "/n" + node + "/" + writer }
+
+func stateKey(node, writer string) ds.Key { return ds.RawKey(StateKey(node, writer)) }
+
+// SplitKey is the inverse of StateKey.
+func SplitKey(key string) (node, writer string, ok bool) {
 	rest, ok := strings.CutPrefix(key, "/n")
 	if !ok {
 		return "", "", false
 	}
-	node, master, ok = strings.Cut(rest, "/")
-	return node, master, ok && node != "" && master != "" && !strings.Contains(master, "/")
+	node, writer, ok = strings.Cut(rest, "/")
+	return node, writer, ok && node != "" && writer != "" && !strings.Contains(writer, "/")
 }
+
+func splitKey(key string) (node, writer string, ok bool) { return SplitKey(key) }

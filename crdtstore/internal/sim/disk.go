@@ -30,6 +30,7 @@ var (
 // the greater bytes.
 type disk struct {
 	self   string
+	writer string // see [epoch.Writer]
 	rnd    *rand.Rand
 	now    func() time.Time
 	epochs []*section // ascending by number
@@ -86,6 +87,7 @@ func (d *disk) crash() {
 // open hands over what the disk holds, as a process does that starts.
 func (d *disk) open() {
 	d.unwell, d.dead = nil, false
+	d.writer = epoch.Writer(d.self, d.rnd.Uint32())
 	cutoff := int64(0)
 	for _, s := range d.epochs {
 		cutoff = max(cutoff, s.cutoff)
@@ -97,7 +99,7 @@ func (d *disk) open() {
 }
 
 func (d *disk) hand(key string, b []byte) (node string) {
-	node, _, _ = splitKey(key)
+	node, _, _ = epoch.SplitKey(key)
 	s, err := record.Decode(string(b))
 	if err != nil {
 		panic(err)
@@ -105,12 +107,6 @@ func (d *disk) hand(key string, b []byte) (node string) {
 	d.apply(node, s.Verified(node))
 	return node
 }
-
-func splitKey(key string) (node, master string, ok bool) {
-	return strings.Cut(strings.TrimPrefix(key, "/n"), "/")
-}
-
-func stateKey(node, master string) string { return "/n" + node + "/" + master }
 
 func (s *section) rebuild() {
 	s.blocks, s.values, s.heads, s.entries = map[cid.Cid]dag.Block{}, map[string]value{}, nil, 0
@@ -160,7 +156,7 @@ func (s *section) sorted() iter.Seq2[string, value] {
 func (s *section) held() map[string]record.State {
 	out := map[string]record.State{}
 	for k, v := range s.values {
-		node, _, _ := splitKey(k)
+		node, _, _ := epoch.SplitKey(k)
 		st, err := record.Decode(string(v.bytes))
 		if err != nil {
 			panic(err)
@@ -199,7 +195,7 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err
 	}
 	var elements []dag.Element
 	for _, w := range writes {
-		elements = append(elements, dag.Element{Key: stateKey(w.Node, d.self), Value: w.State.Encode()})
+		elements = append(elements, dag.Element{Key: epoch.StateKey(w.Node, d.writer), Value: w.State.Encode()})
 	}
 	b, err := dag.New(elements, height+1, s.heads)
 	if err != nil {
@@ -208,7 +204,7 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err
 	s.turns = append(s.turns, []dag.Block{b})
 	for _, e := range s.take(b) {
 		if v := s.values[e.Key]; !bytes.Equal(v.bytes, e.Value) {
-			node, _, _ := splitKey(e.Key)
+			node, _, _ := epoch.SplitKey(e.Key)
 			again = append(again, node)
 		}
 	}
@@ -260,7 +256,7 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (ow
 		}
 		turn = append(turn, b)
 		for _, e := range s.take(b) {
-			if node := d.hand(e.Key, e.Value); strings.HasSuffix(e.Key, "/"+d.self) {
+			if node := d.hand(e.Key, e.Value); strings.HasSuffix(e.Key, "/"+d.writer) {
 				own = append(own, node)
 			}
 		}
@@ -273,7 +269,7 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (ow
 }
 
 func (d *disk) Own(_ context.Context, node string) (record.State, error) {
-	v, ok := d.cur().values[stateKey(node, d.self)]
+	v, ok := d.cur().values[epoch.StateKey(node, d.writer)]
 	if !ok {
 		return record.State{}, nil
 	}

@@ -3,6 +3,7 @@ package sim
 import (
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -80,7 +81,7 @@ func (w *world) strike(s Step, m *master) {
 // only what another master has safely.
 func (w *world) rot(m *master) {
 	for key, v := range m.disk.cur().sorted() {
-		node, _, _ := splitKey(key)
+		node, _, _ := epoch.SplitKey(key)
 		st, _ := record.Decode(string(v.bytes))
 		for _, o := range w.masters {
 			if s := o.disk.cur(); o != m && s.synced == len(s.turns) && s.held()[node].Dominates(st) {

@@ -12,6 +12,10 @@ RUN_DIR ?= .run
 # How long each fuzz target runs: in `make check` and in `make fuzz`.
 CHECK_FUZZTIME ?= 3s
 FUZZTIME ?= 1m
+# Which seeds the simulator runs: SEED=7 RUNS=1.
+SEED ?= $(shell date +%s)
+RUNS ?= 5000
+CHECK_RUNS ?= 1000
 # What the benchmarks are: BENCH=Heartbeat BENCHCOUNT=10.
 BENCH ?= .
 BENCHCOUNT ?= 1
@@ -85,7 +89,7 @@ test: ## Run all tests that need neither root nor extra packages
 	$(GO) test $(PKG)
 
 .PHONY: check
-check: check-format check-mod check-generated vet lint race check-fuzz ## Check everything: format, vet, lint, races, fuzz targets, generated files
+check: check-format check-mod check-generated vet lint race check-fuzz check-sim ## Check everything: format, vet, lint, races, fuzz targets, simulated faults, generated files
 
 .PHONY: check-format
 check-format:
@@ -120,6 +124,18 @@ check-fuzz:
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for a while: [FUZZTIME=1m] [FUZZ=name]
 	@scripts/fuzz.sh $(FUZZTIME) $(FUZZ)
+
+SIM = $(GO) test -count=1 -timeout 24h -v ./crdtstore/internal/sim
+
+# The faults that are planted show that the simulator would find one.
+.PHONY: check-sim
+check-sim:
+	$(SIM) -run '^TestSeeds$$' -args -sim.seed=1 -sim.runs=$(CHECK_RUNS)
+	$(SIM) -run '^TestPlantedFaultsAreFound$$' -args -sim.mutants
+
+.PHONY: sim
+sim: ## Run masters through simulated faults, one run a seed: [SEED=n] [RUNS=5000] [TRACE=1]
+	$(SIM) -run '^TestSeeds$$' -args -sim.seed=$(SEED) -sim.runs=$(RUNS) $(if $(TRACE),-sim.trace)
 
 .PHONY: e2e
 e2e: ## Test real processes, in network namespaces and in a browser: [RUN=name]

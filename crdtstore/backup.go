@@ -82,7 +82,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 	if _, err := readBackup(ctx, io.TeeReader(r, spooler{spool}), nothing); err != nil {
 		return BackupInfo{}, err
 	}
-	if err := s.Health(); err != nil {
+	if err := s.replica.Health(); err != nil {
 		return BackupInfo{}, err
 	}
 	if _, err := spool.Seek(0, io.SeekStart); err != nil {

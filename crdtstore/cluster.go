@@ -351,6 +351,7 @@ func (c *cluster) info(now time.Time) *liveness.MasterInfo {
 		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
 		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(),
 	}
+	_, m.Joining = s.join.progress()
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}

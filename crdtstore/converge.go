@@ -50,6 +50,9 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	}
 	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
 	c.store.replica.Compared(with.String(), n)
+	if err == nil && c.store.join.has(with) {
+		c.store.joined("the records of the other masters are here", "from", with)
+	}
 	return n, err
 }
 

@@ -17,6 +17,8 @@ var (
 	ErrClosed = replica.ErrClosed
 	// ErrUnreachable: the other master cannot be asked now.
 	ErrUnreachable = errors.New("master cannot be reached")
+	// ErrJoining: the store is new and does not have all records of the others yet.
+	ErrJoining = errors.New("the records of the other masters are not all here yet")
 	// ErrUnavailable: the store cannot take writes now (disk full, failing).
 	ErrUnavailable = replica.ErrUnavailable
 )

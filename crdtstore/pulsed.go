@@ -46,7 +46,13 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	}
 	c.mesh.Learn(contacts)
 	step, err := c.store.replica.Heard(c.ctx, from.String(), summary(m))
-	if c.dir.heard(now, from.String(), m, c.store.replica.Agreement(from.String())) {
+	agreement := c.store.replica.Agreement(from.String())
+	if compare, done := c.store.join.heard(from, m, agreement.InSync); done {
+		c.store.joined("the records of the other masters are here", "from", from)
+	} else if compare && step == replica.Rest && err == nil {
+		step = replica.Compare
+	}
+	if c.dir.heard(now, from.String(), m, agreement) {
 		c.store.hub.add(change{kind: MasterEvent, id: from.String()})
 	}
 	switch {

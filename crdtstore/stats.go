@@ -39,6 +39,9 @@ func (s *Store) Stats() Stats {
 			out.VMs.ByState[vm.State]++
 		}
 	}
+	if p, joining := s.Joining(); joining {
+		out.Joining = &p
+	}
 	out.History = s.History()
 	digest, _ := s.table.Digest()
 	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:])}

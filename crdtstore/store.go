@@ -38,6 +38,7 @@ type Store struct {
 	history *epoch.Log
 	replica *replica.Replica
 	cluster *cluster // nil: a single master
+	join    *join
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -71,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		Self: id.ID(), Table: s.table, Changed: s.changed, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochEntries: cfg.EpochEntries, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
+	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
+		return nil, err
+	}
 	var background context.Context
 	background, s.cancel = context.WithCancel(context.Background())
 	opened := false
@@ -99,6 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.loop(background, func(ctx context.Context) { s.watchLiveness(ctx, was) })
 	s.loop(background, s.checkpoint)
 	s.loop(background, s.turnover)
+	s.loop(background, s.watchJoin)
 	opened = true
 	return s, nil
 }
@@ -156,12 +161,17 @@ func (s *Store) Name() string { return s.cfg.Name }
 // OfflineAfter is Config.OfflineAfter as it is in force.
 func (s *Store) OfflineAfter() time.Duration { return s.cfg.OfflineAfter }
 
-// Health returns nil when the store can serve and write, else why not.
+// Health returns nil when the store should be asked, else why others are to be
+// preferred: ErrClosed; ErrUnavailable, when it cannot write; ErrJoining, when it is
+// new and can do everything, but does not have all records yet.
 func (s *Store) Health() error {
 	select {
 	case <-s.closed:
 		return ErrClosed
 	default:
+	}
+	if p, joining := s.Joining(); joining {
+		return fmt.Errorf("%w: %d of %d nodes", ErrJoining, p.Nodes, p.Of)
 	}
 	return s.replica.Health()
 }
@@ -213,8 +223,10 @@ func (s *Store) known() []string {
 
 // assert joins a state of our own into the table and returns when it is on disk.
 func (s *Store) assert(ctx context.Context, node string, st record.State) error {
-	if err := s.Health(); err != nil {
-		return err
+	select {
+	case <-s.closed:
+		return ErrClosed
+	default:
 	}
 	return s.replica.Assert(ctx, node, st)
 }

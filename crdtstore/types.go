@@ -174,6 +174,8 @@ type Stats struct {
 	Masters map[string]int `json:"masters"` // by status
 	// Convergence is "in_sync" when every reachable master has our digest.
 	Convergence Convergence `json:"convergence"`
+	// Joining is set while this master is new and fetches what the others have.
+	Joining *Joining `json:"joining,omitempty"`
 	// History is what the records take on this master's disk.
 	History HistoryStats `json:"history"`
 }

@@ -129,12 +129,14 @@ var (
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
 	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
 	diskDesc  = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
-	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while the store can serve and write.", nil, nil)
+	joinDesc  = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
+	aimDesc   = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
+	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, joinDesc, aimDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -159,6 +161,10 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(entryDesc, float64(stats.History.Entries))
 	gauge(oldDesc, float64(stats.History.Old))
 	gauge(diskDesc, float64(stats.History.Bytes))
+	gauge(joinDesc, oneIf(stats.Joining != nil))
+	if stats.Joining != nil {
+		gauge(aimDesc, float64(stats.Joining.Of))
+	}
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }
 

@@ -198,4 +198,6 @@ var fieldDocs = map[string]string{
 	"VM.as_of":                    "Time of the report that says so.",
 	"Stats.total":                 "Capacity of all nodes.",
 	"Stats.free":                  "Free capacity of online nodes that are not drained.",
+	"Stats.joining":               "Set while this master is new and fetches what the others have.",
+	"Joining.of":                  "Nodes that another master has.",
 }

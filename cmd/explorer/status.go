@@ -150,6 +150,9 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 		health = notWell.Error()
 	}
 	t.row("health", health)
+	if s.Joining != nil {
+		t.row("joining", fmt.Sprintf("%d of %d nodes are here", s.Joining.Nodes, s.Joining.Of))
+	}
 	nodes := fmt.Sprintf("%d online, %d suspect, %d offline", s.Nodes.Online, s.Nodes.Suspect, s.Nodes.Offline)
 	if s.Nodes.Drained > 0 {
 		nodes += fmt.Sprintf("; %d drained", s.Nodes.Drained)

@@ -36,6 +36,7 @@ type MasterInfo struct {
 	Heads     [][]byte // CIDs
 	Contacts  []Contact
 	Cutoff    int64 // Unix milliseconds, see docs/architecture.md
+	Joining   bool  // it does not have all records yet
 }
 
 // Contact is another master that the sender vouches for.
@@ -77,7 +78,11 @@ func (m *MasterInfo) append(b []byte) []byte {
 			return putStrings(putString(b, 1, c.ID), 2, c.Addrs)
 		})
 	}
-	return putUint(b, 12, uint64(m.Cutoff))
+	b = putUint(b, 12, uint64(m.Cutoff))
+	if m.Joining {
+		b = putUint(b, 13, 1)
+	}
+	return b
 }
 
 func (p Pulse) append(b []byte) []byte {
@@ -149,6 +154,8 @@ func (m *MasterInfo) decode(b []byte) error {
 			return err
 		case 12:
 			m.Cutoff = int64(n)
+		case 13:
+			m.Joining = n != 0
 		}
 		return nil
 	})

@@ -12,10 +12,12 @@ import (
 )
 
 var (
-	seed  = flag.Uint64("sim.seed", 1, "the first seed")
-	runs  = flag.Int("sim.runs", 150, "how many seeds, each one more than the one before")
-	trace = flag.Bool("sim.trace", false, "print what happens")
-	every = flag.Duration("sim.progress", time.Minute, "how often to say how far it is")
+	seed    = flag.Uint64("sim.seed", 1, "the first seed")
+	runs    = flag.Int("sim.runs", 150, "how many seeds, each one more than the one before")
+	trace   = flag.Bool("sim.trace", false, "print what happens")
+	planted = flag.Bool("sim.mutants", false, "plant faults into the code, and see whether they are found")
+	shrink  = flag.Bool("sim.shrink", true, "look for a shorter run that fails too")
+	every   = flag.Duration("sim.progress", time.Minute, "how often to say how far it is")
 )
 
 // TestSeeds runs one seed after the other, on all processors.
@@ -69,6 +71,9 @@ func TestSeeds(t *testing.T) {
 
 // explain says how to run a failing seed again, and what of it is enough to fail.
 func explain(seed uint64) string {
+	if !*shrink {
+		return ""
+	}
 	p := Shrink(NewPlan(seed), func(p Plan) bool { return Run(p, nil).Failure != nil })
 	var b strings.Builder
 	fmt.Fprintf(&b, "run it again: make sim SEED=%d RUNS=1\n", seed)

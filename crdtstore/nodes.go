@@ -65,11 +65,11 @@ func (s *Store) Beat(b Beat) BeatResult {
 	}
 	known := e.Node.Boot
 	if e.Removed {
+		if b.Boot == 0 && e.State.Removal.Reason == record.ReasonExpired {
+			return BeatResult{Register: true} // a report without boot is taken
+		}
 		if b.Boot <= known {
-			return BeatResult{Err: &RefusedError{
-				NodeID: b.NodeID, Reason: record.RefusedRemoved,
-				Hint: "an operator removed this node; restart the agent to register it anew",
-			}}
+			return BeatResult{Err: e.State.Removal.Refused(b.NodeID)}
 		}
 		return BeatResult{Register: true}
 	}

@@ -176,6 +176,9 @@ func (s *Store) Health() error {
 	return s.replica.Health()
 }
 
+// pruneEvery is how often nodes are forgotten that are only known from pulses.
+const pruneEvery = time.Hour
+
 // Variables, so that tests need not wait as long.
 var (
 	// turnoverTick is how often a master looks whether the history has to be cut, or
@@ -188,11 +191,14 @@ var (
 
 // turnover keeps the history in proportion to the records.
 func (s *Store) turnover(ctx context.Context) {
-	tick := time.NewTicker(turnoverTick)
+	tick, prune := time.NewTicker(turnoverTick), time.NewTicker(pruneEvery)
 	defer tick.Stop()
+	defer prune.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case now := <-prune.C:
+			s.board.Prune(now, pruneEvery, func(id string) bool { return s.table.Get(id) != nil })
 		case <-ctx.Done():
 			return
 		}

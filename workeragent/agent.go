@@ -143,6 +143,10 @@ func (a *Agent) Start() (err error) {
 		Labels:     a.cfg.Labels,
 		MachineID:  identity.Machine(),
 	})
+	r.node.next = func() (uint64, error) {
+		boot, _, err := nextBoot(dir, time.Now().UnixMilli())
+		return boot, err
+	}
 	if err := a.connect(r); err != nil {
 		return err
 	}
@@ -313,7 +317,7 @@ func (a *Agent) Status() Status {
 		return s
 	}
 	s.NodeID, s.KeyID, s.StartedAt = r.node.id, r.keyID, r.startedAt
-	s.Boot, s.Seq = r.node.boot, r.node.seq.Load()
+	s.Boot, s.Seq = r.node.boot.Load(), r.node.seq.Load()
 	if account := r.node.account.Load(); account != nil {
 		report := r.node.report(account)
 		s.Account = &report

@@ -54,6 +54,7 @@ type link struct {
 	interval   time.Duration
 	registered uint64 // seq of the account that the explorer has accepted; 0: none
 	confirmed  bool   // a heartbeat went well since
+	spoke      uint64 // the boot that the last call was about
 	failures   int    // in a row
 	last       string // what the log said last
 }
@@ -107,6 +108,7 @@ func (l *link) step(ctx context.Context) (wait time.Duration, wakeable bool) {
 
 func (l *link) register(ctx context.Context, account *record.Report) (time.Duration, bool) {
 	var a answer
+	l.spoke = account.Boot
 	if err := l.ask(ctx, methodRegister, l.node.report(account), &a); err != nil {
 		return l.failed(ctx, err)
 	}
@@ -125,8 +127,9 @@ func (l *link) register(ctx context.Context, account *record.Report) (time.Durat
 
 func (l *link) beat(ctx context.Context) (time.Duration, bool) {
 	var a answer
-	began := time.Now()
-	if err := l.ask(ctx, methodBeat, l.node.beat(), &a); err != nil {
+	began, b := time.Now(), l.node.beat()
+	l.spoke = b.Boot
+	if err := l.ask(ctx, methodBeat, b, &a); err != nil {
 		return l.failed(ctx, err)
 	}
 	l.heed(a)
@@ -181,6 +184,9 @@ func (l *link) failed(ctx context.Context, err error) (time.Duration, bool) {
 	case jsonrpc.CodeRefusedIdentity:
 		// Registering tells more than a heartbeat why.
 		l.registered = 0
+		if detail.Reason == record.RefusedExpired {
+			return l.expired(err)
+		}
 		return l.refused(err, detail.Hint, false)
 	case jsonrpc.CodeUnauthorized:
 		return l.refused(err, "give the agent a token of this grid with --token-file", false)
@@ -212,6 +218,18 @@ func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bo
 	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", text)
 	l.state.failed(StateRefused, l.failures, text)
 	return refusals.delay(l.failures), wakeable
+}
+
+// expired is for a grid that has removed this node because it was silent for too
+// long. Nobody meant to: the node comes back as one that has started anew.
+func (l *link) expired(err error) (time.Duration, bool) {
+	if bootErr := l.node.reboot(l.spoke); bootErr != nil {
+		return l.refused(bootErr, "the data directory must be writable", false)
+	}
+	l.failures++
+	l.say(slog.LevelWarn, StateUnreachable, "this node was silent for so long that it was removed, registering anew", "error", err)
+	l.state.failed(StateUnreachable, l.failures, err.Error())
+	return l.retries().delay(l.failures), false
 }
 
 // retries is the back-off for what heals by itself. At its longest it is no
@@ -247,6 +265,7 @@ func (l *link) say(level slog.Level, state, message string, args ...any) {
 // errorDetail is what the agent reads of an error's data.
 type errorDetail struct {
 	Hint        string  `json:"hint"`
+	Reason      string  `json:"reason"`
 	RetryAfterS float64 `json:"retry_after_s"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -410,4 +411,42 @@ func TestBackoffBounds(t *testing.T) {
 	if d := refusals.delay(40); d < refusals.floor || d > refusals.most {
 		t.Errorf("refusals: %v", d)
 	}
+}
+
+func bootOf(c call) uint64 { return max(c.report.Boot, c.beat.Boot) }
+
+// A node that the grid has forgotten comes back by itself, with one new boot
+// however many explorers tell it.
+func TestExpiredNodeComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first atomic.Uint64
+		x := func() *fakeService {
+			return explorerThat(t, func(c call) (any, error) {
+				if boot := bootOf(c); first.CompareAndSwap(0, boot) || first.Load() == boot {
+					return nil, &jsonrpc.Error{Code: jsonrpc.CodeRefusedIdentity, Data: map[string]any{"reason": record.RefusedExpired}}
+				}
+				return answer{Accepted: true, IntervalS: 10}, nil
+			})
+		}
+		a, b := x(), x()
+		s := startAgent(t, testConfig(t, "a:1", "b:1"), map[string]*fakeService{"a:1": a, "b:1": b})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		status := s.agent.Status()
+		if status.Boot <= first.Load() {
+			t.Errorf("boot %d, it began with %d", status.Boot, first.Load())
+		}
+		for _, e := range status.Explorers {
+			if e.State != StateRegistered {
+				t.Errorf("%+v", e)
+			}
+		}
+		boots := map[uint64]bool{}
+		for _, c := range append(a.take(), b.take()...) {
+			boots[bootOf(c)] = true
+		}
+		if len(boots) != 2 {
+			t.Errorf("it spoke as %d boots", len(boots))
+		}
+	})
 }

@@ -18,8 +18,9 @@ import (
 type node struct {
 	id   string
 	key  ed25519.PrivateKey
-	boot uint64
-	seq  atomic.Uint64 // the last one given out
+	boot atomic.Uint64
+	next func() (uint64, error) // chooses a greater boot number
+	seq  atomic.Uint64          // the last one given out
 
 	account atomic.Pointer[record.Report] // nil before open
 	vitals  atomic.Pointer[vitals]
@@ -51,7 +52,8 @@ type beat struct {
 // newNode makes a node of which nothing is said yet. base has the parts of the
 // profile that configuration decides.
 func newNode(id string, key ed25519.PrivateKey, boot uint64, base record.Profile) *node {
-	n := &node{id: id, key: key, boot: boot, profile: base, vms: []record.VM{}}
+	n := &node{id: id, key: key, profile: base, vms: []record.VM{}}
+	n.boot.Store(boot)
 	if n.profile.Labels == nil {
 		n.profile.Labels = map[string]string{}
 	}
@@ -116,7 +118,29 @@ func (n *node) update() {
 	if was := n.account.Load(); was != nil && sameProfile(was.Profile, n.profile) && slices.Equal(was.VMs, n.vms) {
 		return
 	}
-	r := &record.Report{NodeID: n.id, Boot: n.boot, Seq: n.seq.Add(1), Profile: n.profile, VMs: n.vms}
+	n.tell()
+}
+
+// reboot begins to speak as a node that has started anew, if it still speaks as the
+// given boot.
+func (n *node) reboot(was uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.boot.Load() != was {
+		return nil
+	}
+	boot, err := n.next()
+	if err != nil {
+		return err
+	}
+	n.boot.Store(boot)
+	n.tell()
+	return nil
+}
+
+// tell makes a new account. The caller holds mu.
+func (n *node) tell() {
+	r := &record.Report{NodeID: n.id, Boot: n.boot.Load(), Seq: n.seq.Add(1), Profile: n.profile, VMs: n.vms}
 	r.Sign(n.key)
 	n.account.Store(r)
 	for _, c := range n.links {
@@ -141,7 +165,7 @@ func (n *node) report(account *record.Report) record.Report {
 
 // beat is the next heartbeat.
 func (n *node) beat() beat {
-	b := beat{NodeID: n.id, Boot: n.boot, Seq: n.seq.Add(1)}
+	b := beat{NodeID: n.id, Boot: n.boot.Load(), Seq: n.seq.Add(1)}
 	b.Usage, b.UptimeS = n.now()
 	return b
 }

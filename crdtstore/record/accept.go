@@ -51,8 +51,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 		r.Boot, r.Seq = v.Boot, v.Seq
 	}
 	if known.Removal.hides(r.Boot) {
-		return State{}, &RefusedError{r.NodeID, RefusedRemoved,
-			"an operator removed this node; restart the agent to register it anew"}
+		return State{}, known.Removal.Refused(r.NodeID)
 	}
 
 	out := Claim{Key: claim.Key}
@@ -112,14 +111,14 @@ func authorize(known State, r *Report, a Acceptance) error {
 }
 
 // assignVersion chooses boot and seq for a sender that left one of them out. A
-// removed node is taken back only where its uptime shows that it has started
-// after the removal, or says nothing.
+// node that an operator removed is taken back only where its uptime shows that it
+// has started after the removal, or says nothing.
 func assignVersion(known State, r *Report, latest Version, now int64) (Version, error) {
 	v := r.AccountVersion()
 	if v.Boot == 0 {
 		v.Boot = latest.Boot
 		if started := now - int64(min(r.UptimeS, uint64(now)/1000))*1000; known.Removal.hides(latest.Boot) {
-			if r.UptimeS > 0 && started < known.Removal.Stamp.Wall {
+			if r.UptimeS > 0 && started < known.Removal.Stamp.Wall && known.Removal.Reason != ReasonExpired {
 				return v, &RefusedError{r.NodeID, RefusedRemoved,
 					"an operator removed this node; restart it to register it anew"}
 			}

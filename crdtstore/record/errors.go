@@ -18,6 +18,7 @@ func fieldErrorf(field, format string, args ...any) *FieldError {
 // Refusals of an account for who sent it.
 const (
 	RefusedRemoved   = "removed"       // the boot was removed by an operator
+	RefusedExpired   = "expired"       // the boot was silent for longer than retention
 	RefusedUnsigned  = "unsigned"      // the node signs, or signing is required
 	RefusedOtherKey  = "other_key"     // the node id belongs to another key
 	RefusedSignature = "bad_signature" // the signature does not fit the account
@@ -29,6 +30,17 @@ type RefusedError struct {
 	NodeID string
 	Reason string // one of the Refused constants
 	Hint   string // what the person behind the sender can do
+}
+
+// Refused is the error for an account, or a sign of life, of a boot that the removal
+// hides.
+func (r Removal) Refused(node string) *RefusedError {
+	if r.Reason == ReasonExpired {
+		return &RefusedError{node, RefusedExpired,
+			"this node was silent for so long that it was removed; register it with a greater boot"}
+	}
+	return &RefusedError{node, RefusedRemoved,
+		"an operator removed this node; restart the agent to register it anew"}
 }
 
 func (e *RefusedError) Error() string {

@@ -2,6 +2,7 @@ package liveness
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -201,6 +202,22 @@ func (b *Board) Vital(id string, buf []Heard) (Vital, bool) {
 		return Vital{}, false
 	}
 	return Vital{l.version, l.usage, l.uptime, append(buf[:0], l.heard...)}, true
+}
+
+// Prune drops the nodes that are not known and that nobody has heard for so long.
+// Such nodes come by pulses before their records do, and stay when these never come.
+func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string) bool) {
+	for i := range b.part {
+		s := &b.part[i]
+		s.mu.Lock()
+		for id, l := range s.lives {
+			heard := func(h Heard) bool { return now.Sub(h.At) <= silent }
+			if !l.queued && !slices.ContainsFunc(l.heard, heard) && !known(id) {
+				delete(s.lives, id)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Forget drops a node.

@@ -75,7 +75,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 			err = errors.Join(err, c.close())
 		}
 	}()
-	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, "masters.json"), s.cfg.Logger); err != nil {
+	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, directoryFile), s.cfg.Logger); err != nil {
 		return nil, err
 	}
 	var peers []p2p.Address
@@ -280,7 +280,7 @@ func (c *cluster) pullOnce(from peer.ID) {
 		return
 	}
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
-		return c.store.replica.Deliver(c.ctx, number, blocks)
+		return c.store.history.Deliver(c.ctx, number, blocks)
 	})
 	switch {
 	case err != nil && c.ctx.Err() == nil:

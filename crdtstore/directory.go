@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -63,6 +64,9 @@ type peerInfo struct {
 	status   MasterStatus // as last told to watchers
 }
 
+// directoryFile is the directory's file, below the data directory.
+const directoryFile = "masters.json"
+
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}}
 	b, err := os.ReadFile(path)
@@ -84,6 +88,13 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 		d.peers[p.ID] = p
 	}
 	return d, nil
+}
+
+// metOthers reports whether a master with this data directory has met others, which
+// then have its records. What cannot be read does not say so.
+func metOthers(dir string) bool {
+	d, err := loadDirectory(filepath.Join(dir, directoryFile), slog.New(slog.DiscardHandler))
+	return err == nil && len(d.peers) > 0
 }
 
 // save writes the file if anything that others should be found by has changed.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type join struct {
 
 	mu     sync.Mutex
 	active bool
+	damage string           // what was damaged and is set aside; empty: the master is new
 	met    bool             // another master was heard
 	of     int              // nodes, the most that a master has told of
 	whole  map[peer.ID]bool // masters that are not joining themselves
@@ -52,6 +54,27 @@ func beginJoin(dir string, alone bool) (*join, error) {
 	_, err = os.Stat(j.path)
 	j.active = err == nil
 	return j, nil
+}
+
+// again is to be called with the epochs that were set aside because they were
+// damaged: what is left has to be completed by others like that of a new master,
+// however long it takes to reach one.
+func (j *join) again(aside []string) {
+	if len(aside) > 0 {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.active, j.damage = true, strings.Join(aside, " and ")
+	}
+}
+
+// why adds to what Health says.
+func (j *join) why() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.damage == "" {
+		return ""
+	}
+	return fmt.Sprintf("; the history was damaged and is set aside as %s", j.damage)
 }
 
 // heard notes what a master says of itself. It reports whether records are to be
@@ -99,7 +122,11 @@ func (s *Store) joined(why string, args ...any) {
 		return
 	}
 	// When the file stays, the next start waits once more for nothing.
-	if err := os.Remove(s.join.path); err != nil {
+	err := s.history.Completed()
+	if e := os.Remove(s.join.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
 		s.log.Warn("cannot note down that the records of the others are here", "err", err)
 	}
 	s.join.active = false
@@ -119,13 +146,13 @@ func (s *Store) watchJoin(ctx context.Context) {
 			return
 		}
 		s.join.mu.Lock()
-		met := s.join.met
+		met, damaged := s.join.met, s.join.damage != ""
 		s.join.mu.Unlock()
 		p, active := s.Joining()
 		switch {
 		case !active:
 			return
-		case !met && time.Since(s.since) > joinPatience:
+		case !met && !damaged && time.Since(s.since) > joinPatience:
 			s.joined("no other master can be reached, serving without what they may have")
 		case met && p.Nodes != last:
 			last = p.Nodes

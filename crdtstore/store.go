@@ -48,7 +48,10 @@ type Store struct {
 
 // Open opens the store, creating it where there is none, and starts
 // replicating. It returns when the records on disk are loaded; peers are met in
-// the background. ctx bounds the opening only.
+// the background. ctx bounds the opening only. On a disk that takes no writes it
+// opens all the same, and Health says why. Files that are damaged are an error,
+// ErrDamaged where they are those of the records; a master that has met others
+// sets the latter aside and gets the records from them.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -86,10 +89,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
 		Apply: s.replica.Arrived, Announce: s.announce,
+		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.join.again(s.history.SetAside())
 	s.replica.Use(s.history)
 	go s.replica.Run()
 	if cfg.replicated() {
@@ -170,10 +175,13 @@ func (s *Store) Health() error {
 		return ErrClosed
 	default:
 	}
-	if p, joining := s.Joining(); joining {
-		return fmt.Errorf("%w: %d of %d nodes", ErrJoining, p.Nodes, p.Of)
+	if err := s.replica.Health(); err != nil {
+		return err
 	}
-	return s.replica.Health()
+	if p, joining := s.Joining(); joining {
+		return fmt.Errorf("%w: %d of %d nodes%s", ErrJoining, p.Nodes, p.Of, s.join.why())
+	}
+	return nil
 }
 
 // pruneEvery is how often nodes are forgotten that are only known from pulses.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"syscall"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -68,8 +69,10 @@ func (s *Server) wireError(method string, err error) *jsonrpc.Error {
 	case errors.Is(err, crdtstore.ErrNotFound):
 		return notFound("what was asked for")
 	case errors.Is(err, crdtstore.ErrUnavailable), errors.Is(err, crdtstore.ErrClosed):
-		s.log.Warn("request refused, the store cannot take it", slog.String("method", method), slog.Any("error", err))
-		return failure(jsonrpc.CodeInternal, "this master cannot take it now",
+		// Why is logged once, by the store. Every call of every agent runs into it,
+		// and a log on a full disk would be the last straw.
+		s.log.Debug("request refused, the store cannot take it", slog.String("method", method), slog.Any("error", err))
+		return failure(jsonrpc.CodeInternal, "this master cannot take it now"+because(err),
 			errorData{Retryable: true, Hint: "try another master; /health of this one says more", RetryAfterS: 1})
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return failure(jsonrpc.CodeInternal, "the request was given up",
@@ -78,4 +81,16 @@ func (s *Server) wireError(method string, err error) *jsonrpc.Error {
 	s.log.Error("request failed", slog.String("method", method), slog.Any("error", err))
 	return failure(jsonrpc.CodeInternal, "internal error",
 		errorData{Hint: "the log of this master says more"})
+}
+
+// because says why a store cannot write, where the reason is one that callers can
+// make use of.
+func because(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ": its disk is full"
+	case errors.Is(err, syscall.EROFS):
+		return ": its disk is read-only"
+	}
+	return ""
 }

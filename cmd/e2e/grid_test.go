@@ -89,8 +89,31 @@ func (g *grid) startMaster(name string, o masterOptions) *master {
 	return m
 }
 
-// launch runs the master's process; again after it was killed.
+// launch runs the master's process, again after it was killed, and waits until it
+// is healthy.
 func (m *master) launch() {
+	m.grid.t.Helper()
+	m.run()
+	eventually(m.grid.t, 30*time.Second, func() error {
+		m.mustRun()
+		return m.healthy()
+	})
+	var list masterList
+	m.must(m.grid.t, "masters", nil, &list)
+	m.id = list.Self
+}
+
+// healthy returns nil when /health does.
+func (m *master) healthy() error {
+	status, body, err := m.get("/health")
+	if err == nil && status != 200 {
+		err = fmt.Errorf("/health answers %d %s", status, body)
+	}
+	return err
+}
+
+// run starts the master's process.
+func (m *master) run() {
 	g, o := m.grid, m.options
 	g.t.Helper()
 	argv := []string{filepath.Join(binDir, "explorer"), "serve",
@@ -111,17 +134,6 @@ func (m *master) launch() {
 		argv = append(argv, "--peer-masters", strings.Join(o.peers, ","))
 	}
 	m.process = start(g.t, m.name, g.dir, g.env(), append(argv, o.args...)...)
-	eventually(g.t, 30*time.Second, func() error {
-		m.mustRun()
-		status, body, err := m.get("/health")
-		if err == nil && status != 200 {
-			err = fmt.Errorf("/health answers %d %s", status, body)
-		}
-		return err
-	})
-	var list masterList
-	m.must(g.t, "masters", nil, &list)
-	m.id = list.Self
 }
 
 // agent is a running workeragent and the compute service beside it.

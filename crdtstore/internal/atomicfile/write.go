@@ -7,7 +7,7 @@ import (
 )
 
 // Write replaces a file as a whole or not at all, even when the machine
-// stops in between.
+// stops in between. When it returns without error the file is on stable storage.
 func Write(path string, content []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -15,7 +15,10 @@ func Write(path string, content []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
+			// After the rename there is nothing left to remove.
+			if e := os.Remove(f.Name()); !errors.Is(e, os.ErrNotExist) {
+				err = errors.Join(err, e)
+			}
 		}
 	}()
 	if _, err = f.Write(content); err != nil {
@@ -27,9 +30,14 @@ func Write(path string, content []byte) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the names in a directory survive a power cut.
+func SyncDir(path string) error {
+	d, err := os.Open(path)
 	if err != nil {
-		return nil // the rename itself has succeeded
+		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
 }

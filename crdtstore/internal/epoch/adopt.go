@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -26,8 +29,8 @@ const maxJump = 1 << 32
 func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	l.turn.Lock()
 	defer l.turn.Unlock()
-	if l.broken != nil {
-		return l.broken
+	if l.shut {
+		return ErrClosed
 	}
 	was := l.cur
 	if number < was.number {
@@ -39,19 +42,29 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	if number-was.number > maxJump {
 		return fmt.Errorf("%w: %d is out of reach from %d", ErrEpoch, number, was.number)
 	}
-	next, err := open(ctx, l.opts.Dir, number, l.opts.Logger)
-	if err != nil {
+	if err := l.room(); err != nil {
 		return err
 	}
-	if err := next.raise(max(cutoff, was.cutoff.Load())); err != nil {
-		return errors.Join(err, next.close())
+	how := l.how(number, false)
+	how.cutoff = max(cutoff, was.cutoff.Load())
+	if !exists(epochPath(l.opts.Dir, number)) { // else it was made and not opened
+		if err := how.create(); err != nil {
+			return err
+		}
+	}
+	next, err := how.open(ctx)
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.old = append(l.old, was.number)
-	l.cur = next
+	l.setCur(next)
+	l.unwell.Store(nil)
 	if err := was.close(); err != nil {
-		// All that it holds is in the caller's table, and will be put again.
+		// All that it holds is in the caller's table, and will be put again. Who
+		// waits for a sync of it has to hear of it.
+		was.spoil(fmt.Errorf("write to disk: %w", err))
 		l.opts.Logger.Warn("an epoch was not closed cleanly", "epoch", was.number, "err", err)
 	}
 	return nil
@@ -60,25 +73,7 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 // Missing returns the nodes whose state is not dominated by what the newest epoch
 // holds on this master's disk. It reads all of it.
 func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State]) ([]string, error) {
-	l.turn.Lock()
-	if l.broken != nil {
-		l.turn.Unlock()
-		return nil, l.broken
-	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	results, err := l.cur.look(ctx)
-	l.turn.Unlock() // what is read is a snapshot
-	if err != nil {
-		return nil, err
-	}
-	held := map[string]record.State{}
-	err = each(ctx, results, func(key string, value []byte) {
-		node, _, ok := splitKey(key)
-		if s, err := record.Decode(string(value)); ok && err == nil {
-			held[node] = record.Join(held[node], s.Verified(node))
-		}
-	})
+	held, err := l.held(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +84,51 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 		}
 	}
 	return out, nil
+}
+
+// held returns the join of what the newest epoch holds for each node, on stable
+// storage.
+func (l *Log) held(ctx context.Context) (map[string]record.State, error) {
+	l.turn.Lock()
+	if l.shut {
+		l.turn.Unlock()
+		return nil, ErrClosed
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	e, results, err := l.lookSynced(ctx)
+	l.turn.Unlock() // what is read is a snapshot
+	if err != nil {
+		return nil, err
+	}
+	held := map[string]record.State{}
+	err = each(ctx, results, func(key string, value []byte) {
+		node, _, ok := SplitKey(key)
+		if s, err := record.Decode(string(value)); ok && err == nil {
+			held[node] = record.Join(held[node], s.Verified(node))
+		}
+	})
+	return held, errors.Join(err, e.trouble())
+}
+
+// lookSynced looks at what is on stable storage: what a failing disk may still take
+// back must not be counted on.
+func (l *Log) lookSynced(ctx context.Context) (*epoch, query.Results, error) {
+	e, err := l.reading()
+	if err == nil {
+		err = e.trouble()
+	}
+	if err == nil {
+		err = e.base.Sync(ctx, ds.NewKey("/"))
+	}
+	if err == nil {
+		err = e.trouble()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	results, err := e.look(ctx)
+	return e, results, err
 }
 
 // Retire deletes the directories of the epochs before the newest. The caller must
@@ -127,8 +167,12 @@ func (l *Log) Stats() Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := Stats{
-		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.entries.Load()),
-		Old: len(l.old), Bytes: l.cur.base.DB.Metrics().DiskSpaceUsage(),
+		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.entries.Load()), Old: len(l.old),
+	}
+	if l.cur.closed {
+		s.Bytes = dirSize(l.cur.path)
+	} else {
+		s.Bytes = l.cur.base.DB.Metrics().DiskSpaceUsage()
 	}
 	for _, n := range l.old {
 		s.Bytes += dirSize(epochPath(l.opts.Dir, n))

@@ -16,8 +16,10 @@
 //     are applied in that order. So to have a block is to have its past, a branch
 //     walk never goes down more than one step, and an interrupted transfer is
 //     continued where it stopped.
-//   - Each master writes only its own keys, /n<node>/<master>, and the value is
-//     the joined state. Which value wins inside a key is the order in which that
-//     master wrote; joining over the keys is the reader's.
+//   - Each opening of a master's history writes only its own keys, see [Writer], and
+//     the value is the joined state. Which value wins inside a key is the order in
+//     which it was written; joining over the keys is the reader's.
 //   - No deletes. A removal is a value like any other.
+//   - A disk that fails is outlived: Pebble never sees it fail, nothing is acknowledged
+//     meanwhile, and the epoch is opened again. Damaged and missing files are found.
 package epoch

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,12 +17,12 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/boxo/datastore/dshelp"
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 	crdt "github.com/ipfs/go-ds-crdt"
-	pebbleds "github.com/ipfs/go-ds-pebble"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
@@ -42,22 +43,35 @@ var (
 
 // epoch is one crdt.Datastore in a directory of its own.
 type epoch struct {
-	number  uint64
-	path    string
-	created time.Time
-	cutoff  atomic.Int64
-	base    *pebbleds.Datastore
-	staged  *staged
-	blocks  blocks
-	feed    *feed
-	crdt    *crdt.Datastore
-	entries atomic.Int64 // elements ever written
+	number   uint64
+	path     string
+	created  time.Time
+	cutoff   atomic.Int64
+	writer   string // see [Writer]
+	readOnly bool
+	gate     *gate
+	base     disk
+	staged   *staged
+	blocks   blocks
+	feed     *feed
+	crdt     *crdt.Datastore
+	entries  atomic.Int64 // elements ever written
 
-	prevails map[string]bool // keys whose value the running commit changed
+	fault  atomic.Pointer[error] // see trouble
+	closed bool
 }
 
-// headerName is the file in an epoch's directory that holds the header.
-const headerName = "epoch.json"
+// trouble returns why the epoch cannot be written to, or nil. It does not pass; the
+// epoch has to be opened again.
+func (e *epoch) trouble() error {
+	if err := e.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// spoil gives the epoch up for a reason. The first one stands.
+func (e *epoch) spoil(err error) { e.fault.CompareAndSwap(nil, &err) }
 
 // header is the file that says what a directory holds.
 type header struct {
@@ -85,11 +99,14 @@ func remove(path string) error {
 	return os.RemoveAll(path + retired)
 }
 
-// tidy deletes what is left of epochs whose deletion was interrupted.
-func tidy(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, "*"+retired))
-	for _, path := range left {
-		err = errors.Join(err, os.RemoveAll(path))
+// tidy deletes what is left of epochs whose making or deletion was interrupted.
+func tidy(dir string) (err error) {
+	for _, suffix := range []string{retired, unfinished} {
+		left, globErr := filepath.Glob(filepath.Join(dir, "*"+suffix))
+		err = errors.Join(err, globErr)
+		for _, path := range left {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
 	}
 	return err
 }
@@ -110,38 +127,71 @@ func numbers(dir string) ([]uint64, error) {
 	return out, nil
 }
 
-// open opens an epoch, making it where there is none.
-func open(ctx context.Context, dir string, number uint64, log *slog.Logger) (_ *epoch, err error) {
+// how says how an epoch is opened.
+type how struct {
+	dir      string
+	number   uint64
+	master   string
+	cutoff   int64 // of one that is created
+	readOnly bool
+	fs       vfs.FS
+	log      *slog.Logger
+	lenient  bool // read what can be read of a damaged one
+}
+
+// unfinished is what the name of a directory ends in in which an epoch is made.
+const unfinished = ".unfinished"
+
+// create makes an empty epoch. Its directory gets its name when all files are
+// there, so that a file that is missing later is known to be lost.
+func (h how) create() (err error) {
+	path := epochPath(h.dir, h.number)
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("create epoch %s: %w", path, err), os.RemoveAll(path+unfinished))
+		}
+	}()
+	if err := os.MkdirAll(path+unfinished, 0o700); err != nil {
+		return err
+	}
+	e := &epoch{number: h.number, path: path + unfinished, created: time.Now().UTC()}
+	e.cutoff.Store(h.cutoff)
+	if err := e.openDisk(h, false); err != nil {
+		return err
+	}
+	if err := errors.Join(e.base.Close(), e.gate.err()); err != nil {
+		return err
+	}
+	if err := e.writeHeader(); err != nil {
+		return err
+	}
+	if err := os.Rename(e.path, path); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(h.dir)
+}
+
+// open opens an epoch that is there.
+func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	e := &epoch{
-		number: number, path: epochPath(dir, number), feed: newFeed(),
-		prevails: map[string]bool{},
+		number: h.number, path: epochPath(h.dir, h.number), readOnly: h.readOnly, feed: newFeed(),
+		writer: Writer(h.master, rand.Uint32()),
 	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open epoch %s: %w", e.path, err)
 		}
 	}()
-	if err := os.MkdirAll(e.path, 0o700); err != nil {
-		return nil, err
-	}
 	if err := e.readHeader(); err != nil {
 		return nil, err
 	}
-	e.base, err = pebbleds.NewDatastore(e.path, pebbleds.WithPebbleOpts(&pebble.Options{
-		Logger:       pebbleLogger{log},
-		MemTableSize: 16 << 20,
-	}))
-	if errors.Is(err, syscall.EAGAIN) {
-		return nil, fmt.Errorf("another process uses it: %w", err)
-	}
-	if err != nil {
+	if err := e.openDisk(h, true); err != nil {
 		return nil, err
 	}
 	e.staged = newStaged(e.base)
 	e.blocks = blocks{e.staged}
 	o := crdt.DefaultOptions()
-	o.Logger = crdtLogger{log}
-	o.PutHook = func(k ds.Key, _ []byte) { e.prevails[k.String()] = true }
+	o.Logger = crdtLogger{h.log}
 	// Rebroadcasts are not sent: masters compare heads when they meet and with
 	// every pulse. They are made all the same, for only then does go-ds-crdt
 	// forget the heads that it has seen. Nothing needs repair: blocks are applied
@@ -151,27 +201,80 @@ func open(ctx context.Context, dir string, number uint64, log *slog.Logger) (_ *
 	o.MaxBatchDeltaSize = dag.MaxBlock
 	o.NumWorkers = 1
 	if e.crdt, err = crdt.New(e.staged, namespace, e.blocks, e.feed, o); err != nil {
-		return nil, errors.Join(err, e.base.Close())
+		return nil, errors.Join(damage(e.path, err), e.base.Close())
 	}
-	if err := e.count(ctx); err != nil {
-		return nil, errors.Join(err, e.close())
+	if err := errors.Join(e.count(ctx), e.gate.err()); err != nil {
+		return nil, errors.Join(damage(e.path, err), e.close())
 	}
 	return e, nil
 }
 
-func (e *epoch) readHeader() error {
-	path := filepath.Join(e.path, headerName)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		e.created = time.Now().UTC()
-		return e.writeHeader()
-	}
-	if err != nil {
+// openDisk opens the database, which has to be there or must not be.
+func (e *epoch) openDisk(h how, exists bool) (err error) {
+	e.gate = &gate{FS: h.fs, readOnly: h.readOnly, shut: func(err error) { e.spoil(fmt.Errorf("write to disk: %w", err)) }}
+	lock, err := pebble.LockDirectory(e.path, e.gate)
+	if errors.Is(err, syscall.EAGAIN) {
+		return fmt.Errorf("another process uses it: %w", err)
+	} else if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }() // the database holds on to it
+	if exists && !h.lenient {
+		if err := verify(e.path); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		// Pebble takes what it reads for its own work, and panics where it is not.
+		if r := recover(); r != nil {
+			err = damaged(e.path, fmt.Errorf("%v", r))
+		}
+	}()
+	e.base.DB, err = pebble.Open(e.path, &pebble.Options{
+		FS:               e.gate,
+		Lock:             lock,
+		ReadOnly:         h.readOnly,
+		ErrorIfExists:    !exists,
+		ErrorIfNotExists: exists,
+		Logger:           pebbleLogger{h.log},
+		MemTableSize:     16 << 20,
+		// The first format in which a write-ahead log says how far it was synced, so
+		// that damage in its middle is told from the end that a power failure leaves.
+		FormatMajorVersion: pebble.FormatWALSyncChunks,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				h.log.Warn("work on the files of the history failed", "epoch", e.path, "err", err)
+			},
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				if e.gate.err() == nil { // else it never got there
+					e.spoil(damaged(info.Path, info.Details))
+				}
+			},
+		},
+	})
+	if shut := e.gate.err(); shut != nil { // whatever Pebble makes of it
+		if err == nil {
+			err = e.base.Close()
+		}
+		return errors.Join(shut, err)
+	}
+	return openDamage(e.path, err)
+}
+
+const headerFile = "epoch.json"
+
+func (e *epoch) readHeader() error {
+	path := filepath.Join(e.path, headerFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return damage(path, err)
 	}
 	var h header
 	if err := json.Unmarshal(b, &h); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return damaged(path, err)
+	}
+	if h.Version == 0 || h.Number != e.number || h.Created.IsZero() {
+		return damaged(path, fmt.Errorf("it describes epoch %d of version %d", h.Number, h.Version))
 	}
 	if h.Version != diskVersion {
 		return fmt.Errorf("%s: version %d, this program reads %d; use the program that wrote it, or a newer one", path, h.Version, diskVersion)
@@ -186,7 +289,7 @@ func (e *epoch) writeHeader() error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(e.path, headerName), append(b, '\n'))
+	return atomicfile.Write(filepath.Join(e.path, headerFile), append(b, '\n'))
 }
 
 // raise sets the cutoff, unless it is greater already.
@@ -209,7 +312,7 @@ func (e *epoch) count(ctx context.Context) error {
 		return err
 	}
 	defer results.Close()
-	for r := range results.Next() {
+	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
 		if r.Error != nil {
 			return r.Error
 		}
@@ -224,9 +327,11 @@ func (e *epoch) look(ctx context.Context) (query.Results, error) {
 	return e.base.Query(ctx, query.Query{Prefix: values})
 }
 
+// each calls f with what look returned. After an error it has been called with a
+// part.
 func each(ctx context.Context, results query.Results, f func(key string, value []byte)) error {
 	defer results.Close()
-	for r := range results.Next() {
+	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
 		if r.Error != nil {
 			return r.Error
 		}
@@ -237,7 +342,6 @@ func each(ctx context.Context, results query.Results, f func(key string, value [
 			f(key, r.Value)
 		}
 	}
-	// A query whose context has ended ends without an error.
 	return ctx.Err()
 }
 
@@ -260,8 +364,18 @@ func (e *epoch) apply(ctx context.Context, heads []cid.Cid) error {
 }
 
 // close writes down what is staged, waits for stable storage and closes the
-// files.
+// files. Where the disk does not take it, what is staged is given up.
 func (e *epoch) close() error {
+	if e.closed {
+		return nil
+	}
+	e.closed = true
 	ctx := context.Background()
-	return errors.Join(e.crdt.Close(), e.staged.flush(ctx), e.base.Sync(ctx, ds.NewKey("/")), e.base.Close())
+	err := e.crdt.Close()
+	if e.trouble() == nil && !e.readOnly {
+		// Into tables, so that the next start need not go through the log.
+		err = errors.Join(err, e.staged.flush(ctx), e.base.Sync(ctx, ds.NewKey("/")), e.base.DB.Flush())
+	}
+	err = errors.Join(err, e.base.Close())
+	return errors.Join(err, e.gate.err())
 }

@@ -34,7 +34,7 @@ func whole(t *testing.T, m *master) {
 			t.Fatal(err)
 		}
 		for _, e := range elements {
-			node, _, _ := splitKey(e.Key)
+			node, _, _ := SplitKey(e.Key)
 			s, err := record.Decode(string(e.Value))
 			if err != nil || !m.table[node].Dominates(s) {
 				t.Errorf("a block is here whose state is not: %s, %v", e.Key, err)
@@ -87,7 +87,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		for _, b := range from.sent {
 			all.Go(func() {
 				begun <- struct{}{}
-				if _, err := m.Deliver(t.Context(), 1, []dag.Block{b}); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrMissing) {
+				if err := m.Deliver(t.Context(), 1, []dag.Block{b}); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrMissing) {
 					t.Error(err)
 				}
 			})
@@ -95,7 +95,7 @@ func TestCloseWhileBusy(t *testing.T) {
 		for i := range 20 {
 			all.Go(func() {
 				begun <- struct{}{}
-				if _, err := m.Put(t.Context(), []Write{{fmt.Sprint(i), seen(1)}}); err != nil && !errors.Is(err, ErrClosed) {
+				if err := m.Put(t.Context(), []Write{{fmt.Sprint(i), seen(1)}}); err != nil && !errors.Is(err, ErrClosed) {
 					t.Error(err)
 				}
 			})
@@ -147,7 +147,7 @@ func TestBlocksThatLie(t *testing.T) {
 	} {
 		b, err := parse(t, c.delta, c.links...)
 		if err == nil {
-			_, err = m.Deliver(t.Context(), 1, []dag.Block{b})
+			err = m.Deliver(t.Context(), 1, []dag.Block{b})
 		}
 		if !errors.Is(err, dag.ErrBlock) {
 			t.Errorf("%s: %v", name, err)
@@ -173,7 +173,7 @@ func TestBlockThatCannotBeApplied(t *testing.T) {
 	if err := b.take(a.all()...); !errors.Is(b.Health(), err) || err == nil {
 		t.Errorf("%v, health %v", err, b.Health())
 	}
-	if _, err := b.Put(t.Context(), []Write{{"o", seen(1)}}); err == nil {
+	if err := b.Put(t.Context(), []Write{{"o", seen(1)}}); err == nil {
 		t.Error("a broken log takes writes")
 	}
 	b = b.reopen()
@@ -190,7 +190,7 @@ func TestPutThatFailsHalfway(t *testing.T) {
 	m := start(t, "m1", t.TempDir())
 	m.write("b", seen(1))
 	m.cur.staged.base = &flaky{Batching: m.cur.staged.base, unreadable: func(k ds.Key) bool { return strings.HasPrefix(k.String(), "/c/s/k/nb") }}
-	if _, err := m.Put(t.Context(), []Write{{"a", seen(2)}, {"b", seen(2)}, {"c", seen(2)}}); err == nil {
+	if err := m.Put(t.Context(), []Write{{"a", seen(2)}, {"b", seen(2)}, {"c", seen(2)}}); err == nil {
 		t.Fatal("no error")
 	}
 	if m.Health() == nil {
@@ -213,7 +213,7 @@ func TestNothingPilesUp(t *testing.T) {
 	b.cur.staged.base = disk
 	most := 0
 	for _, block := range a.sent {
-		if _, err := b.Deliver(t.Context(), 1, []dag.Block{block}); !errors.Is(err, errDisk) {
+		if err := b.Deliver(t.Context(), 1, []dag.Block{block}); !errors.Is(err, errDisk) {
 			t.Fatal(err)
 		}
 		most = max(most, len(b.cur.staged.dirty))
@@ -228,19 +228,6 @@ func TestNothingPilesUp(t *testing.T) {
 	whole(t, b.crashed())
 }
 
-// TestOwnIsToldWhenTheDiskFails: the caller has to write those nodes again, and
-// does not hear of them a second time.
-func TestOwnIsToldWhenTheDiskFails(t *testing.T) {
-	a, lost := start(t, "m1", t.TempDir()), start(t, "m1", t.TempDir())
-	a.write("n", seen(1))
-	lost.cur.staged.base = &flaky{Batching: lost.cur.staged.base, fail: atCommit}
-	own, err := lost.Deliver(t.Context(), 1, a.all())
-	if !errors.Is(err, errDisk) || !slices.Equal(own, []string{"n"}) {
-		t.Errorf("%v, %v", own, err)
-	}
-	lost.cur.staged.base.(*flaky).fail = fine
-}
-
 // TestLongKeysCountToo writes many small states of long node ids.
 func TestLongKeysCountToo(t *testing.T) {
 	m := start(t, strings.Repeat("m", 52), t.TempDir())
@@ -248,7 +235,7 @@ func TestLongKeysCountToo(t *testing.T) {
 	for i := range 12_000 {
 		writes = append(writes, Write{fmt.Sprintf("%0128d", i), seen(1)})
 	}
-	if _, err := m.Put(t.Context(), writes); err != nil {
+	if err := m.Put(t.Context(), writes); err != nil {
 		t.Fatal(err)
 	}
 	for _, b := range m.sent {

@@ -30,5 +30,3 @@ func SplitKey(key string) (node, writer string, ok bool) {
 	node, writer, ok = strings.Cut(rest, "/")
 	return node, writer, ok && node != "" && writer != "" && !strings.Contains(writer, "/")
 }
-
-func splitKey(key string) (node, writer string, ok bool) { return SplitKey(key) }

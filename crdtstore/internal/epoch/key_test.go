@@ -31,7 +31,7 @@ func checkKey(t rapid.TB, id string) {
 		t.Fatal(err)
 	}
 	k := stateKey(id, someMaster)
-	node, master, ok := splitKey(k.String())
+	node, master, ok := SplitKey(k.String())
 	if !ok || node != id || master != someMaster {
 		t.Errorf("%q gives %s, which is split into %q, %q, %v", id, k, node, master, ok)
 	}
@@ -48,7 +48,7 @@ func TestSplitKeyRefusesWhatStateKeyDoesNotMake(t *testing.T) {
 	for _, key := range []string{
 		"", "/", "/n", "/n/", "/n/m", "/na", "/na/", "na/m", "/xa/m", "/na/m/x", "//na/m", "/c/s/k/na/m",
 	} {
-		if node, master, ok := splitKey(key); ok {
+		if node, master, ok := SplitKey(key); ok {
 			t.Errorf("%q is split into %q and %q", key, node, master)
 		}
 	}
@@ -59,7 +59,7 @@ func FuzzSplitKey(f *testing.F) {
 	f.Add("/n../..")
 	f.Add("/n//m")
 	f.Fuzz(func(t *testing.T, key string) {
-		node, master, ok := splitKey(key)
+		node, master, ok := SplitKey(key)
 		if ok && stateKey(node, master).String() != key {
 			t.Errorf("%q is split into %q and %q, which make %s", key, node, master, stateKey(node, master))
 		}

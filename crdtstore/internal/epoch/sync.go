@@ -11,8 +11,5 @@ func (l *Log) Sync(ctx context.Context) error {
 	if !l.Unsynced() {
 		return nil
 	}
-	l.mu.RLock()
-	e := l.cur
-	l.mu.RUnlock()
-	return l.sync(ctx, e)
+	return l.sync(ctx, l.at.Load())
 }

@@ -287,11 +287,13 @@ func TestPinsFile(t *testing.T) {
 	if err := p.pin("/ip4/1.2.3.4/tcp/2", two); err != nil {
 		t.Error(err)
 	}
-	if err := os.WriteFile(path, []byte("{broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := loadPins(path); err == nil || !strings.Contains(err.Error(), path) {
-		t.Errorf("a broken file was read: %v", err)
+	for _, broken := range []string{"{broken", "null", ""} {
+		if err := os.WriteFile(path, []byte(broken), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadPins(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q was read: %v", broken, err)
+		}
 	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
 	if err != nil || len(left) > 0 {

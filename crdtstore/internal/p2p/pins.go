@@ -32,7 +32,10 @@ func loadPins(path string) (*pins, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pinned masters: %w", err)
 	}
-	if err := json.Unmarshal(b, &p.at); err != nil {
+	if err := json.Unmarshal(b, &p.at); err != nil || p.at == nil {
+		if err == nil {
+			err = errors.New("it holds null")
+		}
 		return nil, fmt.Errorf("pinned masters: %s: %w; mend the file, or delete it to trust on first contact again", path, err)
 	}
 	return p, nil

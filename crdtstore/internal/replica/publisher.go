@@ -46,7 +46,7 @@ type publisher struct {
 
 // stable is where a publisher writes to; see [epoch.Log].
 type stable interface {
-	Put(ctx context.Context, writes []epoch.Write) (again []string, err error)
+	Put(ctx context.Context, writes []epoch.Write) error
 	Sync(ctx context.Context) error
 	Unsynced() bool
 }
@@ -237,7 +237,7 @@ func (p *publisher) Publish() error {
 	return err
 }
 
-// flush writes nodes, and returns those that have to be written again.
+// flush writes nodes, and returns those that the disk did not take.
 func (p *publisher) flush(nodes []string) (left []string, err error) {
 	if len(nodes) == 0 {
 		if err := p.disk.Sync(context.Background()); err != nil {
@@ -251,16 +251,14 @@ func (p *publisher) flush(nodes []string) (left []string, err error) {
 		for _, n := range part {
 			writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
 		}
-		again, err := p.disk.Put(context.Background(), writes)
-		switch {
+		switch err := p.disk.Put(context.Background(), writes); {
 		case errors.Is(err, epoch.ErrClosed):
 			return nil, ErrClosed
 		case err != nil:
-			return append(left, nodes[at:]...), fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return nodes[at:], fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		left = append(left, again...)
 	}
-	return left, nil
+	return nil, nil
 }
 
 // Close writes what is marked and ends Run.

@@ -24,7 +24,6 @@ type disk struct {
 	batches [][]string
 	takes   time.Duration
 	err     error
-	again   []string
 }
 
 func newDisk() *disk { return &disk{states: map[string]int64{}, kept: map[string]int64{}} }
@@ -46,10 +45,9 @@ func (d *disk) Sync(context.Context) error { return nil }
 
 func (d *disk) Unsynced() bool { return false }
 
-func (d *disk) Put(_ context.Context, writes []epoch.Write) ([]string, error) {
+func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
 	d.mu.Lock()
-	takes, err, again := d.takes, d.err, d.again
-	d.again = nil
+	takes, err := d.takes, d.err
 	d.mu.Unlock()
 	time.Sleep(takes)
 	d.mu.Lock()
@@ -62,7 +60,7 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) ([]string, error) {
 		}
 	}
 	d.batches = append(d.batches, nodes)
-	return again, err
+	return err
 }
 
 func (d *disk) slow(takes time.Duration, err error) {
@@ -194,19 +192,6 @@ func TestErrorsReachTheirWaitersOnly(t *testing.T) {
 		d.slow(0, epoch.ErrClosed)
 		if err := p.write(t.Context(), "d"); !errors.Is(err, ErrClosed) {
 			t.Error("a closed history:", err)
-		}
-	})
-}
-
-func TestWhatDidNotPrevailIsWrittenAgain(t *testing.T) {
-	publishing(t, func(t *testing.T, d *disk, p *publisher) {
-		d.again = []string{"a", "x"}
-		if err := p.write(t.Context(), "a"); err != nil {
-			t.Error(err)
-		}
-		synctest.Wait()
-		if want := "[[a] [a x]]"; fmt.Sprint(d.batches) != want {
-			t.Errorf("wrote %v, want %s", d.batches, want)
 		}
 	})
 }
@@ -376,6 +361,27 @@ func TestFailedWritesAreTriedAgain(t *testing.T) {
 		synctest.Wait()
 		if len(d.batches) != 3 {
 			t.Errorf("written again and again: %v", d.batches)
+		}
+	})
+}
+
+// TestFailedIsNotTakenForWritten: the table holds what the disk refused, so who
+// says it again changes nothing there, and has to wait for the disk all the same.
+func TestFailedIsNotTakenForWritten(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.slow(0, errors.New("disk full"))
+		d.set("a", 1)
+		if err := p.write(t.Context(), "a"); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := p.change(t.Context(), "a", func() bool { return false }); !errors.Is(err, ErrUnavailable) {
+				t.Error("said again:", err)
+			}
+		}
+		d.slow(0, nil)
+		if err := p.settle(t.Context(), "a"); err != nil || d.kept["a"] != 1 {
+			t.Errorf("settled with %v on disk, %v", d.kept, err)
 		}
 	})
 }

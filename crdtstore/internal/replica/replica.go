@@ -33,14 +33,14 @@ type History interface {
 	Number() uint64
 	Cutoff() int64
 	stable
-	Deliver(ctx context.Context, number uint64, blocks []dag.Block) (own []string, err error)
-	Own(ctx context.Context, node string) (record.State, error)
+	Deliver(ctx context.Context, number uint64, blocks []dag.Block) error
 	Has(ctx context.Context, c cid.Cid) (bool, error)
 	Adopt(ctx context.Context, number uint64, cutoff int64) error
 	Missing(ctx context.Context, states iter.Seq2[string, record.State]) ([]string, error)
 	Retire(ctx context.Context) error
 	Stats() epoch.Stats
 	Health() error
+	Reopened() uint64
 }
 
 // Options configure a Replica.
@@ -87,6 +87,8 @@ type Replica struct {
 	adopting sync.Mutex // held while the history is turned over
 	adopted  time.Time  // when this run last adopted an epoch
 	expired  time.Time  // when it was last looked for what expires
+	damaged  time.Time  // when damage last led to a new epoch
+	whole    uint64     // how often the history had been opened again when it was last seen to be whole
 }
 
 // New returns a replica that has no history yet. Arrived may be called at once,
@@ -152,8 +154,10 @@ func (r *Replica) Learned(node string, st record.State) (f *Flush, news bool) {
 // Assert joins a state of this master's own and returns when it is on disk. When
 // the history refuses writes it returns ErrUnavailable, and nothing has changed.
 func (r *Replica) Assert(ctx context.Context, node string, st record.State) error {
-	if err := r.Health(); err != nil {
-		return err
+	if !st.IsZero() { // what is known already is taken even while the disk is full
+		if err := r.Health(); err != nil {
+			return err
+		}
 	}
 	return r.change(ctx, node, func() bool { return r.join(node, st) })
 }
@@ -161,7 +165,7 @@ func (r *Replica) Assert(ctx context.Context, node string, st record.State) erro
 // Begin is Assert for callers that do not wait: it returns the flush that brings
 // the state to disk, nil where it is there already.
 func (r *Replica) Begin(node string, st record.State) (*Flush, error) {
-	if err := r.Health(); err != nil {
+	if err := r.Health(); err != nil && !st.IsZero() {
 		return nil, err
 	}
 	if r.join(node, st) {
@@ -194,23 +198,9 @@ func (r *Replica) Announced(ctx context.Context, from string, msg []byte) (Step,
 	if same, err := r.Follow(ctx, from, a.Epoch, 0); !same {
 		return Rest, err
 	}
-	err = r.Deliver(ctx, a.Epoch, blocks)
+	err = r.history.Deliver(ctx, a.Epoch, blocks)
 	if errors.Is(err, epoch.ErrMissing) {
 		return Pull, nil
 	}
 	return Rest, err
-}
-
-// Deliver hands blocks of another master to the history.
-func (r *Replica) Deliver(ctx context.Context, number uint64, blocks []dag.Block) error {
-	own, err := r.history.Deliver(ctx, number, blocks)
-	for _, node := range own {
-		// A block of ours that we had lost may now stand above what we have
-		// written since. The table has the join of both.
-		st, e := r.history.Own(ctx, node)
-		if e != nil || !st.Dominates(r.State(node)) {
-			r.Mark(node)
-		}
-	}
-	return err
 }

@@ -4,14 +4,21 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // epochGrowth is how many writes for each record an epoch may hold.
 const epochGrowth = 3
+
+// damagePause is the least time between two epochs that are opened because the one
+// before was damaged: a disk that spoils all that it is given must not have the whole
+// grid write its records again and again.
+const damagePause = 10 * time.Minute
 
 // Tick does what the passing of time asks for; it is to be called every few
 // seconds. It keeps the history in proportion to the records: it opens a new epoch
@@ -20,16 +27,51 @@ const epochGrowth = 3
 // See docs/architecture.md.
 func (r *Replica) Tick(ctx context.Context) error {
 	r.forget()
-	if err := r.expire(); err != nil {
-		return err
+	health := r.history.Health()
+	if health == nil {
+		if err := r.expire(); err != nil {
+			return err
+		}
 	}
 	switch h := r.history.Stats(); {
+	case errors.Is(health, epoch.ErrDamaged):
+		now := r.opts.Now()
+		if !r.damaged.IsZero() && now.Sub(r.damaged) < damagePause {
+			return nil
+		}
+		r.damaged = now
+		r.log.Error("the history is damaged, writing the records to a new epoch", "epoch", h.Number+1, "err", health)
+		return r.adopt(ctx, h.Number+1, r.history.Cutoff())
+	case health != nil: // nothing can be written now
+		return nil
+	case r.history.Reopened() != r.whole:
+		return r.complete(ctx)
 	case h.Old > 0:
 		return r.retire(ctx)
 	case r.outgrown(h.Entries, r.opts.Now().Sub(h.Created)):
 		r.log.Info("opening a new epoch", "epoch", h.Number+1, "entries", h.Entries, "records", r.table.Len(), "bytes", h.Bytes)
 		return r.adopt(ctx, h.Number+1, r.nextCutoff())
 	}
+	return nil
+}
+
+// complete asserts what the disk has lost of all that this master knows, after the
+// history had to be opened again: what came from other masters, and what was refused
+// when the disk had failed. What was acknowledged it has.
+func (r *Replica) complete(ctx context.Context) error {
+	r.adopting.Lock()
+	defer r.adopting.Unlock()
+	opened := r.history.Reopened()
+	missing, err := r.history.Missing(ctx, r.states())
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		r.log.Info("asserting records that the disk has lost", "records", len(missing))
+		r.Mark(missing...) // looked for again at the next tick
+		return nil
+	}
+	r.whole = opened
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -98,14 +97,13 @@ func (d *disk) open() {
 	d.cur().cutoff = cutoff
 }
 
-func (d *disk) hand(key string, b []byte) (node string) {
-	node, _, _ = epoch.SplitKey(key)
+func (d *disk) hand(key string, b []byte) {
+	node, _, _ := epoch.SplitKey(key)
 	s, err := record.Decode(string(b))
 	if err != nil {
 		panic(err)
 	}
 	d.apply(node, s.Verified(node))
-	return node
 }
 
 func (s *section) rebuild() {
@@ -170,9 +168,9 @@ func (d *disk) Number() uint64 { return d.cur().number }
 func (d *disk) Cutoff() int64  { return d.cur().cutoff }
 func (d *disk) Health() error  { return d.unwell }
 
-func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err error) {
+func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
 	if d.dead {
-		return nil, errCrashed
+		return errCrashed
 	}
 	if d.dieIn > 0 {
 		if d.dieIn--; d.dieIn == 0 {
@@ -183,10 +181,10 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err
 	late := d.full && d.rnd.IntN(2) == 0
 	if d.full && !late {
 		d.unwell = errDiskFull
-		return nil, d.unwell
+		return d.unwell
 	}
 	if d.dead && d.rnd.IntN(3) == 0 {
-		return nil, errCrashed // before anything is written
+		return errCrashed // before anything is written
 	}
 	s := d.cur()
 	height := uint64(0)
@@ -202,23 +200,21 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) (again []string, err
 		panic(err)
 	}
 	s.turns = append(s.turns, []dag.Block{b})
-	for _, e := range s.take(b) {
-		if v := s.values[e.Key]; !bytes.Equal(v.bytes, e.Value) {
-			node, _, _ := epoch.SplitKey(e.Key)
-			again = append(again, node)
-		}
-	}
+	s.take(b)
 	d.announce(s.number, []dag.Block{b})
 	if d.dead {
-		return nil, errCrashed // others have it, this disk may not
+		return errCrashed // others have it, this disk may not
 	}
 	if late {
 		d.unwell = errDiskFull
-		return again, d.unwell
+		return d.unwell
 	}
 	s.synced, d.unwell = len(s.turns), nil
-	return again, nil
+	return nil
 }
+
+// Reopened is for disks that fail while the process runs; here the process dies.
+func (d *disk) Reopened() uint64 { return 0 }
 
 func (d *disk) Unsynced() bool { return d.cur().synced < len(d.cur().turns) }
 
@@ -234,16 +230,16 @@ func (d *disk) Sync(context.Context) error {
 	return nil
 }
 
-func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (own []string, err error) {
+func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (err error) {
 	s := d.cur()
 	switch {
 	case d.dead:
-		return nil, errCrashed
+		return errCrashed
 	case d.full:
 		d.unwell = errDiskFull
-		return nil, d.unwell
+		return d.unwell
 	case number != s.number:
-		return nil, fmt.Errorf("%w: %d, this master is in %d", epoch.ErrEpoch, number, s.number)
+		return fmt.Errorf("%w: %d, this master is in %d", epoch.ErrEpoch, number, s.number)
 	}
 	var turn []dag.Block
 	for _, b := range blocks {
@@ -256,24 +252,13 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (ow
 		}
 		turn = append(turn, b)
 		for _, e := range s.take(b) {
-			if node := d.hand(e.Key, e.Value); strings.HasSuffix(e.Key, "/"+d.writer) {
-				own = append(own, node)
-			}
+			d.hand(e.Key, e.Value)
 		}
 	}
 	if len(turn) > 0 {
 		s.turns = append(s.turns, turn)
 	}
-	slices.Sort(own)
-	return slices.Compact(own), err
-}
-
-func (d *disk) Own(_ context.Context, node string) (record.State, error) {
-	v, ok := d.cur().values[epoch.StateKey(node, d.writer)]
-	if !ok {
-		return record.State{}, nil
-	}
-	return record.Decode(string(v.bytes))
+	return err
 }
 
 func (d *disk) Has(_ context.Context, c cid.Cid) (bool, error) {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ipfs/go-cid"
-
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dagsync"
@@ -271,7 +269,7 @@ func (m *master) exchange(step replica.Step, with *master) {
 			}()
 			number := m.disk.Number()
 			n, err := dagsync.Pull(ctx, here, m.disk, func(blocks []dag.Block) error {
-				return m.replica.Deliver(ctx, number, blocks)
+				return m.disk.Deliver(ctx, number, blocks)
 			})
 			<-done
 			m.w.say("%s pulls %d blocks from %s: %v", m.id, n, with.id, err)
@@ -297,9 +295,4 @@ func (m *master) exchange(step replica.Step, with *master) {
 func (m *master) digest() (d record.Digest, quiet bool) {
 	d, _ = m.table.Digest()
 	return d, m.up && !m.replica.Pending() && len(m.disk.epochs) == 1
-}
-
-func (m *master) has(c cid.Cid) bool {
-	ok, _ := m.disk.Has(context.Background(), c)
-	return ok
 }

@@ -1,0 +1,167 @@
+package epoch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxReserve is how many bytes are kept free on the disk, or an eighth of a small
+	// one: enough for what is already acknowledged to be moved from the write-ahead
+	// log, twice of 16 MB, into tables.
+	maxReserve = 32 << 20
+	// maxPatience is how long after a failed attempt to open an epoch again the next
+	// one is made, at most.
+	maxPatience = 10 * time.Second
+)
+
+// mendEvery is how often a log looks whether its disk takes writes. A variable, so
+// that tests need not wait as long.
+var mendEvery = time.Second
+
+// refused reports whether an error means that the disk takes no writes. It may take
+// them later, or be read as long as it does not.
+func refused(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// room returns an error when the disk is too full to begin another turn. Then what
+// was begun still finds room, and Pebble's own work on its files too.
+func (l *Log) room() error {
+	disk, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
+	if err != nil {
+		return nil // who writes will see
+	}
+	reserve := min(maxReserve, disk.TotalBytes/8)
+	if l.full.Load() != nil {
+		reserve += reserve / 8 // not to and fro
+	}
+	if disk.AvailBytes >= reserve {
+		l.full.Store(nil)
+		return nil
+	}
+	err = fmt.Errorf("the disk of %s is full: %w: %.1f MiB are free, %.1f MiB are kept in reserve",
+		l.opts.Dir, syscall.ENOSPC, float64(disk.AvailBytes)/(1<<20), float64(reserve)/(1<<20))
+	l.full.Store(&err)
+	return err
+}
+
+// mend looks after the disk until the log is closed: Health is to know of a full
+// disk before anybody writes, and an epoch that was given up is opened again as soon
+// as that may succeed.
+func (l *Log) mend(ctx context.Context) {
+	defer close(l.mended)
+	tick := time.NewTicker(mendEvery)
+	defer tick.Stop()
+	var told error
+	var next time.Time
+	patience := mendEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		full := l.room()
+		health := l.Health()
+		if (health == nil) != (told == nil) {
+			if health != nil {
+				l.opts.Logger.Error("the history takes no writes", "err", health)
+			} else {
+				l.opts.Logger.Info("the history takes writes again")
+			}
+			told = health
+		}
+		trouble := l.at.Load().trouble()
+		if trouble == nil {
+			patience = mendEvery
+			continue
+		}
+		if errors.Is(trouble, ErrDamaged) || time.Now().Before(next) {
+			continue // damage does not go away; the caller moves to a new epoch
+		}
+		l.reopen(ctx, full == nil)
+		if l.at.Load().trouble() != nil && full == nil {
+			patience = min(2*patience, maxPatience)
+			next = time.Now().Add(patience)
+		}
+	}
+}
+
+// Reopened returns how many times the newest epoch was opened again after it had
+// been given up. Each time it may hold less than was handed to Apply or put: the
+// caller has to see that what Missing returns is put again.
+func (l *Log) Reopened() uint64 { return l.reopened.Load() }
+
+// reopen opens the newest epoch again: for writing where the disk seems to take it,
+// else for reading only.
+func (l *Log) reopen(ctx context.Context, hasRoom bool) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	was := l.cur
+	cause := was.trouble()
+	if l.shut || cause == nil {
+		return
+	}
+	if hasRoom {
+		if err := l.probe(); err != nil {
+			hasRoom = false
+			cause = err
+		}
+	}
+	readable := was.readOnly && !was.closed
+	if !hasRoom && readable {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := was.close(); err != nil {
+		l.opts.Logger.Debug("an epoch that was given up was not closed cleanly", "epoch", was.number, "err", err)
+	}
+	if hasRoom {
+		next, err := l.how(was.number, false).open(ctx)
+		if err == nil {
+			l.setCur(next)
+			l.unwell.Store(nil)
+			l.reopened.Add(1)
+			return
+		}
+		cause = err
+	}
+	next, err := l.how(was.number, true).open(ctx)
+	if err != nil {
+		if errors.Is(err, ErrDamaged) {
+			cause = err
+		}
+		was.fault.Store(&cause)
+		return
+	}
+	next.spoil(cause)
+	l.setCur(next)
+}
+
+// probe finds out whether the disk takes writes, with a file that nobody needs.
+func (l *Log) probe() error {
+	f, err := os.CreateTemp(l.opts.Dir, "probe.*"+unfinished)
+	if err == nil {
+		_, err = f.Write(make([]byte, 64<<10))
+		err = errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+	}
+	if err == nil {
+		return nil
+	}
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		err = at.Err // nobody knows that file
+	}
+	return fmt.Errorf("the disk of %s takes no writes: %w", l.opts.Dir, err)
+}

@@ -83,6 +83,9 @@ func (d *disk) crash() {
 	d.unwell, d.dieIn, d.dead = nil, 0, false
 }
 
+// mend lets the disk take writes again. A history sees that by itself.
+func (d *disk) mend() { d.full, d.unwell = false, nil }
+
 // open hands over what the disk holds, as a process does that starts.
 func (d *disk) open() {
 	d.unwell, d.dead = nil, false

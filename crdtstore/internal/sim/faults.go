@@ -30,7 +30,7 @@ func (w *world) strike(s Step, m *master) {
 	case "full":
 		w.say("the disk of %s is full", m.id)
 		m.disk.full = true
-		w.after(int64(s.B%15_000), func() { m.disk.full = false })
+		w.after(int64(s.B%15_000), m.disk.mend)
 	case "step":
 		m.skew += int64(s.B-1<<15) * 1000
 		w.say("the clock of %s steps, it is %s ahead", m.id, time.Duration(m.skew)*time.Millisecond)

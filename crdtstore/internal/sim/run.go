@@ -81,7 +81,8 @@ func (w *world) quiet() int64 {
 	w.calm = true
 	w.heal()
 	for _, m := range w.masters {
-		m.disk.full, m.disk.dieIn = false, 0
+		m.disk.mend()
+		m.disk.dieIn = 0
 		if !m.up {
 			m.start()
 		}

@@ -57,7 +57,7 @@ type cluster struct {
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
 	merges  map[peer.ID]bool // comparisons that are running
-	newcome time.Time        // when a master last came
+	newcome time.Time        // when a master last came, or came back
 	soon    chan struct{}
 }
 
@@ -197,11 +197,18 @@ func (c *cluster) close() (err error) {
 
 // joined is called when another master was admitted on both sides.
 func (c *cluster) joined(id peer.ID) {
+	c.came()
+	c.pull(id)
+}
+
+// came has a master welcomed that has come, or that is heard again after a
+// silence, be it by way of another: it has missed pulses, and would take the
+// nodes in them for silent.
+func (c *cluster) came() {
 	c.mu.Lock()
 	c.newcome = time.Now()
 	c.mu.Unlock()
 	c.pulseSoon()
-	c.pull(id)
 }
 
 // pulseSoon has the next pulse sent without waiting for its time.
@@ -282,6 +289,7 @@ func (c *cluster) pullOnce(from peer.ID) {
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
 		return c.store.history.Deliver(c.ctx, number, blocks)
 	})
+	c.store.replica.Pulled(from.String(), n, err)
 	switch {
 	case err != nil && c.ctx.Err() == nil:
 		// The next pulse shows that something is still missing.

@@ -52,8 +52,12 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	} else if compare && step == replica.Rest && err == nil {
 		step = replica.Compare
 	}
+	away := !c.dir.reachable(from.String())
 	if c.dir.heard(now, from.String(), m, agreement) {
 		c.store.hub.add(change{kind: MasterEvent, id: from.String()})
+	}
+	if away && c.dir.reachable(from.String()) {
+		c.came()
 	}
 	switch {
 	case err != nil && c.ctx.Err() == nil:

@@ -16,6 +16,9 @@ const (
 	settle = 3 * time.Second
 	// silence is how long after its last word a master does not count as living.
 	silence = 5 * time.Second
+	// maxBroken is how many transfers from one master may break off with nothing,
+	// one after the other, until states are compared instead.
+	maxBroken = 3
 )
 
 // Summary is what another master says about once a second of what it holds.
@@ -50,6 +53,8 @@ type peer struct {
 	heard time.Time
 	wall  int64 // its clock when it was heard
 	left  bool
+	// broken counts the transfers of blocks in a row that broke off with nothing.
+	broken int
 }
 
 // peers are the other masters that were heard in this run.
@@ -67,17 +72,49 @@ func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, erro
 	if !same {
 		return Rest, err
 	}
+	lacks := false
 	for _, h := range s.Heads {
-		if has, err := r.history.Has(ctx, h); err != nil || !has {
-			return Pull, err
+		has, err := r.history.Has(ctx, h)
+		if err != nil {
+			return Rest, err
 		}
+		lacks = lacks || !has
 	}
-	// All blocks it has are here. If it holds something else all the same, and
-	// not only for the moment that things take on their way, compare states.
-	if apart > settle {
+	// All blocks it has are here, or it does not give them, for its disk has lost
+	// some. If it holds something else all the same, and not only for the moment that
+	// things take on their way, compare states.
+	switch {
+	case lacks && !(apart > settle && r.peers.stuck(from)):
+		return Pull, nil
+	case apart > settle:
 		return Compare, nil
 	}
 	return Rest, nil
+}
+
+// Pulled notes how a transfer of blocks from another master went.
+func (r *Replica) Pulled(from string, blocks int, err error) {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	switch p := r.peers.of[from]; {
+	case p == nil:
+	case err == nil || blocks > 0:
+		p.broken = 0
+	default:
+		p.broken++
+	}
+}
+
+// stuck reports whether a master does not give the blocks that it says it has. Then
+// it is asked for them anew before it is called stuck again.
+func (p *peers) stuck(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of[id].broken < maxBroken {
+		return false
+	}
+	p.of[id].broken = 0
+	return true
 }
 
 // heard notes a summary and returns for how long that master has held something

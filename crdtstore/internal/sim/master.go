@@ -272,6 +272,7 @@ func (m *master) exchange(step replica.Step, with *master) {
 				return m.disk.Deliver(ctx, number, blocks)
 			})
 			<-done
+			m.replica.Pulled(with.id, n, err)
 			m.w.say("%s pulls %d blocks from %s: %v", m.id, n, with.id, err)
 			return
 		}

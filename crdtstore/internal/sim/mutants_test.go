@@ -67,11 +67,11 @@ var mutants = []struct {
 	},
 	{
 		"missing blocks are not fetched, and states not compared (INV-7)",
-		"internal/replica/peers.go", "			return Pull, err\n", "			return Rest, err\n",
+		"internal/replica/peers.go", "		return Pull, nil\n", "		return Rest, nil\n",
 	},
 	{
 		"states are never compared (INV-7)",
-		"internal/replica/peers.go", "	if apart > settle {", "	if apart > 1<<62 {",
+		"internal/replica/peers.go", "	case apart > settle:", "	case apart > 1<<62:",
 	},
 	{
 		"greater epochs are not followed",

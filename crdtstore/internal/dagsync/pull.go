@@ -111,9 +111,9 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 			return 0, err
 		}
 	}
-	if err := s.CloseWrite(); err != nil {
-		return 0, err
-	}
+	// A server that has sent all may be gone already, and some transports make
+	// that an error. The blocks are still to be read.
+	_ = s.CloseWrite()
 	var batch []dag.Block
 	size := 0
 	flush := func() error {

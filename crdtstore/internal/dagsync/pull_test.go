@@ -335,6 +335,30 @@ func (b *breaking) Write(p []byte) (int, error) {
 	return b.pipe.Write(p)
 }
 
+// A server that has sent everything closes its end, which on some transports
+// leaves nothing for the puller to close.
+func TestServerCloses(t *testing.T) {
+	a, b := newReplica(), newReplica(line(t, 40, "x")...)
+	p, q := newPipe()
+	served := make(chan error)
+	go func() {
+		_, err := Serve(t.Context(), q, b)
+		served <- err
+	}()
+	n, err := Pull(t.Context(), closed{p}, a, a.deliver)
+	if err != nil || n != 40 || !a.holds(b) {
+		t.Errorf("%d blocks came, %v", n, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// closed is the puller's end when the server reads no more.
+type closed struct{ *pipe }
+
+func (closed) CloseWrite() error { return errors.New("the other side has stopped reading") }
+
 // frame delimits a message.
 func frame(msg []byte) []byte { return protowire.AppendBytes(nil, msg) }
 

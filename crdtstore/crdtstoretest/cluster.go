@@ -20,7 +20,7 @@ import (
 )
 
 // Cluster is a number of masters in this process. Its methods may be called
-// concurrently, but for Restart of one master.
+// concurrently, but for Open and Stop of one master.
 type Cluster struct {
 	t     testing.TB
 	dirs  []string
@@ -32,6 +32,8 @@ type Cluster struct {
 	hosts  []host.Host
 	ids    map[peer.ID]int
 	cut    func(a, b int) bool // whether two masters cannot talk; nil: all can
+
+	net *simulation // nil: the loopback interface
 }
 
 // Start starts n masters that know of the first and share a secret, and waits
@@ -39,12 +41,33 @@ type Cluster struct {
 // configurations. The masters are closed when the test ends.
 func Start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config)) *Cluster {
 	t.Helper()
+	return start(t, n, tune, nil)
+}
+
+// StartSimulated is Start over a simulated network, for a test that runs in a
+// bubble of testing/synctest: time passes there when everybody waits for it, so
+// that minutes take as long as there is work to do in them. Everything else is
+// what programs use: libp2p hosts (over QUIC), gossipsub, the history on disk. Cut
+// and Links decide what becomes of each packet; seed, of those that fate decides.
+// A process has one simulated cluster at a time, and no other one meanwhile.
+func StartSimulated(t testing.TB, n int, seed uint64, tune func(i int, cfg *crdtstore.Config)) *Cluster {
+	t.Helper()
+	net := newSimulation(t, seed)
+	t.Cleanup(net.close)
+	return start(t, n, tune, net)
+}
+
+func start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config), net *simulation) *Cluster {
+	t.Helper()
 	c := &Cluster{
 		t: t, tune: tune, stores: make([]*crdtstore.Store, n), hosts: make([]host.Host, n),
-		addrs: make([]string, n), ids: map[peer.ID]int{},
+		addrs: make([]string, n), ids: map[peer.ID]int{}, net: net,
 	}
 	for i := range n {
 		c.dirs = append(c.dirs, t.TempDir())
+		if net != nil {
+			c.addrs[i] = listenAddr(i)
+		}
 		c.Open(i)
 	}
 	t.Cleanup(func() {
@@ -82,7 +105,11 @@ func (c *Cluster) Open(i int) {
 }
 
 func (c *Cluster) host(i int, key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
-	h, err := p2p.NewHost(key, listen, p2p.WithGater(gater{c, i}))
+	how := p2p.WithGater(gater{c, i})
+	if c.net != nil {
+		how = p2p.WithTransport(c.net.transport(i))
+	}
+	h, err := p2p.NewHost(key, listen, how)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +146,19 @@ func (c *Cluster) Dir(i int) string { return c.dirs[i] }
 // Len is the number of masters, running or not.
 func (c *Cluster) Len() int { return len(c.dirs) }
 
+// Dir is where master i keeps everything. It may be changed while the master does
+// not run.
+func (c *Cluster) Dir(i int) string { return c.dirs[i] }
+
 // Cut lets no two masters talk for which cut is true, until Heal or the next
-// Cut.
+// Cut. Connections between them are closed. In a simulated network they are not:
+// what a sends does not reach b if cut is true of a and b, which need not be so
+// the other way round.
 func (c *Cluster) Cut(cut func(a, b int) bool) {
+	if c.net != nil {
+		c.net.change(func() { c.net.cut = cut })
+		return
+	}
 	c.mu.Lock()
 	c.cut = cut
 	hosts, ids := append([]host.Host(nil), c.hosts...), c.ids
@@ -143,9 +180,23 @@ func (c *Cluster) Split(k int) { c.Cut(func(a, b int) bool { return (a < k) != (
 
 // Heal lets all masters talk again.
 func (c *Cluster) Heal() {
+	if c.net != nil {
+		c.net.change(func() { c.net.cut = nil })
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut = nil
+}
+
+// Links sets what happens to the packets that a sends to b, in a simulated
+// network. Before it is called, each takes 5 ms.
+func (c *Cluster) Links(link func(a, b int) Link) {
+	c.t.Helper()
+	if c.net == nil {
+		c.t.Fatal("the network of this cluster is not simulated")
+	}
+	c.net.change(func() { c.net.link = link })
 }
 
 // WaitConnected waits until every running master is alive to every other.
@@ -202,7 +253,7 @@ func (c *Cluster) wait(what string, done func() bool) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("waited 30 s for %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

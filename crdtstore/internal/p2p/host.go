@@ -8,8 +8,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
@@ -27,7 +29,14 @@ import (
 // every second, so a long one would only delay the next.
 const dialTimeout = 3 * time.Second
 
-type hostOptions struct{ gater connmgr.ConnectionGater }
+type hostOptions struct {
+	gater     connmgr.ConnectionGater
+	transport Transport
+}
+
+// Transport makes the transport of a host. What connects through it has to come
+// under the limits and be let in by the gater, which may be nil.
+type Transport func(key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater) (transport.Transport, error)
 
 // HostOption changes the host that NewHost makes.
 type HostOption func(*hostOptions)
@@ -37,10 +46,15 @@ func WithGater(g connmgr.ConnectionGater) HostOption {
 	return func(o *hostOptions) { o.gater = g }
 }
 
+// WithTransport has the host use another transport than TCP with Noise and Yamux.
+func WithTransport(t Transport) HostOption {
+	return func(o *hostOptions) { o.transport = t }
+}
+
 // NewHost assembles a host from parts: libp2p.New would link every transport
 // that there is, which doubles the size of the program.
 func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (host.Host, error) {
-	var o hostOptions
+	o := hostOptions{transport: overTCP}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -74,20 +88,11 @@ func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (hos
 	if err != nil {
 		return nil, err
 	}
-	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
-	security, err := noise.New(noise.ID, key, muxers)
+	t, err := o.transport(key, limits, o.gater)
 	if err != nil {
 		return nil, errors.Join(err, net.Close())
 	}
-	up, err := upgrader.New([]sec.SecureTransport{security}, muxers, nil, limits, o.gater)
-	if err != nil {
-		return nil, errors.Join(err, net.Close())
-	}
-	transport, err := tcp.NewTCPTransport(up, limits, nil, tcp.WithConnectionTimeout(dialTimeout))
-	if err != nil {
-		return nil, errors.Join(err, net.Close())
-	}
-	if err := net.AddTransport(transport); err != nil {
+	if err := net.AddTransport(t); err != nil {
 		return nil, errors.Join(err, net.Close())
 	}
 	h, err := basichost.NewHost(net, &basichost.HostOpts{
@@ -103,6 +108,19 @@ func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (hos
 		}
 	}
 	return h, nil
+}
+
+func overTCP(key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater) (transport.Transport, error) {
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	security, err := noise.New(noise.ID, key, muxers)
+	if err != nil {
+		return nil, err
+	}
+	up, err := upgrader.New([]sec.SecureTransport{security}, muxers, nil, limits, gater)
+	if err != nil {
+		return nil, err
+	}
+	return tcp.NewTCPTransport(up, limits, nil, tcp.WithConnectionTimeout(dialTimeout))
 }
 
 // connRate allows the connections of a few masters behind one address that start

@@ -1,0 +1,5 @@
+//go:build race
+
+package crdtstoretest_test
+
+func init() { slow, *seeds = true, 1 }

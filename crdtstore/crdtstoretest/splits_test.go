@@ -1,0 +1,93 @@
+package crdtstoretest_test
+
+import (
+	"testing"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
+)
+
+// Two halves cannot talk, and everybody goes on.
+func TestHalves(t *testing.T) {
+	scenario(t, 4, nil, func(g *grid) {
+		g.part(func(a, b int) bool { return (a < 2) != (b < 2) })
+		g.live(2*time.Minute, g.act)
+		g.heal()
+		g.whole("healed")
+	})
+}
+
+// Two masters cannot talk for an hour. It takes longer than the others, so it runs
+// for half as many seeds.
+func TestAnHourApart(t *testing.T) {
+	scenarios(t, max(1, *seeds/2), 2, nil, func(g *grid) {
+		g.part(func(a, b int) bool { return a != b })
+		g.live(time.Hour, g.act)
+		g.heal()
+		g.whole("healed")
+	})
+}
+
+// What one master sends does not reach another one, which it hears.
+func TestOneWay(t *testing.T) {
+	scenario(t, 3, nil, func(g *grid) {
+		mute := g.rand.IntN(3)
+		deaf := (mute + 1 + g.rand.IntN(2)) % 3
+		g.part(func(a, b int) bool { return a == mute && b == deaf })
+		g.live(2*time.Minute, g.act)
+		g.whole("by way of the third") // before it is mended
+		// Now nobody hears that one.
+		g.part(func(a, _ int) bool { return a == mute })
+		g.live(time.Minute, g.act)
+		g.heal()
+		g.whole("healed")
+	})
+}
+
+// The link between two masters comes and goes.
+func TestFlapping(t *testing.T) {
+	scenario(t, 3, nil, func(g *grid) {
+		for range 15 {
+			g.part(func(a, b int) bool { return (a == 0) != (b == 0) })
+			g.flap()
+			g.heal()
+			g.flap()
+		}
+		g.whole("the link is steady")
+	})
+}
+
+// flap lets half a second to ten seconds pass.
+func (g *grid) flap() {
+	g.live(500*time.Millisecond+time.Duration(g.rand.Int64N(int64(9500*time.Millisecond))), g.act)
+}
+
+// Two masters reach each other only through a third, and then not even that for a
+// while.
+func TestBridge(t *testing.T) {
+	scenario(t, 3, nil, func(g *grid) {
+		apart := func(a, b int) bool { return a != 1 && b != 1 }
+		g.part(apart)
+		g.live(2*time.Minute, g.act)
+		g.whole("over the bridge")
+		g.vanish(1)
+		g.live(time.Minute, g.act)
+		g.open(1)
+		g.whole("the bridge is back")
+	})
+}
+
+// Packets are lost, come twice and overtake each other.
+func TestBadWeather(t *testing.T) {
+	scenario(t, 3, nil, func(g *grid) {
+		weather := crdtstoretest.Link{
+			Delay:  time.Duration(1+g.rand.IntN(100)) * time.Millisecond,
+			Jitter: time.Duration(1+g.rand.IntN(100)) * time.Millisecond,
+			Loss:   0.05 + 0.15*g.rand.Float64(), Twice: 0.1 * g.rand.Float64(),
+		}
+		g.t.Logf("%+v", weather)
+		g.Links(func(int, int) crdtstoretest.Link { return weather })
+		g.live(2*time.Minute, g.act)
+		g.whole("in bad weather")
+	})
+}

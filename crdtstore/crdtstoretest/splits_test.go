@@ -74,6 +74,12 @@ func TestBridge(t *testing.T) {
 		g.live(time.Minute, g.act)
 		g.open(1)
 		g.whole("the bridge is back")
+		// One end of the bridge breaks, and the other does not notice.
+		g.part(func(a, b int) bool { return a == 0 || b == 0 })
+		g.live(90*time.Second, g.act)
+		g.part(apart)
+		g.live(30*time.Second, g.act)
+		g.whole("the other end is back")
 	})
 }
 

@@ -140,9 +140,6 @@ func (c *Cluster) Store(i int) *crdtstore.Store {
 	return c.stores[i]
 }
 
-// Dir is the data directory of master i.
-func (c *Cluster) Dir(i int) string { return c.dirs[i] }
-
 // Len is the number of masters, running or not.
 func (c *Cluster) Len() int { return len(c.dirs) }
 

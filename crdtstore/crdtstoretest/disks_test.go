@@ -2,10 +2,14 @@ package crdtstoretest_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 )
@@ -145,4 +149,57 @@ func TestSilentGrid(t *testing.T) {
 		}
 		g.whole("all are back")
 	})
+}
+
+// The disks of two masters lose blocks that nobody else has. The records that were
+// in them are still there, and are exchanged by comparing records.
+func TestLostBlocks(t *testing.T) {
+	scenario(t, 2, nil, func(g *grid) {
+		g.part(func(a, b int) bool { return a != b })
+		g.live(time.Minute, g.act)
+		for m := range g.up {
+			g.vanish(m)
+			g.lose(filepath.Join(g.Dir(m), "epochs", "0000000001"), 5)
+			g.open(m)
+		}
+		g.heal()
+		g.whole("healed")
+		g.live(time.Minute, g.act)
+		g.whole("later")
+	})
+}
+
+// quiet is a log that nobody reads.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf(format, args...))
+}
+
+// lose deletes some of the blocks in the database of an epoch.
+func (g *grid) lose(path string, blocks int) {
+	g.t.Helper()
+	db, err := pebble.Open(path, &pebble.Options{Logger: quiet{}})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer db.Close()
+	all, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte("/b/"), UpperBound: []byte("/b0")})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	var keys [][]byte
+	for ok := all.First(); ok; ok = all.Next() {
+		keys = append(keys, slices.Clone(all.Key()))
+	}
+	if err := all.Close(); err != nil {
+		g.t.Fatal(err)
+	}
+	for _, i := range g.rand.Perm(len(keys))[:blocks] {
+		if err := db.Delete(keys[i], pebble.Sync); err != nil {
+			g.t.Fatal(err)
+		}
+	}
 }

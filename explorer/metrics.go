@@ -129,6 +129,7 @@ var (
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
 	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
 	diskDesc  = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
+	liveDesc  = prometheus.NewDesc(metricPrefix+"history_live_bytes", "Bytes of the records alone, encoded.", nil, nil)
 	joinDesc  = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
 	aimDesc   = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
 	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
@@ -136,7 +137,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, joinDesc, aimDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -161,6 +162,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(entryDesc, float64(stats.History.Entries))
 	gauge(oldDesc, float64(stats.History.Old))
 	gauge(diskDesc, float64(stats.History.Bytes))
+	gauge(liveDesc, float64(stats.History.Live))
 	gauge(joinDesc, oneIf(stats.Joining != nil))
 	if stats.Joining != nil {
 		gauge(aimDesc, float64(stats.Joining.Of))

@@ -24,13 +24,22 @@ func (d Digest) Xor(e Digest) Digest {
 // Digest returns the digest of one node's state. The zero State has the zero
 // Digest, as if the node were not in the set.
 func (s State) Digest(nodeID string) Digest {
+	d, _ := s.Measure(nodeID)
+	return d
+}
+
+// Measure returns the digest of one node's state, and how many bytes the
+// encoding takes. Both are zero for the zero State.
+func (s State) Measure(nodeID string) (Digest, int) {
 	if s.IsZero() {
-		return Digest{}
+		return Digest{}, 0
 	}
-	b := make([]byte, 0, 512)
+	b := make([]byte, 0, 1024)
 	b = protowire.AppendString(b, nodeID)
-	sum := sha256.Sum256(s.Append(b))
-	return Digest(sum[:16])
+	id := len(b)
+	b = s.Append(b)
+	sum := sha256.Sum256(b)
+	return Digest(sum[:16]), len(b) - id
 }
 
 // Encode returns the canonical encoding.

@@ -18,6 +18,7 @@ func (t *Table) Drop(e *Entry) bool {
 	// The entry may not have been counted yet; the sums come out the same.
 	sum := &t.buckets[Bucket(e.ID)]
 	*sum, t.digest = sum.Xor(e.digest), t.digest.Xor(e.digest)
+	t.bytes -= e.size
 	if !e.Removed {
 		t.live--
 	}

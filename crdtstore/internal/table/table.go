@@ -21,6 +21,7 @@ type Entry struct {
 	// Search is what a free-text query looks through, in lower case.
 	Search string
 	digest record.Digest
+	size   int // of the encoded state, in bytes
 }
 
 // cell is a node's place in the table. It stays until the node is dropped, so that
@@ -37,6 +38,7 @@ type Table struct {
 	buckets [Buckets]record.Digest
 	digest  record.Digest
 	live    int // entries that are not removed
+	bytes   int // of all encoded states
 
 	// order holds the cells ascending by id and is immutable; fresh are those
 	// that are not in it yet. A flood of new nodes so costs one merge at the
@@ -103,6 +105,7 @@ func (t *Table) count(c *cell, before, after *Entry) {
 	defer t.mu.Unlock()
 	sum := &t.buckets[Bucket(after.ID)]
 	*sum, t.digest = sum.Xor(after.digest), t.digest.Xor(after.digest)
+	t.bytes += after.size
 	if !after.Removed {
 		t.live++
 	}
@@ -111,6 +114,7 @@ func (t *Table) count(c *cell, before, after *Entry) {
 		return
 	}
 	*sum, t.digest = sum.Xor(before.digest), t.digest.Xor(before.digest)
+	t.bytes -= before.size
 	if !before.Removed {
 		t.live--
 	}
@@ -118,10 +122,9 @@ func (t *Table) count(c *cell, before, after *Entry) {
 
 func newEntry(id string, s record.State) *Entry {
 	n := record.View(id, s)
-	return &Entry{
-		ID: id, State: s, Node: n, Removed: s.Removed(),
-		Search: searchText(n), digest: s.Digest(id),
-	}
+	e := &Entry{ID: id, State: s, Node: n, Removed: s.Removed(), Search: searchText(n)}
+	e.digest, e.size = s.Measure(id)
+	return e
 }
 
 // searchText joins the texts of a node by a byte that no query contains.
@@ -165,6 +168,13 @@ func (t *Table) Digest() (digest record.Digest, live int) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.digest, t.live
+}
+
+// Bytes is what all states take, encoded.
+func (t *Table) Bytes() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bytes
 }
 
 // Len is the number of entries, those of removed nodes included.

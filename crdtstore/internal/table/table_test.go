@@ -44,9 +44,10 @@ func account(boot, seq uint64, host string) record.State {
 func check(t rapid.TB, tab *Table, want map[string]record.State) {
 	t.Helper()
 	var digest record.Digest
-	live := 0
+	live, bytes := 0, 0
 	for id, s := range want {
 		digest = digest.Xor(s.Digest(id))
+		bytes += len(s.Encode())
 		if !s.Removed() {
 			live++
 		}
@@ -57,6 +58,9 @@ func check(t rapid.TB, tab *Table, want map[string]record.State) {
 	}
 	if d, n := tab.Digest(); d != digest || n != live {
 		t.Fatalf("digest %x of %d live nodes, want %x of %d", d, n, digest, live)
+	}
+	if n := tab.Bytes(); n != bytes {
+		t.Fatalf("states of %d bytes, want %d", n, bytes)
 	}
 	var got []string
 	for e := range tab.All() {

@@ -1,0 +1,223 @@
+//go:build soak
+
+package soak
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+)
+
+const (
+	beatEvery = 10 // seconds
+	day       = 24 * 60 * 60
+
+	gb = 1 << 30
+	tb = 1 << 40
+)
+
+// grid is the nodes of a simulated grid, and what happens to them in a day:
+// every node changes its profile once, 1% are removed and replaced by new ones,
+// 0.5% fall silent for up to three days, and of those half have booted anew when
+// they come back.
+type grid struct {
+	store *crdtstore.Store
+	rnd   *rand.Rand
+	nodes []*node
+	made  int // nodes that there ever were
+	beats int
+	// todo is what happens at each second of this day.
+	todo map[int][]func(context.Context) error
+}
+
+type node struct {
+	key    ed25519.PrivateKey
+	report crdtstore.Report
+	usage  crdtstore.Usage
+	seq    uint64
+	booted time.Time
+	silent time.Time // until when it says nothing
+}
+
+// newGrid makes nodes and registers them.
+func newGrid(ctx context.Context, store *crdtstore.Store, seed uint64, n int) (*grid, error) {
+	g := &grid{store: store, rnd: rand.New(rand.NewPCG(seed, 0)), nodes: make([]*node, n)}
+	for i := range g.nodes {
+		g.nodes[i] = g.node()
+	}
+	errs := make([]error, 100)
+	var all sync.WaitGroup
+	for w := range errs {
+		all.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += len(errs) {
+				errs[w] = g.account(ctx, g.nodes[i])
+			}
+		})
+	}
+	all.Wait()
+	return g, errors.Join(errs...)
+}
+
+// node makes a node as they are: its id is that of its key, its texts are as long
+// as real ones, it has three or four VMs.
+func (g *grid) node() *node {
+	g.made++
+	var seed [ed25519.SeedSize]byte
+	for i := 0; i < len(seed); i += 8 {
+		binary.LittleEndian.PutUint64(seed[i:], g.rnd.Uint64())
+	}
+	n := &node{key: ed25519.NewKeyFromSeed(seed[:]), booted: time.Now()}
+	id, err := identity.FromKey(n.key)
+	if err != nil {
+		panic(err) // a key from a seed is a key
+	}
+	cities := []crdtstore.Location{
+		{Country: "Belgium", City: "Ghent", Latitude: 51.05, Longitude: 3.72},
+		{Country: "Egypt", City: "Alexandria", Latitude: 31.2, Longitude: 29.92},
+		{Country: "Tanzania", City: "Zanzibar City", Latitude: -6.16, Longitude: 39.2},
+		{Country: "Switzerland", City: "Lugano", Latitude: 46.01, Longitude: 8.96},
+	}
+	n.report = crdtstore.Report{
+		NodeID: id.ID(), Boot: uint64(n.booted.UnixMilli()),
+		Profile: crdtstore.Profile{
+			Hostname: fmt.Sprintf("compute-%05d.farm-%02d.example.net", g.made, g.made%40),
+			SocketPath: fmt.Sprintf("http://[5%02x:%04x:%04x:%04x::%x]:9999", g.rnd.IntN(256),
+				g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16)),
+			MyceliumIP: fmt.Sprintf("5%02x:%04x:%04x:%04x:%04x:%04x:%04x:%04x", g.rnd.IntN(256), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16),
+				g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16)),
+			Version:     "1.0.0",
+			Location:    cities[g.rnd.IntN(len(cities))],
+			Total:       crdtstore.Capacity{CRU: 32, MRU: 128 * gb, SRU: 4 * tb, HRU: 16 * tb},
+			SlicesTotal: 32,
+			Labels:      map[string]string{"farm": fmt.Sprint(g.made % 40), "rack": fmt.Sprintf("r%02d", g.made%12)},
+			MachineID:   fmt.Sprintf("%016x%016x", g.rnd.Uint64(), g.rnd.Uint64()),
+		},
+	}
+	for range 3 + g.rnd.IntN(2) {
+		n.report.VMs = append(n.report.VMs, g.vm())
+	}
+	return n
+}
+
+func (g *grid) vm() crdtstore.VM {
+	sid := fmt.Sprintf("%012x", g.rnd.Uint64()>>16)
+	return crdtstore.VM{
+		SID: sid, Name: "vm-" + sid[:6], State: "running", CPU: 4, Memory: 8 * gb,
+		IP: fmt.Sprintf("10.%d.%d.%d", g.rnd.IntN(256), g.rnd.IntN(256), g.rnd.IntN(256)),
+	}
+}
+
+// account sends a signed report of a node as it is now.
+func (g *grid) account(ctx context.Context, n *node) error {
+	n.seq++
+	n.report.Seq, n.report.Usage = n.seq, n.usage
+	n.report.Sign(n.key)
+	got, err := g.store.Report(ctx, n.report)
+	if err == nil && !got.Accepted {
+		err = fmt.Errorf("the report of %s was not accepted: %+v", n.report.NodeID, got)
+	}
+	return err
+}
+
+// change is what a node's profile and VMs go through once a day.
+func (g *grid) change(n *node) {
+	r := &n.report
+	switch g.rnd.IntN(4) {
+	case 0:
+		r.Version = fmt.Sprintf("1.%d.%d", g.rnd.IntN(3), g.rnd.IntN(10))
+	case 1:
+		r.Labels = map[string]string{"farm": r.Labels["farm"], "rack": fmt.Sprintf("r%02d", g.rnd.IntN(12))}
+	default:
+		// The list is the store's too by now, and is not written to.
+		vms := append([]crdtstore.VM{}, r.VMs...)
+		switch i := g.rnd.IntN(len(vms)); {
+		case g.rnd.IntN(2) == 0:
+			vms[i] = g.vm() // one is deleted, another deployed
+		case vms[i].State == "running":
+			vms[i].State = "stopped"
+		default:
+			vms[i].State = "running"
+		}
+		r.VMs = vms
+	}
+}
+
+// plan decides what happens in the day that begins.
+func (g *grid) plan() {
+	g.todo = map[int][]func(context.Context) error{}
+	at := func(f func(context.Context) error) {
+		second := g.rnd.IntN(day)
+		g.todo[second] = append(g.todo[second], f)
+	}
+	for i := range g.nodes {
+		at(func(ctx context.Context) error {
+			n := g.nodes[i]
+			if time.Now().Before(n.silent) {
+				return nil
+			}
+			g.change(n)
+			return g.account(ctx, n)
+		})
+	}
+	for range max(1, len(g.nodes)/100) {
+		at(func(ctx context.Context) error {
+			i := g.rnd.IntN(len(g.nodes))
+			if _, err := g.store.Remove(ctx, g.nodes[i].report.NodeID, "soak", "replaced"); err != nil {
+				return err
+			}
+			g.nodes[i] = g.node()
+			return g.account(ctx, g.nodes[i])
+		})
+	}
+	for range max(1, len(g.nodes)/200) {
+		at(func(context.Context) error {
+			n := g.nodes[g.rnd.IntN(len(g.nodes))]
+			n.silent = time.Now().Add(time.Duration(1+g.rnd.IntN(3*day)) * time.Second)
+			if g.rnd.IntN(2) == 0 {
+				n.booted = n.silent
+			}
+			return nil
+		})
+	}
+}
+
+// second lets one second of the day pass.
+func (g *grid) second(ctx context.Context, second int) error {
+	now := time.Now()
+	for i := second % beatEvery; i < len(g.nodes); i += beatEvery {
+		n := g.nodes[i]
+		if now.Before(n.silent) {
+			continue
+		}
+		if boot := uint64(n.booted.UnixMilli()); boot > n.report.Boot {
+			n.report.Boot, n.seq = boot, 0
+			if err := g.account(ctx, n); err != nil {
+				return err
+			}
+		}
+		n.seq++
+		uptime := uint64(now.Sub(n.booted) / time.Second)
+		n.usage.CRU = float64(second % 32)
+		got := g.store.Beat(crdtstore.Beat{
+			NodeID: n.report.NodeID, Boot: n.report.Boot, Seq: n.seq, Usage: &n.usage, UptimeS: &uptime,
+		})
+		if got.Err != nil || !got.Accepted || got.Register {
+			return fmt.Errorf("a beat of %s: %+v", n.report.NodeID, got)
+		}
+		g.beats++
+	}
+	for _, f := range g.todo[second] {
+		if err := f(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+//go:build soak
+
+package soak
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+var (
+	days    = flag.Int("days", 30, "simulated days")
+	nodes   = flag.Int("nodes", 10_000, "nodes of the grid")
+	seed    = flag.Uint64("seed", 1, "of what happens")
+	dir     = flag.String("dir", "", "where the store keeps its files; empty: a temporary directory")
+	verbose = flag.Bool("log", false, "print the store's log")
+)
+
+// What the soak test demands, and how far memory may move without having grown.
+const (
+	maxRatio  = 4.0 // disk over live records, from the second day on
+	heapSlack = 1.10
+)
+
+func TestSoak(t *testing.T) {
+	if *dir == "" {
+		*dir = t.TempDir()
+	}
+	d := &disk{dir: *dir}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		d.watch(stop)
+	}()
+	began := time.Now()
+	synctest.Test(t, func(t *testing.T) { soak(t, d) })
+	close(stop)
+	<-stopped
+	fmt.Printf("took %s on %d processors\n", time.Since(began).Round(time.Second), runtime.GOMAXPROCS(0))
+}
+
+// today is what one simulated day has come to.
+type today struct {
+	crdtstore.HistoryStats
+	worst, last sample
+	heap        uint64
+}
+
+func soak(t *testing.T, d *disk) {
+	cfg := crdtstore.Config{Dir: d.dir}
+	store, err := crdtstore.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	g, err := newGrid(t.Context(), store, *seed, *nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	print("day", "records", "live", "disk", "ratio", "worst", "files", "epoch", "entries", "heap", "heap/record", "goroutines", "beats", "wall")
+	var all []today
+	for n := 1; n <= *days; n++ {
+		wall := realTime()
+		g.plan()
+		for s := range day {
+			time.Sleep(time.Second)
+			if err := g.second(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			d.live.Store(store.History().Live)
+		}
+		one := measure(store, d)
+		all = append(all, one)
+		print(n, one.Records, mb(one.Live), mb(one.Bytes), ratio(one.Bytes, one.Live), ratio(one.worst.disk, one.worst.live),
+			mb(one.last.disk), one.Epoch, one.Entries, mb(one.heap), fmt.Sprint(one.heap/uint64(one.Records)),
+			runtime.NumGoroutine(), g.beats, (realTime() - wall).Round(time.Second))
+		if n > 1 && one.worst.ratio() > maxRatio {
+			t.Errorf("day %d: the disk took %.2f times what the records take, more than %g", n, one.worst.ratio(), maxRatio)
+		}
+	}
+	if from := min(3, len(all)) - 1; true {
+		// Removed nodes are remembered for 30 days, so there are more records every
+		// day; what each takes must not grow.
+		was, is := all[from].heap/uint64(all[from].Records), all[len(all)-1].heap/uint64(all[len(all)-1].Records)
+		if float64(is) > heapSlack*float64(was) {
+			t.Errorf("memory has grown from %d to %d bytes a record", was, is)
+		}
+	}
+}
+
+func measure(store *crdtstore.Store, d *disk) today {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools held goes with the second
+	runtime.ReadMemStats(&m)
+	return today{HistoryStats: store.History(), last: d.look(), worst: d.take(), heap: m.HeapAlloc}
+}
+
+// realTime is a clock that goes on while simulated time stands still.
+func realTime() time.Duration {
+	var t syscall.Timeval
+	_ = syscall.Gettimeofday(&t) // cannot fail
+	return time.Duration(t.Nano())
+}
+
+func mb(bytes uint64) string { return fmt.Sprintf("%.1fM", float64(bytes)/1e6) }
+
+func ratio(a, b uint64) string { return fmt.Sprintf("%.2f", float64(a)/float64(max(b, 1))) }
+
+func print(cells ...any) {
+	for _, c := range cells {
+		fmt.Fprintf(os.Stdout, "%12v", c)
+	}
+	fmt.Fprintln(os.Stdout)
+}

@@ -212,6 +212,20 @@ func (d *directory) reachable(id string) bool {
 	return p != nil && p.statusAt(time.Now()) == MasterAlive
 }
 
+// live returns the masters that are heard, in order.
+func (d *directory) live(now time.Time) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for id, p := range d.peers {
+		if p.statusAt(now) == MasterAlive {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // masters returns the known masters by name.
 func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, agreement func(id string) replica.Agreement) []Master {
 	d.mu.Lock()

@@ -103,6 +103,21 @@ func (h *hub) next(ctx context.Context, at uint64) (change, error) {
 	}
 }
 
+// since returns the changes from a position on, without waiting, and the position
+// behind them; false when the log has moved past it.
+func (h *hub) since(at uint64) ([]change, uint64, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if at > h.end || h.end-at > ringSize {
+		return nil, h.end, false
+	}
+	out := make([]change, 0, h.end-at)
+	for ; at < h.end; at++ {
+		out = append(out, h.ring[at%ringSize])
+	}
+	return out, at, true
+}
+
 // Cursor is where the stream of events stands now. Take it before reading a
 // snapshot, and Watch from it.
 func (s *Store) Cursor() string {
@@ -187,6 +202,7 @@ func (s *Store) changed(id string) {
 	if after == nil { // dropped for good
 		delete(s.told.of, id)
 		s.board.Forget(id)
+		s.hub.add(change{kind: NodeEvent, id: id}) // watchers are shown nothing
 		return
 	}
 	s.told.of[id] = after

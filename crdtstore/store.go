@@ -103,9 +103,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		}
 		s.cluster.start(background)
 	}
-	was := map[string]Status{}
-	s.statuses(was) // as they are at the start, which is no news
-	s.loop(background, func(ctx context.Context) { s.watchLiveness(ctx, was) })
+	w := newWatch(s)
+	s.loop(background, w.run)
 	s.loop(background, s.checkpoint)
 	s.loop(background, s.turnover)
 	s.loop(background, s.watchJoin)

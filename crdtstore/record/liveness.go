@@ -64,3 +64,26 @@ func Liveness(witnesses []Witness, listening, offlineAfter time.Duration) (Statu
 	}
 	return Offline, ""
 }
+
+// LivenessHolds returns for how long the status that [Liveness] computes stays as
+// it is when nobody is heard and no master comes or goes, the last moment
+// included; false: for ever.
+func LivenessHolds(witnesses []Witness, listening, offlineAfter time.Duration) (time.Duration, bool) {
+	status, _ := Liveness(witnesses, listening, offlineAfter)
+	if status == Offline {
+		return 0, false
+	}
+	if len(witnesses) == 0 {
+		return offlineAfter - listening - 1, true
+	}
+	var holds time.Duration
+	for _, w := range witnesses {
+		switch {
+		case w.Reachable:
+			holds = max(holds, offlineAfter-w.Age())
+		case status == Suspect:
+			holds = max(holds, 2*offlineAfter-w.Age())
+		}
+	}
+	return holds, true
+}

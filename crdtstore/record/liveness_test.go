@@ -73,3 +73,35 @@ func TestWitnessAge(t *testing.T) {
 		t.Errorf("1.25 s is %v", got)
 	}
 }
+
+// A status stays as long as it is said to, and the time that is said comes to an
+// end: then it changes, or time can not change it any more.
+func TestLivenessHolds(t *testing.T) {
+	const offlineAfter = 30 * time.Second
+	witness := rapid.Custom(func(t *rapid.T) Witness {
+		return Witness{draw(t, "master", "m1", "m2"), rapid.Float64Range(0, 90).Draw(t, "age"), rapid.Bool().Draw(t, "reachable")}
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		some := rapid.SliceOfN(witness, 0, 4).Draw(t, "witnesses")
+		listening := time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "listening"))
+		after := func(d time.Duration) Status {
+			later := append([]Witness(nil), some...)
+			for i := range later {
+				later[i].AgeS += d.Seconds()
+			}
+			s, _ := Liveness(later, listening+d, offlineAfter)
+			return s
+		}
+		const rounding = time.Microsecond // ages are floating point
+		holds, ends := LivenessHolds(some, listening, offlineAfter)
+		now := after(0)
+		if !ends {
+			holds = time.Hour
+		} else if was := after(holds + rounding); was == now {
+			t.Fatalf("%v is %s for %v, and still is after", some, now, holds)
+		}
+		if d := time.Duration(rapid.Int64Range(0, max(0, int64(holds-rounding))).Draw(t, "d")); after(d) != now {
+			t.Fatalf("%v is %s for %v, but %s after %v", some, now, holds, after(d), d)
+		}
+	})
+}

@@ -39,6 +39,8 @@ type shard struct {
 	lives map[string]*life
 	// pending are the nodes heard directly since the last Collect.
 	pending []*life
+	// roused are the nodes heard since the last Roused that somebody waits for.
+	roused []string
 }
 
 type life struct {
@@ -50,6 +52,7 @@ type life struct {
 	direct  record.Version // of the last beat that came to this master
 	heard   []Heard        // one per master
 	queued  bool
+	awaited bool // the next word of it is to be told by Roused
 }
 
 // New returns an empty board of the master self.
@@ -68,7 +71,7 @@ func (b *Board) shard(id string) *shard {
 func (s *shard) life(id string) *life {
 	l := s.lives[id]
 	if l == nil {
-		l = &life{id: id}
+		l = &life{id: id, awaited: true}
 		s.lives[id] = l
 	}
 	return l
@@ -103,7 +106,7 @@ func (b *Board) Beat(now time.Time, id string, v record.Version, usage *record.U
 			l.uptime = *uptime
 		}
 	}
-	l.hear(b.self, now)
+	s.hear(l, b.self, now)
 	if !l.queued {
 		l.queued = true
 		s.pending = append(s.pending, l)
@@ -123,10 +126,14 @@ func (b *Board) Merge(now time.Time, master string, p Pulse) {
 	if c := l.version.Compare(p.Version); c < 0 || c == 0 && l.at.Before(at) {
 		l.version, l.usage, l.uptime, l.at = p.Version, p.Usage, p.UptimeS, at
 	}
-	l.hear(master, at)
+	s.hear(l, master, at)
 }
 
-func (l *life) hear(master string, at time.Time) {
+func (s *shard) hear(l *life, master string, at time.Time) {
+	if l.awaited {
+		l.awaited = false
+		s.roused = append(s.roused, l.id)
+	}
 	for i := range l.heard {
 		if h := &l.heard[i]; h.Master == master {
 			if h.At.Before(at) {
@@ -218,6 +225,31 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// Await has Roused name the node when it is heard next, by whatever master. Nodes
+// of which nothing is known yet are always awaited.
+func (b *Board) Await(id string) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lives[id]; l != nil {
+		l.awaited = true
+	}
+}
+
+// Roused returns the awaited nodes that were heard since it was called last. They
+// are awaited no more.
+func (b *Board) Roused() []string {
+	var out []string
+	for i := range b.part {
+		s := &b.part[i]
+		s.mu.Lock()
+		out = append(out, s.roused...)
+		s.roused = s.roused[:0]
+		s.mu.Unlock()
+	}
+	return out
 }
 
 // Forget drops a node.

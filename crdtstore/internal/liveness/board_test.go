@@ -258,3 +258,36 @@ func TestBeatDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a beat", n)
 	}
 }
+
+// A node is named once, when it is heard for the first time or for the first time
+// since somebody awaited it.
+func TestRoused(t *testing.T) {
+	b, now := New("self"), time.Now()
+	want := func(when string, ids ...string) {
+		t.Helper()
+		if got := b.Roused(); !slices.Equal(slices.Sorted(slices.Values(got)), ids) {
+			t.Errorf("%s: roused %q, want %q", when, got, ids)
+		}
+	}
+	b.Await("n")
+	want("nobody was heard")
+	b.Beat(now, "n", record.Version{}, nil, nil)
+	b.Merge(now, "other", Pulse{NodeID: "o"})
+	want("both are new", "n", "o")
+	b.Beat(now, "n", record.Version{}, nil, nil)
+	b.Merge(now, "other", Pulse{NodeID: "o"})
+	want("nobody awaits them")
+	b.Await("n")
+	b.Await("n")
+	want("nothing was heard since")
+	b.Beat(now, "n", record.Version{Boot: 1, Seq: 1}, nil, nil)
+	b.Beat(now, "n", record.Version{Boot: 1, Seq: 2}, nil, nil)
+	want("heard twice", "n")
+	b.Await("n")
+	if b.Beat(now, "n", record.Version{Boot: 1, Seq: 2}, nil, nil) {
+		t.Error("a repeated beat was taken")
+	}
+	want("a repeated beat is no sign of life")
+	b.Merge(now, "other", Pulse{NodeID: "n", Age: time.Hour})
+	want("by another master", "n")
+}

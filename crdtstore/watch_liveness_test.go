@@ -1,0 +1,146 @@
+package crdtstore
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// naiveWatch is the watch as one would write it first: it looks at every node.
+type naiveWatch struct {
+	s   *Store
+	was map[string]Status
+}
+
+func (w *naiveWatch) step(now time.Time, tell func(string)) {
+	var buf scratch
+	for e := range w.s.table.All() {
+		if v := w.s.vital(now, e, &buf); w.was[e.ID] != v.status {
+			w.was[e.ID] = v.status
+			tell(e.ID)
+		}
+	}
+}
+
+// TestWatchTellsAsANaiveOne lets nodes and masters come, fall silent and go, and
+// compares at every tick what is told.
+func TestWatchTellsAsANaiveOne(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 7))
+			s := inMemory(t)
+			s.cfg.OfflineAfter, s.since = 30*time.Second, time.Now()
+			s.cluster = &cluster{store: s, dir: &directory{log: s.log, path: t.TempDir() + "/masters", peers: map[string]*peerInfo{}}}
+			for i := range rnd.IntN(4) {
+				s.knows(fmt.Sprint("n", i))
+			}
+			w, naive := newWatch(s), &naiveWatch{s, map[string]Status{}}
+			naive.step(time.Now(), func(string) {})
+			var told, want []string
+			for tick := range 400 {
+				for range rnd.IntN(4) {
+					node, master := fmt.Sprint("n", rnd.IntN(8)), fmt.Sprint("m", rnd.IntN(3))
+					switch rnd.IntN(12) {
+					case 0:
+						s.knows(node)
+					case 1:
+						if s.table.Get(node) != nil {
+							s.goes(node)
+							s.changed(node)
+						}
+					case 2, 3, 4, 5:
+						s.board.Beat(time.Now(), node, record.Version{}, nil, nil)
+					case 6, 7:
+						s.board.Merge(time.Now(), master, liveness.Pulse{NodeID: node, Age: time.Duration(rnd.IntN(70)) * time.Second})
+					case 8, 9, 10:
+						s.cluster.dir.heard(time.Now(), master, &liveness.MasterInfo{}, replica.Agreement{InSync: true})
+					case 11:
+						s.cluster.dir.left(master)
+					}
+				}
+				// Sometimes nothing happens for a while, or the machine stood still.
+				time.Sleep(time.Duration(1+rnd.IntN(2)*rnd.IntN(60)) * statusTick)
+				told, want = told[:0], want[:0]
+				now := time.Now()
+				w.step(now, func(id string) { told = append(told, id) })
+				naive.step(now, func(id string) { want = append(want, id) })
+				slices.Sort(told)
+				if !slices.Equal(told, want) {
+					t.Fatalf("seed %d, tick %d: told of %q, want %q", seed, tick, told, want)
+				}
+			}
+			if n := len(w.due); n > int(2*s.cfg.OfflineAfter/statusTick)+2 {
+				t.Errorf("seed %d: %d moments are kept in mind", seed, n)
+			}
+		})
+	}
+}
+
+// knows lets the table hold a node's account, as when it comes from elsewhere.
+func (s *Store) knows(id string) {
+	boot := max(s.replica.State(id).Boot(), s.replica.State(id).Removal.Boot) + 1
+	news, err := record.Accept(s.replica.State(id), Report{NodeID: id, Boot: boot, Seq: 1}, record.Acceptance{Now: 1})
+	if err != nil {
+		panic(err)
+	}
+	s.table.Join(id, news)
+	s.changed(id)
+}
+
+// TestWatchSurvivesAFlood: more changes than the event log holds.
+func TestWatchSurvivesAFlood(t *testing.T) {
+	s := inMemory(t)
+	s.knows("first")
+	w := newWatch(s)
+	for i := range ringSize + 1 {
+		s.hub.add(nodeChange(i))
+	}
+	s.table.Join("n", record.State{LastSeen: 1})
+	var told []string
+	w.step(time.Now(), func(id string) { told = append(told, id) })
+	if !slices.Equal(told, []string{"n"}) {
+		t.Errorf("told of %q", told)
+	}
+}
+
+// BenchmarkWatch is one tick with 100,000 nodes that beat every 10 seconds. The
+// beats themselves are not counted.
+func BenchmarkWatch(b *testing.B) {
+	const nodes, ticks = 100_000, int(10 * time.Second / statusTick)
+	s := inMemory(b)
+	s.cfg.OfflineAfter = 30 * time.Second
+	ids := make([]string, nodes)
+	now := time.Now()
+	for i := range ids {
+		ids[i] = fmt.Sprintf("n%06d", i)
+		s.table.Join(ids[i], record.State{LastSeen: 1})
+	}
+	beat := func(tick int) {
+		for i := tick % ticks; i < nodes; i += ticks {
+			s.board.Beat(now, ids[i], record.Version{}, nil, nil)
+		}
+	}
+	for tick := range ticks {
+		beat(tick)
+	}
+	w := newWatch(s)
+	var took time.Duration
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(statusTick)
+		beat(n)
+		began := time.Now()
+		w.step(now, func(id string) { b.Fatalf("%s has changed", id) })
+		took += time.Since(began)
+		n++
+	}
+	b.ReportMetric(float64(took.Microseconds())/float64(n), "µs/tick")
+}

@@ -31,6 +31,9 @@ func (s State) Equal(t State) bool {
 		slices.Equal(s.Claims, t.Claims) && slices.Equal(s.Words, t.Words)
 }
 
+// SameClaims reports whether both states hold the same claims.
+func (s State) SameClaims(t State) bool { return slices.Equal(s.Claims, t.Claims) }
+
 // Dominates reports whether s already holds everything that t holds, so that
 // joining t into s changes nothing.
 func (s State) Dominates(t State) bool { return Join(s, t).Equal(s) }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
@@ -73,42 +75,56 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 // Missing returns the nodes whose state is not dominated by what the newest epoch
 // holds on this master's disk. It reads all of it.
 func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State]) ([]string, error) {
-	held, err := l.held(ctx)
+	missing := map[string]record.State{}
+	for node, s := range states {
+		missing[node] = s
+	}
+	joined := map[string]record.State{} // of those that no value dominates alone
+	err := l.held(ctx, func(node string, s record.State) {
+		want, wanted := missing[node]
+		if !wanted {
+			return
+		}
+		if !s.SameClaims(want) { // which are good
+			s = s.Verified(node)
+		}
+		if was, ok := joined[node]; ok {
+			s = record.Join(was, s)
+		}
+		if s.Dominates(want) {
+			delete(missing, node)
+			delete(joined, node)
+		} else {
+			joined[node] = s
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for node, s := range states {
-		if !held[node].Dominates(s) {
-			out = append(out, node)
-		}
-	}
-	return out, nil
+	return slices.Sorted(maps.Keys(missing)), nil
 }
 
-// held returns the join of what the newest epoch holds for each node, on stable
-// storage.
-func (l *Log) held(ctx context.Context) (map[string]record.State, error) {
+// held calls f with what the newest epoch holds on stable storage, unverified.
+func (l *Log) held(ctx context.Context, f func(node string, s record.State)) error {
 	l.turn.Lock()
 	if l.shut {
 		l.turn.Unlock()
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	e, results, err := l.lookSynced(ctx)
 	l.turn.Unlock() // what is read is a snapshot
 	if err != nil {
-		return nil, err
+		return err
 	}
-	held := map[string]record.State{}
-	err = each(ctx, results, func(key string, value []byte) {
+	err = e.each(ctx, results, func(key string, value []byte) {
 		node, _, ok := SplitKey(key)
 		if s, err := record.Decode(string(value)); ok && err == nil {
-			held[node] = record.Join(held[node], s.Verified(node))
+			f(node, s)
 		}
 	})
-	return held, errors.Join(err, e.trouble())
+	return errors.Join(err, e.trouble())
 }
 
 // lookSynced looks at what is on stable storage: what a failing disk may still take
@@ -158,6 +174,7 @@ type Stats struct {
 	Number  uint64
 	Created time.Time // of the newest epoch
 	Entries int       // elements ever written in the newest epoch
+	Written uint64    // bytes of their values
 	Old     int       // epochs before it that are still on disk
 	Bytes   uint64    // on disk, all epochs
 }
@@ -167,7 +184,8 @@ func (l *Log) Stats() Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := Stats{
-		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.entries.Load()), Old: len(l.old),
+		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.tally.entries.Load()),
+		Written: uint64(l.cur.tally.bytes.Load()), Old: len(l.old),
 	}
 	if l.cur.closed {
 		s.Bytes = dirSize(l.cur.path)

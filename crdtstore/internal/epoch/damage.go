@@ -111,7 +111,9 @@ func (l *Log) salvage(ctx context.Context, path string) (n int, err error) {
 	}
 	results, err := e.look(ctx)
 	if err == nil {
-		err = each(ctx, results, func(k string, v []byte) { l.apply(k, v); n++ })
+		e.staged = newStaged(e.base)
+		e.once = &once{staged: e.staged, blocks: blocks{e.staged}, lenient: true}
+		err = e.each(ctx, results, func(k string, v []byte) { l.apply(k, v); n++ })
 	}
 	return n, errors.Join(err, e.base.Close())
 }

@@ -25,6 +25,19 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (err
 		return fmt.Errorf("%w: %d, this master is in %d", ErrEpoch, number, e.number)
 	}
 	ctx = context.WithoutCancel(ctx)
+	for len(list) > 0 && err == nil {
+		n, size := 0, 0
+		for n < len(list) && (n == 0 || size+len(list[n].Raw) <= maxTurn) {
+			size += len(list[n].Raw)
+			n++
+		}
+		err, list = l.deliver(ctx, e, list[:n]), list[n:]
+	}
+	return err
+}
+
+// deliver stores, applies and writes down so many blocks as go well at once.
+func (l *Log) deliver(ctx context.Context, e *epoch, list []dag.Block) (err error) {
 	var heads []cid.Cid
 	heights := make(map[cid.Cid]uint64, len(list))
 	for _, b := range list {
@@ -54,6 +67,7 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (err
 			return l.breaks(err)
 		}
 	}
+	e.tally.save(e.staged)
 	if flushErr := l.flush(ctx, e); flushErr != nil {
 		return flushErr
 	}
@@ -96,8 +110,8 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 		return false, err
 	}
 	heights[b.Cid] = b.Height
-	e.entries.Add(int64(len(elements)))
 	for _, el := range elements {
+		e.tally.add(el.Value)
 		l.apply(el.Key, el.Value)
 	}
 	return true, nil

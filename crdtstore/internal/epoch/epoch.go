@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -55,7 +54,8 @@ type epoch struct {
 	blocks   blocks
 	feed     *feed
 	crdt     *crdt.Datastore
-	entries  atomic.Int64 // elements ever written
+	once     *once
+	tally    tally
 
 	fault  atomic.Pointer[error] // see trouble
 	closed bool
@@ -190,6 +190,7 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	}
 	e.staged = newStaged(e.base)
 	e.blocks = blocks{e.staged}
+	e.once = &once{staged: e.staged, blocks: e.blocks}
 	o := crdt.DefaultOptions()
 	o.Logger = crdtLogger{h.log}
 	// Rebroadcasts are not sent: masters compare heads when they meet and with
@@ -200,10 +201,10 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	o.RepairInterval = 0
 	o.MaxBatchDeltaSize = dag.MaxBlock
 	o.NumWorkers = 1
-	if e.crdt, err = crdt.New(e.staged, namespace, e.blocks, e.feed, o); err != nil {
+	if e.crdt, err = crdt.New(e.once, namespace, e.blocks, e.feed, o); err != nil {
 		return nil, errors.Join(damage(e.path, err), e.base.Close())
 	}
-	if err := errors.Join(e.count(ctx), e.gate.err()); err != nil {
+	if err := errors.Join(e.tally.load(ctx, e.staged), e.gate.err()); err != nil {
 		return nil, errors.Join(damage(e.path, err), e.close())
 	}
 	return e, nil
@@ -230,28 +231,20 @@ func (e *epoch) openDisk(h how, exists bool) (err error) {
 			err = damaged(e.path, fmt.Errorf("%v", r))
 		}
 	}()
-	e.base.DB, err = pebble.Open(e.path, &pebble.Options{
-		FS:               e.gate,
-		Lock:             lock,
-		ReadOnly:         h.readOnly,
-		ErrorIfExists:    !exists,
-		ErrorIfNotExists: exists,
-		Logger:           pebbleLogger{h.log},
-		MemTableSize:     16 << 20,
-		// The first format in which a write-ahead log says how far it was synced, so
-		// that damage in its middle is told from the end that a power failure leaves.
-		FormatMajorVersion: pebble.FormatWALSyncChunks,
-		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) {
-				h.log.Warn("work on the files of the history failed", "epoch", e.path, "err", err)
-			},
-			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				if e.gate.err() == nil { // else it never got there
-					e.spoil(damaged(info.Path, info.Details))
-				}
-			},
+	o := pebbleOptions()
+	o.FS, o.Lock, o.ReadOnly, o.ErrorIfExists, o.ErrorIfNotExists = e.gate, lock, h.readOnly, !exists, exists
+	o.Logger = pebbleLogger{h.log}
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: func(err error) {
+			h.log.Warn("work on the files of the history failed", "epoch", e.path, "err", err)
 		},
-	})
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			if e.gate.err() == nil { // else it never got there
+				e.spoil(damaged(info.Path, info.Details))
+			}
+		},
+	}
+	e.base.DB, err = pebble.Open(e.path, o)
 	if shut := e.gate.err(); shut != nil { // whatever Pebble makes of it
 		if err == nil {
 			err = e.base.Close()
@@ -306,43 +299,29 @@ func (e *epoch) raise(cutoff int64) error {
 	return nil
 }
 
-func (e *epoch) count(ctx context.Context) error {
-	results, err := e.base.Query(ctx, query.Query{Prefix: elements, KeysOnly: true})
-	if err != nil {
-		return err
-	}
-	defer results.Close()
-	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
-		if r.Error != nil {
-			return r.Error
-		}
-		e.entries.Add(1)
-	}
-	return nil
-}
-
 // look returns the values that prevail at this moment, between two turns. The
-// epoch must not be closed until they are read by each.
+// epoch must not be closed until each has read them.
 func (e *epoch) look(ctx context.Context) (query.Results, error) {
 	return e.base.Query(ctx, query.Query{Prefix: values})
 }
 
 // each calls f with what look returned. After an error it has been called with a
 // part.
-func each(ctx context.Context, results query.Results, f func(key string, value []byte)) error {
+func (e *epoch) each(ctx context.Context, results query.Results, f func(key string, value []byte)) error {
 	defer results.Close()
+	var list []stored
 	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
 		if r.Error != nil {
-			return r.Error
+			return errors.Join(r.Error, e.once.each(ctx, list, f))
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if key, ok := strings.CutSuffix(strings.TrimPrefix(r.Key, values), "/v"); ok {
-			f(key, r.Value)
+		if key, ok := valueKey(r.Key); ok {
+			list = append(list, stored{key, r.Value})
 		}
 	}
-	return ctx.Err()
+	return e.once.each(ctx, list, f)
 }
 
 // apply has go-ds-crdt apply blocks that are stored, and makes sure that it has:

@@ -20,6 +20,10 @@ import (
 // pubsub messages, whose cap is four times as much.
 const maxDelta = 256 << 10
 
+// maxTurn is how many bytes of blocks of others are applied and written down at
+// once: what goes well into one batch of Pebble, with its keys.
+const maxTurn = 256 << 10
+
 // Errors of a Log.
 var (
 	ErrClosed = errors.New("epoch: closed")
@@ -177,7 +181,7 @@ func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, e
 	}
 	results, err := e.look(ctx)
 	if err == nil {
-		err = each(ctx, results, func(k string, v []byte) { l.apply(k, v) })
+		err = e.each(ctx, results, func(k string, v []byte) { l.apply(k, v) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read epoch %s: %w", e.path, damage(e.path, err)), e.close())
@@ -249,11 +253,12 @@ func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Blo
 			// go-ds-crdt may hold on to the failed delta and add it to the next.
 			return e, nil, l.breaks(err)
 		}
-		e.entries.Add(int64(n))
 		writes = writes[n:]
-	}
-	if err := l.flush(ctx, e); err != nil {
-		return e, nil, err
+		// A block at a time, for a batch that does not fit into Pebble's memory
+		// table takes a slow way and a log of its own.
+		if err := l.flush(ctx, e); err != nil {
+			return e, nil, err
+		}
 	}
 	for _, c := range e.feed.take() {
 		b, err := e.blocks.block(ctx, c)
@@ -308,9 +313,14 @@ func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error)
 		if err := b.Put(ctx, key, value); err != nil {
 			return 0, err
 		}
+		e.tally.add(value)
 		n++
 	}
-	return n, b.Commit(ctx)
+	if err := b.Commit(ctx); err != nil {
+		return 0, err
+	}
+	e.tally.save(e.staged)
+	return n, nil
 }
 
 // flush writes what is staged into the file system. That the log is well again

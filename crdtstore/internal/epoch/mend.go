@@ -13,7 +13,7 @@ import (
 const (
 	// maxReserve is how many bytes are kept free on the disk, or an eighth of a small
 	// one: enough for what is already acknowledged to be moved from the write-ahead
-	// log, twice of 16 MB, into tables.
+	// log into tables, and for these to be merged.
 	maxReserve = 32 << 20
 	// maxPatience is how long after a failed attempt to open an epoch again the next
 	// one is made, at most.

@@ -1,0 +1,133 @@
+package epoch
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+	pb "github.com/ipfs/go-ds-crdt/pb"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+)
+
+// TestValuesAreKeptOnce writes random blocks, forks and keys that a block writes
+// twice among them, and compares what is read with the rule of go-ds-crdt: the
+// highest block wins, of several the greatest bytes.
+func TestValuesAreKeptOnce(t *testing.T) {
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 11))
+		m := start(t, "m1", t.TempDir())
+		type winner struct {
+			height uint64
+			value  []byte
+		}
+		want := map[string]winner{}
+		heights := map[cid.Cid]uint64{}
+		var tops []cid.Cid
+		for range 30 {
+			var links []cid.Cid
+			below := uint64(0)
+			for range min(len(tops), 1+rnd.IntN(2)) {
+				l := tops[max(0, len(tops)-1-rnd.IntN(3))]
+				if !slices.Contains(links, l) {
+					links, below = append(links, l), max(below, heights[l])
+				}
+			}
+			d := &pb.Delta{Priority: below + 1}
+			for range 1 + rnd.IntN(5) {
+				key := fmt.Sprintf("/k%d", rnd.IntN(6))
+				value := make([]byte, rnd.IntN(3)*rnd.IntN(20))
+				for i := range value {
+					value[i] = []byte{0, 1, 'x', 0xff}[rnd.IntN(4)]
+				}
+				d.Elements = append(d.Elements, &pb.Element{Key: key, Value: value})
+				if w := want[key]; below+1 > w.height || below+1 == w.height && bytes.Compare(value, w.value) > 0 {
+					want[key] = winner{below + 1, value}
+				}
+			}
+			b := block(t, d, links...)
+			heights[b.Cid] = below + 1
+			tops = append(tops, b.Cid)
+			if err := m.Deliver(t.Context(), 1, []dag.Block{b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check := func(m *master) {
+			t.Helper()
+			for key, w := range want {
+				if got, err := m.cur.crdt.Get(t.Context(), ds.NewKey(key)); err != nil || !bytes.Equal(got, w.value) {
+					t.Fatalf("seed %d: %s is %x, %v, want %x", seed, key, got, err, w.value)
+				}
+			}
+			got := map[string]string{}
+			results, err := m.cur.look(t.Context())
+			if err == nil {
+				err = m.cur.each(t.Context(), results, func(key string, value []byte) { got[key] = string(value) })
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key, w := range want {
+				if got[key] != string(w.value) {
+					t.Fatalf("seed %d: reading all, %s is %x, want %x", seed, key, got[key], w.value)
+				}
+			}
+			if len(got) != len(want) {
+				t.Fatalf("seed %d: keys %q", seed, slices.Sorted(maps.Keys(got)))
+			}
+		}
+		check(m)
+		check(m.reopen())
+	}
+}
+
+// TestValuesAreShort: what is stored of a value is the name of its block.
+func TestValuesAreShort(t *testing.T) {
+	m := start(t, "m1", t.TempDir())
+	for i := range 20 {
+		m.write(fmt.Sprint("n", i%7), account(1, uint64(i+1), "a host that has quite a long name, as they have"))
+	}
+	results, err := m.cur.base.Query(t.Context(), query.Query{Prefix: values})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer results.Close()
+	n := 0
+	for r := range results.Next() {
+		if _, ok := valueKey(r.Key); ok {
+			if n++; len(r.Value) != 35 {
+				t.Errorf("%s is stored in %d bytes", r.Key, len(r.Value))
+			}
+		}
+	}
+	if n != 7 {
+		t.Errorf("%d values are stored", n)
+	}
+}
+
+// TestTallyIsKept: how much was written is known after a restart and a crash.
+func TestTallyIsKept(t *testing.T) {
+	a, b := start(t, "m1", t.TempDir()), start(t, "m2", t.TempDir())
+	size := 0
+	for i := range 10 {
+		s := account(1, uint64(i+1), "a")
+		size += len(s.Encode())
+		a.write("n", s)
+	}
+	if err := b.take(a.all()...); err != nil {
+		t.Fatal(err)
+	}
+	for what, m := range map[string]*master{
+		"the author": a, "another master": b, "the author after a crash": a.crashed(), "another after a restart": b.reopen(),
+	} {
+		if s := m.Stats(); s.Entries != 10 || s.Written != uint64(size) {
+			t.Errorf("%s counts %d entries of %d bytes, want 10 of %d", what, s.Entries, s.Written, size)
+		}
+	}
+}

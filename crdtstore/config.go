@@ -53,10 +53,11 @@ type Config struct {
 	// minutes. Smaller values make the history grow faster.
 	Checkpoint time.Duration
 
-	// EpochEntries is how many writes the history takes before it may be cut, which
-	// it is when it holds more than three for each record. 0: 10,000. Smaller
-	// values save disk on small grids and cost writing the records anew more often.
-	EpochEntries int
+	// EpochBytes is how many bytes of records may be written to the history before
+	// it is cut, which it is when so much was written to it as all records take two
+	// and a half times. 0: 4 MiB. Smaller values save disk on small grids and cost
+	// writing the records anew more often.
+	EpochBytes int
 
 	// EpochAge is when the history is cut even if it has grown less, as long as
 	// there is something to be gained. 0: 24 hours.
@@ -86,9 +87,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// epochGrowth is how many writes for each record an epoch may hold.
-const epochGrowth = 3
-
 // complete fills in the defaults and checks the rest.
 func (c *Config) complete() error {
 	if c.Dir == "" {
@@ -111,11 +109,11 @@ func (c *Config) complete() error {
 			*d.value = d.zero
 		}
 	}
-	if c.EpochEntries < 0 {
-		return &FieldError{Field: "EpochEntries", Problem: "must not be negative"}
+	if c.EpochBytes < 0 {
+		return &FieldError{Field: "EpochBytes", Problem: "must not be negative"}
 	}
-	if c.EpochEntries == 0 {
-		c.EpochEntries = 10_000
+	if c.EpochBytes == 0 {
+		c.EpochBytes = 4 << 20
 	}
 	if len(c.Listen) == 0 && c.replicated() {
 		c.Listen = []string{"0.0.0.0:9004"}

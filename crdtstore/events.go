@@ -206,6 +206,9 @@ func (s *Store) changed(id string) {
 		return
 	}
 	s.told.of[id] = after
+	if before != nil && before.OnlySeen(after) {
+		return // the pulses have told it, and the next checkpoint will say it of all nodes
+	}
 	s.hub.add(change{kind: NodeEvent, id: id})
 	if vms := changedVMs(viewOf(before), after.Node); len(vms) > 0 {
 		s.hub.add(change{kind: VMEvent, id: id, vms: vms})

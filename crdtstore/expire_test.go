@@ -16,7 +16,7 @@ import (
 func TestSilentNodesExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		cfg := crdtstore.Config{Dir: dir, Retention: 20 * time.Minute, Checkpoint: time.Minute, EpochEntries: 20, EpochAge: time.Minute, NoSync: true}
+		cfg := crdtstore.Config{Dir: dir, Retention: 20 * time.Minute, Checkpoint: time.Minute, EpochBytes: 2000, EpochAge: time.Minute, NoSync: true}
 		s, err := crdtstore.Open(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)

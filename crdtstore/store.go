@@ -73,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
-		AssertSettle: assertSettle, EpochEntries: cfg.EpochEntries, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
+		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 )
 
 // small lets the history be cut after few writes.
-func small(_ int, cfg *crdtstore.Config) { cfg.EpochEntries, cfg.NoSync = 50, true }
+func small(_ int, cfg *crdtstore.Config) { cfg.EpochBytes, cfg.NoSync = 1000, true }
 
 // until polls, for the store does this on its own time.
 func until(t *testing.T, what string, done func() bool) {

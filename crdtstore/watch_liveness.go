@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -21,23 +20,24 @@ const statusTick = 500 * time.Millisecond
 // masters is looked at for all nodes.
 type watch struct {
 	s    *Store
-	was  map[string]watched
-	due  map[int64][]string // nodes to look at, by tick
-	tick int64              // that was looked at last
-	read uint64             // position in the event log
-	live []string           // masters, at the last tick
+	was  map[string]*watched
+	due  map[int64][]*watched // nodes to look at, by tick
+	tick int64                // that was looked at last
+	read uint64               // position in the event log
+	live []string             // masters, at the last tick
 	buf  scratch
 }
 
 // watched is what was last found of a node.
 type watched struct {
+	id     string
 	status Status
 	due    int64 // when to look at it again; 0: when something is heard of it
 }
 
 // newWatch takes the statuses as they are, which is no news.
 func newWatch(s *Store) *watch {
-	w := &watch{s: s, was: map[string]watched{}, due: map[int64][]string{}}
+	w := &watch{s: s, was: map[string]*watched{}, due: map[int64][]*watched{}}
 	w.step(time.Now(), func(string) {})
 	return w
 }
@@ -82,9 +82,9 @@ func (w *watch) step(now time.Time, tell func(id string)) {
 		}
 	}
 	for t := last + 1; t <= w.tick; t++ {
-		for _, id := range w.due[t] {
-			if w.was[id].due == t {
-				w.look(now, id, tell)
+		for _, is := range w.due[t] {
+			if is.due == t && !w.heard(is) {
+				w.look(now, is.id, tell)
 			}
 		}
 		delete(w.due, t)
@@ -108,58 +108,56 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 		w.s.board.Await(e.ID)
 		v = w.s.vital(now, e, &w.buf)
 	}
-	was, had := w.was[e.ID]
-	is := watched{status: v.status, due: was.due}
-	if holds, ends := record.LivenessHolds(v.witnesses, now.Sub(w.s.since), w.s.cfg.OfflineAfter); !ends || e.Removed {
-		is.due = 0
-	} else if due := w.at(now.Add(holds)) + 1; is.due <= w.tick || due < is.due {
-		// Where it is looked at before that anyway, it is early enough then to see
-		// that the time has moved on.
-		is.due = due
-		w.due[due] = append(w.due[due], e.ID)
-	}
-	if !had || was != is {
+	is := w.was[e.ID]
+	if is == nil {
+		is = &watched{id: e.ID}
 		w.was[e.ID] = is
 	}
-	if was.status != is.status {
+	if holds, ends := record.LivenessHolds(v.witnesses, now.Sub(w.s.since), w.s.cfg.OfflineAfter); ends && !e.Removed {
+		w.schedule(is, w.at(now.Add(holds))+1)
+	} else {
+		is.due = 0
+	}
+	if is.status != v.status {
+		is.status = v.status
 		tell(e.ID)
 	}
 }
 
-// checkpoint now and then writes down when nodes were last seen, for display
-// and retention after all masters have been down. Each node is written by one
-// master: the one that heard it last, as far as this master knows.
+// heard reports whether an online node was heard by this master itself recently
+// enough to be online for longer, and sees to it that it is looked at then. This
+// is what comes of nearly every look.
+func (w *watch) heard(is *watched) bool {
+	if is.status != Online {
+		return false
+	}
+	due := w.at(w.s.board.Direct(is.id).Add(w.s.cfg.OfflineAfter)) + 1
+	if due <= w.tick {
+		return false
+	}
+	w.schedule(is, due)
+	return true
+}
+
+// schedule has a node looked at in a later tick. Where it is looked at before that
+// anyway, it is early enough then to see that time has moved on.
+func (w *watch) schedule(is *watched, due int64) {
+	if is.due <= w.tick || due < is.due {
+		is.due = due
+		w.due[due] = append(w.due[due], is)
+	}
+}
+
+// checkpoint now and then has it written down when nodes were last seen.
 func (s *Store) checkpoint(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Checkpoint)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			s.replica.Checkpoint()
 		case <-ctx.Done():
 			return
 		}
-		now := time.Now()
-		var buf scratch
-		for e := range s.table.All() {
-			v := s.vital(now, e, &buf)
-			seen := v.lastSeen.UnixMilli()
-			if e.Removed || len(v.Heard) == 0 || seen <= e.State.LastSeen || !s.heardLast(v.Heard) {
-				continue
-			}
-			s.table.Join(e.ID, record.State{LastSeen: seen})
-			s.replica.Mark(e.ID)
-		}
 	}
-}
-
-// heardLast reports whether this master is the one to write down when a node was
-// last seen: of the reachable masters that heard it, the one of the least id.
-func (s *Store) heardLast(heard []liveness.Heard) bool {
-	writer := ""
-	for _, h := range heard {
-		if s.reachable(h.Master) && (writer == "" || h.Master < writer) {
-			writer = h.Master
-		}
-	}
-	return writer == s.ID()
 }

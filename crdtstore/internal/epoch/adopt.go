@@ -118,12 +118,8 @@ func (l *Log) held(ctx context.Context, f func(node string, s record.State)) err
 	if err != nil {
 		return err
 	}
-	err = e.each(ctx, results, func(key string, value []byte) {
-		node, _, ok := SplitKey(key)
-		if s, err := record.Decode(string(value)); ok && err == nil {
-			f(node, s)
-		}
-	})
+	// What cannot be read holds nothing.
+	err = e.each(ctx, results, func(key string, value []byte) { _ = Decode(key, value, f) })
 	return errors.Join(err, e.trouble())
 }
 

@@ -192,17 +192,10 @@ func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, e
 // apply hands one value on, unless it is not one of ours. It cannot be refused:
 // the block around it has a place in the history.
 func (l *Log) apply(key string, value []byte) {
-	node, _, ok := SplitKey(key)
-	if !ok || record.ValidNodeID(node) != nil {
-		l.opts.Logger.Warn("unknown key in the history", "key", key)
-		return
-	}
-	s, err := record.Decode(string(value))
+	err := Decode(key, value, func(node string, s record.State) { l.opts.Apply(node, s.Verified(node)) })
 	if err != nil {
-		l.opts.Logger.Warn("unreadable state in the history", "key", key, "err", err)
-		return
+		l.opts.Logger.Warn("something in the history cannot be read", "key", key, "err", err)
 	}
-	l.opts.Apply(node, s.Verified(node))
 }
 
 // Number is the number of the epoch that is written to.
@@ -217,7 +210,21 @@ func (l *Log) Cutoff() int64 { return l.at.Load().cutoff.Load() }
 // After an error the states may or may not be found on disk and on other masters
 // later.
 func (l *Log) Put(ctx context.Context, writes []Write) error {
-	e, made, err := l.put(ctx, writes)
+	list := make([]keyed, len(writes))
+	for i, w := range writes {
+		list[i] = keyed{func(writer string) string { return StateKey(w.Node, writer) }, func() []byte { return w.State.Encode() }}
+	}
+	return l.write(ctx, list)
+}
+
+// keyed is what goes under a key of this master's own.
+type keyed struct {
+	key   func(writer string) string
+	value func() []byte
+}
+
+func (l *Log) write(ctx context.Context, list []keyed) error {
+	e, made, err := l.put(ctx, list)
 	if err != nil {
 		return err
 	}
@@ -233,7 +240,7 @@ func (l *Log) Put(ctx context.Context, writes []Write) error {
 	return l.sync(ctx, e)
 }
 
-func (l *Log) put(ctx context.Context, writes []Write) (e *epoch, made []dag.Block, err error) {
+func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Block, err error) {
 	l.turn.Lock()
 	defer l.turn.Unlock()
 	e = l.cur
@@ -299,14 +306,14 @@ func (l *Log) breaks(err error) error {
 }
 
 // commit puts as many writes as fit into one block, and returns how many.
-func (l *Log) commit(ctx context.Context, e *epoch, writes []Write) (int, error) {
+func (l *Log) commit(ctx context.Context, e *epoch, writes []keyed) (int, error) {
 	b, err := e.crdt.Batch(ctx)
 	if err != nil {
 		return 0, err
 	}
 	n, size := 0, 0
 	for _, w := range writes {
-		key, value := stateKey(w.Node, e.writer), w.State.Encode()
+		key, value := ds.RawKey(w.key(e.writer)), w.value()
 		if size += len(key.String()) + len(value) + 16; n > 0 && size > maxDelta {
 			break
 		}

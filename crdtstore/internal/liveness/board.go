@@ -51,6 +51,7 @@ type life struct {
 	uptime  uint64
 	direct  record.Version // of the last beat that came to this master
 	heard   []Heard        // one per master
+	first   [1]Heard       // of which this is the first, to be found beside the rest
 	queued  bool
 	awaited bool // the next word of it is to be told by Roused
 }
@@ -72,6 +73,7 @@ func (s *shard) life(id string) *life {
 	l := s.lives[id]
 	if l == nil {
 		l = &life{id: id, awaited: true}
+		l.heard = l.first[:0]
 		s.lives[id] = l
 	}
 	return l
@@ -225,6 +227,21 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// Direct returns when this master last heard a node itself; the zero time: never.
+func (b *Board) Direct(id string) time.Time {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lives[id]; l != nil {
+		for _, h := range l.heard {
+			if h.Master == b.self {
+				return h.At
+			}
+		}
+	}
+	return time.Time{}
 }
 
 // Await has Roused name the node when it is heard next, by whatever master. Nodes

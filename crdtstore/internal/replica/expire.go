@@ -15,6 +15,9 @@ const keepFactor = 10
 // that were silent only because all masters were down come back first.
 const maxExpireEvery = time.Hour
 
+// forgetEvery is how often it is looked again for what the cutoff drops.
+const forgetEvery = time.Minute
+
 func (r *Replica) keep() int64 { return keepFactor * r.opts.Retention.Milliseconds() }
 
 // expire removes the nodes that have been silent for longer than retention, of
@@ -69,10 +72,13 @@ func (r *Replica) forget() {
 	if r.contradicted(c) {
 		c = 0
 	}
-	r.floor.Store(c)
-	if c == 0 {
+	// What is older than that is not taken any more, so looking once is enough, but
+	// for what came in just then.
+	now := int64(r.opts.Now().Sub(r.began))
+	if was := r.floor.Swap(c); c == 0 || c == was && now-r.forgot.Load() < int64(forgetEvery) {
 		return
 	}
+	r.forgot.Store(now)
 	for e := range r.table.All() {
 		if e.State.Newest() < c && r.table.Drop(e) {
 			r.opts.Changed(e.ID)

@@ -27,6 +27,9 @@ const retryFlush = time.Second
 type publisher struct {
 	disk  stable
 	state func(node string) record.State
+	// putSeen writes what is known of buckets of nodes, which are marked by name as
+	// nodes are by id; nil where none are.
+	putSeen func(ctx context.Context, buckets []string) error
 
 	mu      sync.Mutex
 	pending []string            // in order of marking
@@ -237,13 +240,23 @@ func (p *publisher) Publish() error {
 	return err
 }
 
-// flush writes nodes, and returns those that the disk did not take.
-func (p *publisher) flush(nodes []string) (left []string, err error) {
-	if len(nodes) == 0 {
-		if err := p.disk.Sync(context.Background()); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+// flush writes nodes and buckets, and returns those that the disk did not take.
+func (p *publisher) flush(marked []string) (left []string, err error) {
+	if len(marked) == 0 {
+		return nil, unavailable(p.disk.Sync(context.Background()))
+	}
+	var nodes, buckets []string
+	for _, name := range marked {
+		if _, ok := epoch.BucketNumber(name); ok {
+			buckets = append(buckets, name)
+		} else {
+			nodes = append(nodes, name)
 		}
-		return nil, nil
+	}
+	if len(buckets) > 0 {
+		if err := unavailable(p.putSeen(context.Background(), buckets)); err != nil {
+			return marked, err
+		}
 	}
 	for at := 0; at < len(nodes); at += maxFlush {
 		part := nodes[at:min(at+maxFlush, len(nodes))]
@@ -251,14 +264,22 @@ func (p *publisher) flush(nodes []string) (left []string, err error) {
 		for _, n := range part {
 			writes = append(writes, epoch.Write{Node: n, State: p.state(n)})
 		}
-		switch err := p.disk.Put(context.Background(), writes); {
-		case errors.Is(err, epoch.ErrClosed):
-			return nil, ErrClosed
-		case err != nil:
-			return nodes[at:], fmt.Errorf("%w: %w", ErrUnavailable, err)
+		if err := unavailable(p.disk.Put(context.Background(), writes)); err != nil {
+			return nodes[at:], err
 		}
 	}
 	return nil, nil
+}
+
+// unavailable says of an error of the history what it means for callers.
+func unavailable(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, epoch.ErrClosed):
+		return ErrClosed
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // Close writes what is marked and ends Run.

@@ -33,6 +33,7 @@ type History interface {
 	Number() uint64
 	Cutoff() int64
 	stable
+	PutSeen(ctx context.Context, buckets []epoch.Bucket) error
 	Deliver(ctx context.Context, number uint64, blocks []dag.Block) error
 	Has(ctx context.Context, c cid.Cid) (bool, error)
 	Adopt(ctx context.Context, number uint64, cutoff int64) error
@@ -64,8 +65,8 @@ type Options struct {
 	// AssertSettle is how long the masters that are responsible for records have,
 	// after a new epoch was adopted, before the others assert what is missing.
 	AssertSettle time.Duration
-	EpochEntries int           // how many writes an epoch holds at least before it is cut
-	EpochAge     time.Duration // when it is cut although it holds fewer
+	EpochBytes   int           // how much is written to an epoch at least before it is cut
+	EpochAge     time.Duration // when it is cut although it holds less
 	Retention    time.Duration // how long a node may be silent before it expires
 
 	Logger *slog.Logger
@@ -89,6 +90,8 @@ type Replica struct {
 	expired  time.Time  // when it was last looked for what expires
 	damaged  time.Time  // when damage last led to a new epoch
 	whole    uint64     // how often the history had been opened again when it was last seen to be whole
+
+	forgot atomic.Int64 // when it was last looked for what the cutoff drops, since began
 }
 
 // New returns a replica that has no history yet. Arrived may be called at once,
@@ -108,6 +111,7 @@ func New(opts Options) *Replica {
 func (r *Replica) Use(h History) {
 	r.history = h
 	r.publisher = newPublisher(h, r.State)
+	r.putSeen = r.publishSeen
 }
 
 // State returns what is known of a node.

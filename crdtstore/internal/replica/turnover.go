@@ -12,8 +12,15 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// epochGrowth is how many writes for each record an epoch may hold.
-const epochGrowth = 3
+// An epoch that was just opened holds what the records take, and is cut when so
+// much was written to it as they take two and a half times: less often, and while
+// it is copied into the next, both would take too much disk; more often, and most
+// of what is written is copies. One that is old is cut where half as much again as
+// the records take was written to it.
+const (
+	epochGrowth    = 2.5
+	epochGrowthOld = 1.5
+)
 
 // damagePause is the least time between two epochs that are opened because the one
 // before was damaged: a disk that spoils all that it is given must not have the whole
@@ -48,8 +55,8 @@ func (r *Replica) Tick(ctx context.Context) error {
 		return r.complete(ctx)
 	case h.Old > 0:
 		return r.retire(ctx)
-	case r.outgrown(h.Entries, r.opts.Now().Sub(h.Created)):
-		r.log.Info("opening a new epoch", "epoch", h.Number+1, "entries", h.Entries, "records", r.table.Len(), "bytes", h.Bytes)
+	case r.outgrown(h.Written, r.opts.Now().Sub(h.Created)):
+		r.log.Info("opening a new epoch", "epoch", h.Number+1, "written", h.Written, "records", r.table.Bytes(), "disk", h.Bytes)
 		return r.adopt(ctx, h.Number+1, r.nextCutoff())
 	}
 	return nil
@@ -75,11 +82,11 @@ func (r *Replica) complete(ctx context.Context) error {
 	return nil
 }
 
-// outgrown decides whether an epoch with so many entries has to end.
-func (r *Replica) outgrown(entries int, age time.Duration) bool {
-	records := r.table.Len()
-	return entries >= r.opts.EpochEntries && entries > epochGrowth*records ||
-		age > r.opts.EpochAge && entries > 2*records
+// outgrown decides whether an epoch to which so many bytes were written has to end.
+func (r *Replica) outgrown(written uint64, age time.Duration) bool {
+	growth := float64(written) / float64(max(r.table.Bytes(), 1))
+	return growth > epochGrowth && written >= uint64(r.opts.EpochBytes) ||
+		growth > epochGrowthOld && age > r.opts.EpochAge
 }
 
 // Follow adopts the epoch that another master is in, if it is greater than ours.

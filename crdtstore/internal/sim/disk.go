@@ -57,7 +57,7 @@ type section struct {
 	blocks  map[cid.Cid]dag.Block
 	values  map[string]value
 	heads   []cid.Cid
-	entries int
+	written uint64
 }
 
 type value struct {
@@ -101,16 +101,13 @@ func (d *disk) open() {
 }
 
 func (d *disk) hand(key string, b []byte) {
-	node, _, _ := epoch.SplitKey(key)
-	s, err := record.Decode(string(b))
-	if err != nil {
+	if err := epoch.Decode(key, b, func(node string, s record.State) { d.apply(node, s.Verified(node)) }); err != nil {
 		panic(err)
 	}
-	d.apply(node, s.Verified(node))
 }
 
 func (s *section) rebuild() {
-	s.blocks, s.values, s.heads, s.entries = map[cid.Cid]dag.Block{}, map[string]value{}, nil, 0
+	s.blocks, s.values, s.heads, s.written = map[cid.Cid]dag.Block{}, map[string]value{}, nil, 0
 	for _, t := range s.turns {
 		for _, b := range t {
 			s.take(b)
@@ -128,8 +125,8 @@ func (s *section) take(b dag.Block) []dag.Element {
 	s.blocks[b.Cid] = b
 	s.heads = slices.DeleteFunc(s.heads, func(h cid.Cid) bool { return slices.Contains(b.Links, h) })
 	s.heads = append(s.heads, b.Cid)
-	s.entries += len(elements)
 	for _, e := range elements {
+		s.written += uint64(len(e.Value))
 		was, ok := s.values[e.Key]
 		if !ok || cmp.Or(cmp.Compare(was.height, b.Height), bytes.Compare(was.bytes, e.Value)) < 0 {
 			s.values[e.Key] = value{b.Height, e.Value}
@@ -157,12 +154,11 @@ func (s *section) sorted() iter.Seq2[string, value] {
 func (s *section) held() map[string]record.State {
 	out := map[string]record.State{}
 	for k, v := range s.values {
-		node, _, _ := epoch.SplitKey(k)
-		st, err := record.Decode(string(v.bytes))
-		if err != nil {
+		if err := epoch.Decode(k, v.bytes, func(node string, s record.State) {
+			out[node] = record.Join(out[node], s.Verified(node))
+		}); err != nil {
 			panic(err)
 		}
-		out[node] = record.Join(out[node], st.Verified(node))
 	}
 	return out
 }
@@ -172,6 +168,22 @@ func (d *disk) Cutoff() int64  { return d.cur().cutoff }
 func (d *disk) Health() error  { return d.unwell }
 
 func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
+	var elements []dag.Element
+	for _, w := range writes {
+		elements = append(elements, dag.Element{Key: epoch.StateKey(w.Node, d.writer), Value: w.State.Encode()})
+	}
+	return d.put(elements)
+}
+
+func (d *disk) PutSeen(_ context.Context, buckets []epoch.Bucket) error {
+	var elements []dag.Element
+	for _, b := range buckets {
+		elements = append(elements, dag.Element{Key: epoch.SeenKey(b.Number, d.writer), Value: epoch.EncodeSeen(b.Seen)})
+	}
+	return d.put(elements)
+}
+
+func (d *disk) put(elements []dag.Element) error {
 	if d.dead {
 		return errCrashed
 	}
@@ -193,10 +205,6 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
 	height := uint64(0)
 	for _, h := range s.heads {
 		height = max(height, s.blocks[h].Height)
-	}
-	var elements []dag.Element
-	for _, w := range writes {
-		elements = append(elements, dag.Element{Key: epoch.StateKey(w.Node, d.writer), Value: w.State.Encode()})
 	}
 	b, err := dag.New(elements, height+1, s.heads)
 	if err != nil {
@@ -323,5 +331,5 @@ func (d *disk) Retire(context.Context) error {
 
 func (d *disk) Stats() epoch.Stats {
 	s := d.cur()
-	return epoch.Stats{Number: s.number, Created: s.created, Entries: s.entries, Old: len(d.epochs) - 1}
+	return epoch.Stats{Number: s.number, Created: s.created, Written: s.written, Old: len(d.epochs) - 1}
 }

@@ -81,13 +81,17 @@ func (w *world) strike(s Step, m *master) {
 // only what another master has safely.
 func (w *world) rot(m *master) {
 	for key, v := range m.disk.cur().sorted() {
-		node, _, _ := epoch.SplitKey(key)
-		st, _ := record.Decode(string(v.bytes))
 		for _, o := range w.masters {
-			if s := o.disk.cur(); o != m && s.synced == len(s.turns) && s.held()[node].Dominates(st) {
+			s := o.disk.cur()
+			if o == m || s.synced != len(s.turns) {
+				continue
+			}
+			safe, held := true, s.held()
+			_ = epoch.Decode(key, v.bytes, func(node string, st record.State) { safe = safe && held[node].Dominates(st) })
+			if safe {
 				delete(m.disk.cur().values, key)
 				m.rotten = true
-				w.say("%s has lost what its disk held of %s", m.id, node)
+				w.say("%s has lost what its disk held at %s", m.id, key)
 				break
 			}
 		}
@@ -114,16 +118,7 @@ func (w *world) pass(ms int64) {
 	w.say("%s have passed", time.Duration(ms)*time.Millisecond)
 	for _, m := range w.masters {
 		if m.up && ms >= day {
-			w.checkpoint(m)
-		}
-	}
-}
-
-// checkpoint has a master note down when it last heard nodes.
-func (w *world) checkpoint(m *master) {
-	for _, a := range w.agents {
-		if st := m.replica.State(a.node); a.alive && !st.IsZero() && !st.Removed() {
-			m.replica.Learned(a.node, record.State{LastSeen: m.wall()})
+			m.replica.Checkpoint()
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (m *master) start() {
 		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters,
 		Now: m.w.time, Wall: m.wall,
 		AssertSettle: assertAfter * time.Millisecond,
-		EpochEntries: m.w.plan.EpochEntries, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
+		EpochBytes:   m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
 		Logger: m.w.log,
 	})
 	m.disk.apply = m.replica.Arrived

@@ -9,16 +9,16 @@ import (
 // Plan is what happens in a run, but for chance on the network and the disks, which
 // follows from the seed too.
 type Plan struct {
-	Seed         uint64
-	Masters      int
-	Nodes        int
-	Loss         float64 // share of messages that get lost
-	Duplication  float64 // share that arrive twice
-	Delay        int64   // of a message at most, milliseconds; some take ten times as long
-	EpochEntries int
-	Retention    time.Duration
-	Skews        []int64 // of the masters' clocks, milliseconds
-	Steps        []Step
+	Seed        uint64
+	Masters     int
+	Nodes       int
+	Loss        float64 // share of messages that get lost
+	Duplication float64 // share that arrive twice
+	Delay       int64   // of a message at most, milliseconds; some take ten times as long
+	EpochBytes  int
+	Retention   time.Duration
+	Skews       []int64 // of the masters' clocks, milliseconds
+	Steps       []Step
 }
 
 // Step is one thing that happens.
@@ -50,7 +50,7 @@ func NewPlan(seed uint64) Plan {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	p := Plan{
 		Seed: seed, Masters: 2 + rnd.IntN(3), Nodes: 1 + rnd.IntN(6),
-		Delay: 2 + rnd.Int64N(80), EpochEntries: 6 + rnd.IntN(40), Retention: 30 * 24 * time.Hour,
+		Delay: 2 + rnd.Int64N(80), EpochBytes: (6 + rnd.IntN(40)) * 100, Retention: 30 * 24 * time.Hour,
 	}
 	if rnd.IntN(20) == 0 {
 		p.Masters = 5 + rnd.IntN(3)
@@ -119,7 +119,7 @@ func (w *world) take(s Step) {
 		a.alive = false
 	case "seen":
 		if m.up {
-			w.checkpoint(m)
+			m.replica.Checkpoint()
 		}
 	case "halves":
 		w.say("the masters are split at %d", 1+s.A%len(w.masters))

@@ -15,9 +15,9 @@ import (
 // new one.
 type Entry struct {
 	ID      string
-	State   record.State
-	Node    record.Node // the view of State; its pulse fields are empty
 	Removed bool
+	Node    record.Node // the view of State; its pulse fields are empty
+	State   record.State
 	// Search is what a free-text query looks through, in lower case.
 	Search string
 	digest record.Digest
@@ -74,7 +74,7 @@ func (t *Table) Join(id string, s record.State) (before, after *Entry) {
 		}
 		// The view and the digest are made before the entry is published; when
 		// somebody else was faster, they are made again over theirs.
-		after = newEntry(id, joined)
+		after = newEntry(id, joined, before)
 		if c.entry.CompareAndSwap(before, after) {
 			t.count(c, before, after)
 			return before, after
@@ -120,12 +120,35 @@ func (t *Table) count(c *cell, before, after *Entry) {
 	}
 }
 
-func newEntry(id string, s record.State) *Entry {
-	n := record.View(id, s)
-	e := &Entry{ID: id, State: s, Node: n, Removed: s.Removed(), Search: searchText(n)}
+// newEntry makes an entry. Where nothing but the time at which the node was last
+// seen has changed since before, it shares the rest.
+func newEntry(id string, s record.State, before *Entry) *Entry {
+	e := &Entry{ID: id}
+	if before.onlySeen(s) {
+		*e = *before
+		e.Node.LastSeen = record.View(id, record.State{LastSeen: s.LastSeen}).LastSeen
+	} else {
+		e.Node = record.View(id, s)
+		e.Removed, e.Search = s.Removed(), searchText(e.Node)
+	}
+	e.State = s
 	e.digest, e.size = s.Measure(id)
 	return e
 }
+
+// onlySeen reports whether a state differs from the entry's in no more than when
+// the node was last seen.
+func (e *Entry) onlySeen(s record.State) bool {
+	if e == nil {
+		return false
+	}
+	s.LastSeen = e.State.LastSeen
+	return s.Equal(e.State)
+}
+
+// OnlySeen reports whether two entries of a node differ in no more than when it
+// was last seen.
+func (e *Entry) OnlySeen(f *Entry) bool { return e.onlySeen(f.State) }
 
 // searchText joins the texts of a node by a byte that no query contains.
 func searchText(n record.Node) string {

@@ -2,6 +2,8 @@ package crdtstore_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -131,4 +133,52 @@ func BenchmarkBeat(b *testing.B) {
 			b.Fatalf("%+v", r)
 		}
 	}
+}
+
+// BenchmarkMemory measures what a node takes in memory, over an empty master: its
+// record, what is heard of it, and what is needed to find it and to see it change.
+func BenchmarkMemory(b *testing.B) {
+	const nodes = 100_000
+	for b.Loop() {
+		s, err := crdtstore.Open(b.Context(), crdtstore.Config{Dir: b.TempDir(), NoSync: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		empty := heap()
+		rnd := rand.New(rand.NewPCG(1, 2))
+		reports := make(chan crdtstore.Report)
+		var wg sync.WaitGroup
+		for range 500 {
+			wg.Go(func() {
+				for r := range reports {
+					if _, err := s.Report(b.Context(), r); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		for i := range nodes {
+			r, key := crdtstoretest.RealisticReport(rnd, i)
+			r.Boot, r.Seq = 1, 1
+			r.Sign(key)
+			reports <- r
+		}
+		close(reports)
+		wg.Wait()
+		time.Sleep(2 * time.Second) // until all have been looked at once
+		b.ReportMetric(float64(heap()-empty)/nodes, "B/node")
+		b.ReportMetric(float64(s.History().Live)/nodes, "record-B/node")
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// heap is what is in use.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what pools held goes with the second
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

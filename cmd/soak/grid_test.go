@@ -5,7 +5,6 @@ package soak
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,15 +12,12 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
 )
 
 const (
 	beatEvery = 10 // seconds
 	day       = 24 * 60 * 60
-
-	gb = 1 << 30
-	tb = 1 << 40
 )
 
 // grid is the nodes of a simulated grid, and what happens to them in a day:
@@ -66,53 +62,13 @@ func newGrid(ctx context.Context, store *crdtstore.Store, seed uint64, n int) (*
 	return g, errors.Join(errs...)
 }
 
-// node makes a node as they are: its id is that of its key, its texts are as long
-// as real ones, it has three or four VMs.
+// node makes a node as they are.
 func (g *grid) node() *node {
 	g.made++
-	var seed [ed25519.SeedSize]byte
-	for i := 0; i < len(seed); i += 8 {
-		binary.LittleEndian.PutUint64(seed[i:], g.rnd.Uint64())
-	}
-	n := &node{key: ed25519.NewKeyFromSeed(seed[:]), booted: time.Now()}
-	id, err := identity.FromKey(n.key)
-	if err != nil {
-		panic(err) // a key from a seed is a key
-	}
-	cities := []crdtstore.Location{
-		{Country: "Belgium", City: "Ghent", Latitude: 51.05, Longitude: 3.72},
-		{Country: "Egypt", City: "Alexandria", Latitude: 31.2, Longitude: 29.92},
-		{Country: "Tanzania", City: "Zanzibar City", Latitude: -6.16, Longitude: 39.2},
-		{Country: "Switzerland", City: "Lugano", Latitude: 46.01, Longitude: 8.96},
-	}
-	n.report = crdtstore.Report{
-		NodeID: id.ID(), Boot: uint64(n.booted.UnixMilli()),
-		Profile: crdtstore.Profile{
-			Hostname: fmt.Sprintf("compute-%05d.farm-%02d.example.net", g.made, g.made%40),
-			SocketPath: fmt.Sprintf("http://[5%02x:%04x:%04x:%04x::%x]:9999", g.rnd.IntN(256),
-				g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16)),
-			MyceliumIP: fmt.Sprintf("5%02x:%04x:%04x:%04x:%04x:%04x:%04x:%04x", g.rnd.IntN(256), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16),
-				g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16), g.rnd.IntN(1<<16)),
-			Version:     "1.0.0",
-			Location:    cities[g.rnd.IntN(len(cities))],
-			Total:       crdtstore.Capacity{CRU: 32, MRU: 128 * gb, SRU: 4 * tb, HRU: 16 * tb},
-			SlicesTotal: 32,
-			Labels:      map[string]string{"farm": fmt.Sprint(g.made % 40), "rack": fmt.Sprintf("r%02d", g.made%12)},
-			MachineID:   fmt.Sprintf("%016x%016x", g.rnd.Uint64(), g.rnd.Uint64()),
-		},
-	}
-	for range 3 + g.rnd.IntN(2) {
-		n.report.VMs = append(n.report.VMs, g.vm())
-	}
+	report, key := crdtstoretest.RealisticReport(g.rnd, g.made)
+	n := &node{key: key, report: report, booted: time.Now()}
+	n.report.Boot = uint64(n.booted.UnixMilli())
 	return n
-}
-
-func (g *grid) vm() crdtstore.VM {
-	sid := fmt.Sprintf("%012x", g.rnd.Uint64()>>16)
-	return crdtstore.VM{
-		SID: sid, Name: "vm-" + sid[:6], State: "running", CPU: 4, Memory: 8 * gb,
-		IP: fmt.Sprintf("10.%d.%d.%d", g.rnd.IntN(256), g.rnd.IntN(256), g.rnd.IntN(256)),
-	}
 }
 
 // account sends a signed report of a node as it is now.
@@ -140,7 +96,7 @@ func (g *grid) change(n *node) {
 		vms := append([]crdtstore.VM{}, r.VMs...)
 		switch i := g.rnd.IntN(len(vms)); {
 		case g.rnd.IntN(2) == 0:
-			vms[i] = g.vm() // one is deleted, another deployed
+			vms[i] = crdtstoretest.RealisticVM(g.rnd) // one is deleted, another deployed
 		case vms[i].State == "running":
 			vms[i].State = "stopped"
 		default:

@@ -1,6 +1,7 @@
 package epoch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,8 +119,10 @@ var (
 	errSeen = errors.New("no list of nodes and when they were seen")
 )
 
-// decodeSeen calls f for each node of a list that is good as a whole.
-func decodeSeen(b []byte, f func(node string, at int64)) error {
+// decodeSeen calls f for each node of a list. It refuses whatever encodeSeen would
+// not have written.
+func decodeSeen(in []byte, f func(node string, at int64)) error {
+	b := in
 	if len(b) == 0 || b[0] != seenVersion {
 		return errSeen
 	}
@@ -150,6 +153,9 @@ func decodeSeen(b []byte, f func(node string, at int64)) error {
 			return errSeen
 		}
 		list, last = append(list, Seen{node, int64(latest - before)}), node
+	}
+	if !bytes.Equal(encodeSeen(list), in) {
+		return errSeen
 	}
 	for _, s := range list {
 		f(s.Node, s.At)

@@ -54,9 +54,9 @@ type Config struct {
 	Checkpoint time.Duration
 
 	// EpochBytes is how many bytes of records may be written to the history before
-	// it is cut, which it is when so much was written to it as all records take two
-	// and a half times. 0: 4 MiB. Smaller values save disk on small grids and cost
-	// writing the records anew more often.
+	// it is cut, which it is when so much was written to it as all records take 2.2
+	// times. 0: 4 MiB. Smaller values save disk on small grids and cost writing the
+	// records anew more often.
 	EpochBytes int
 
 	// EpochAge is when the history is cut even if it has grown less, as long as

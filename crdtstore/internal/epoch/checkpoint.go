@@ -119,7 +119,7 @@ var (
 	errSeen = errors.New("no list of nodes and when they were seen")
 )
 
-// decodeSeen calls f for each node of a list. It refuses whatever encodeSeen would
+// decodeSeen calls f for each node of a list. It refuses whatever EncodeSeen would
 // not have written.
 func decodeSeen(in []byte, f func(node string, at int64)) error {
 	b := in
@@ -154,7 +154,7 @@ func decodeSeen(in []byte, f func(node string, at int64)) error {
 		}
 		list, last = append(list, Seen{node, int64(latest - before)}), node
 	}
-	if !bytes.Equal(encodeSeen(list), in) {
+	if !bytes.Equal(EncodeSeen(list), in) {
 		return errSeen
 	}
 	for _, s := range list {

@@ -146,9 +146,9 @@ type failing struct {
 	fail bool
 }
 
-func (f *failing) PutSeen(ctx context.Context, b []epoch.Bucket) ([]string, error) {
+func (f *failing) PutSeen(ctx context.Context, b []epoch.Bucket) error {
 	if f.fail {
-		return nil, errors.New("no space left")
+		return errors.New("no space left")
 	}
 	return f.History.PutSeen(ctx, b)
 }

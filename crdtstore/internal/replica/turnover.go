@@ -13,12 +13,12 @@ import (
 )
 
 // An epoch that was just opened holds what the records take, and is cut when so
-// much was written to it as they take two and a half times: less often, and while
-// it is copied into the next, both would take too much disk; more often, and most
-// of what is written is copies. One that is old is cut where half as much again as
-// the records take was written to it.
+// much was written to it as they take 2.2 times: later, and while it is copied into
+// the next, both would take too much disk; earlier, and most of what is written is
+// copies. One that is old is cut where half as much again as the records take was
+// written to it.
 const (
-	epochGrowth    = 2.5
+	epochGrowth    = 2.2
 	epochGrowthOld = 1.5
 )
 

@@ -172,7 +172,11 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 	}
 	t.row("masters", masters)
 	h := s.History
-	disk := fmt.Sprintf("%s for %d records of %s: epoch %d with %d writes", size(h.Bytes), h.Records, size(h.Live), h.Epoch, h.Entries)
+	disk := size(h.Bytes)
+	if h.Live > 0 {
+		disk += fmt.Sprintf(", %.1f times the %s", float64(h.Bytes)/float64(h.Live), size(h.Live))
+	}
+	disk += fmt.Sprintf(" of %d records: epoch %d with %d writes", h.Records, h.Epoch, h.Entries)
 	if h.Old > 0 {
 		disk += fmt.Sprintf("; %d older not deleted yet", h.Old)
 	}

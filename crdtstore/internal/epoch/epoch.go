@@ -307,8 +307,13 @@ func (e *epoch) look(ctx context.Context) (query.Results, error) {
 
 // each calls f with what look returned. After an error it has been called with a
 // part.
-func (e *epoch) each(ctx context.Context, results query.Results, f func(key string, value []byte)) error {
+func (e *epoch) each(ctx context.Context, results query.Results, f func(key string, value []byte)) (err error) {
 	defer results.Close()
+	defer func() {
+		if errors.Is(err, ErrDamaged) {
+			e.spoil(err)
+		}
+	}()
 	var list []stored
 	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
 		if r.Error != nil {

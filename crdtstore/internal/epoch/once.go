@@ -3,6 +3,7 @@ package epoch
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +12,10 @@ import (
 	"github.com/ipfs/boxo/datastore/dshelp"
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
+	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/multiformats/go-multihash"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 )
 
 // once is the datastore that go-ds-crdt keeps its set in. It keeps every value
@@ -84,12 +88,14 @@ func (o *once) inBlock(ctx context.Context, mh multihash.Multihash, key string) 
 	c := cid.NewCidV1(cid.DagProtobuf, mh)
 	if !c.Equals(o.read) {
 		b, err := o.blocks.block(ctx, c)
-		if err != nil {
+		if ipld.IsNotFound(err) || errors.Is(err, dag.ErrBlock) {
+			return nil, damaged("block "+c.String(), err)
+		} else if err != nil {
 			return nil, err
 		}
 		list, err := b.Elements()
 		if err != nil {
-			return nil, err
+			return nil, damaged("block "+c.String(), err)
 		}
 		best := make(map[string][]byte, len(list))
 		for _, e := range list {
@@ -101,7 +107,7 @@ func (o *once) inBlock(ctx context.Context, mh multihash.Multihash, key string) 
 	}
 	v, ok := o.best[key]
 	if !ok {
-		return nil, fmt.Errorf("block %s has no value of the key %q, whose value should be there", c, key)
+		return nil, damaged("block "+c.String(), fmt.Errorf("it has no value of the key %q, whose value should be there", key))
 	}
 	return v, nil
 }

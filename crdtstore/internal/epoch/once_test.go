@@ -2,6 +2,7 @@ package epoch
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	pb "github.com/ipfs/go-ds-crdt/pb"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // TestValuesAreKeptOnce writes random blocks, forks and keys that a block writes
@@ -129,5 +131,28 @@ func TestTallyIsKept(t *testing.T) {
 		if s := m.Stats(); s.Entries != 10 || s.Written != uint64(size) {
 			t.Errorf("%s counts %d entries of %d bytes, want 10 of %d", what, s.Entries, s.Written, size)
 		}
+	}
+}
+
+// TestLostValueIsDamage: a block that a value is to be found in is gone. Nothing
+// older is taken for that value.
+func TestLostValueIsDamage(t *testing.T) {
+	m := start(t, "m1", t.TempDir())
+	m.write("n", seen(1))
+	m.write("n", seen(2))
+	m.write("o", seen(3))
+	if err := m.cur.base.Delete(t.Context(), blockKey(m.all()[1].Cid)); err != nil {
+		t.Fatal(err)
+	}
+	dir := m.image()
+	if _, err := tryStart(t, Options{Dir: dir, Master: "m1"}); !errors.Is(err, ErrDamaged) {
+		t.Error("opened alone:", err)
+	}
+	again, err := tryStart(t, Options{Dir: dir, Master: "m1", Elsewhere: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]record.State{"o": seen(3)}; !equalTables(again.table, want) || len(again.SetAside()) != 1 {
+		t.Errorf("holds %v, set aside %q", again.table, again.SetAside())
 	}
 }

@@ -128,7 +128,7 @@ func TestDiskIsLikeAHistory(t *testing.T) {
 			}
 			a, b := real[i], model[i]
 			if a.Number() != b.Number() || a.Cutoff() != b.Cutoff() || len(a.Heads()) != len(b.Heads()) ||
-				a.Stats().Entries != b.Stats().Entries || a.Stats().Old != b.Stats().Old {
+				a.Stats().Written != b.Stats().Written || a.Stats().Old != b.Stats().Old {
 				t.Fatalf("seed %d, step %d: epoch %d, cutoff %d, %d heads, %+v; the model has %d, %d, %d, %+v", seed, step,
 					a.Number(), a.Cutoff(), len(a.Heads()), a.Stats(), b.Number(), b.Cutoff(), len(b.Heads()), b.Stats())
 			}

@@ -78,6 +78,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, directoryFile), s.cfg.Logger); err != nil {
 		return nil, err
 	}
+	c.dir.wall = s.cfg.Wall
 	var peers []p2p.Address
 	for _, text := range s.cfg.Peers {
 		a, err := p2p.ParseAddress(text)

@@ -1,9 +1,13 @@
 package crdtstoretest_test
 
 import (
+	"math"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
 )
 
@@ -95,5 +99,39 @@ func TestBadWeather(t *testing.T) {
 		g.Links(func(int, int) crdtstoretest.Link { return weather })
 		g.live(2*time.Minute, g.act)
 		g.whole("in bad weather")
+	})
+}
+
+// The clocks of the masters are hours apart, and jump. Whatever they say, who has
+// the last word has it, and nobody is called offline who is heard.
+func TestClocksApart(t *testing.T) {
+	var ahead [3]atomic.Int64
+	tune := func(i int, cfg *crdtstore.Config) {
+		cfg.Wall = func() time.Time { return time.Now().Add(time.Duration(ahead[i].Load())) }
+	}
+	scenario(t, 3, tune, func(g *grid) {
+		jump := func() {
+			ahead[g.rand.IntN(len(ahead))].Store(g.rand.Int64N(int64(12*time.Hour)) - int64(6*time.Hour))
+		}
+		for range ahead {
+			jump()
+		}
+		g.live(3*time.Minute, func() {
+			g.act()
+			if g.rand.IntN(5) == 0 {
+				jump()
+			}
+			g.sleep(200 * time.Millisecond) // so that the others know what was said
+		})
+		g.whole("with clocks apart")
+		for i := range ahead {
+			for _, m := range g.Store(i).Masters()[1:] {
+				o := slices.IndexFunc([]int{0, 1, 2}, func(o int) bool { return g.Store(o).ID() == m.ID })
+				want := time.Duration(ahead[o].Load() - ahead[i].Load()).Seconds()
+				if math.Abs(m.ClockSkewS-want) > 1 {
+					g.t.Errorf("m%d sees the clock of m%d %v s ahead, it is %v s", i, o, m.ClockSkewS, want)
+				}
+			}
+		}
 	})
 }

@@ -338,7 +338,7 @@ func (c *cluster) pulse() {
 			told = now
 			pulses = c.store.board.Everything(now, 2*c.store.cfg.OfflineAfter)
 		}
-		for _, msg := range liveness.Encode(c.info(now), pulses) {
+		for _, msg := range liveness.Encode(c.info(), pulses) {
 			if err := c.gossip.Pulse(c.ctx, msg); err != nil && c.ctx.Err() == nil {
 				c.store.log.Warn("cannot send a pulse", "err", err)
 			}
@@ -352,7 +352,7 @@ func (c *cluster) pulse() {
 	}
 }
 
-func (c *cluster) info(now time.Time) *liveness.MasterInfo {
+func (c *cluster) info() *liveness.MasterInfo {
 	s := c.store
 	digest, nodes := s.table.Digest()
 	m := &liveness.MasterInfo{

@@ -17,7 +17,7 @@ type Failure struct {
 	What string
 }
 
-func (f *Failure) Error() string { return fmt.Sprintf("after %s: %s", f.At, f.What) }
+func (f *Failure) String() string { return fmt.Sprintf("after %s: %s", f.At, f.What) }
 
 // Result sums up a run.
 type Result struct {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -179,38 +178,27 @@ func (s *Store) events(c change) []Event {
 	return nil
 }
 
-// told remembers what the event log has told of each node last.
-type told struct {
-	mu sync.Mutex
-	of map[string]*table.Entry
-}
-
 // changed notes in the event log how an entry has changed since it was told last.
 // Two callers may come here in another order than they changed the entry; then
 // the first tells both changes and the second none, so that a watcher is never
 // left with the older one.
 func (s *Store) changed(id string) {
-	s.told.mu.Lock()
-	defer s.told.mu.Unlock()
-	before, after := s.told.of[id], s.table.Get(id)
-	if before == after {
-		return
-	}
-	if s.told.of == nil {
-		s.told.of = map[string]*table.Entry{}
-	}
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	before, after := s.table.Tell(id)
 	if after == nil { // dropped for good
-		delete(s.told.of, id)
 		s.board.Forget(id)
 		s.hub.add(change{kind: NodeEvent, id: id}) // watchers are shown nothing
 		return
 	}
-	s.told.of[id] = after
+	if before == after {
+		return
+	}
 	if before != nil && before.OnlySeen(after) {
 		return // the pulses have told it, and the next checkpoint will say it of all nodes
 	}
 	s.hub.add(change{kind: NodeEvent, id: id})
-	if vms := changedVMs(viewOf(before), after.Node); len(vms) > 0 {
+	if vms := changedVMs(viewOf(before), after.Node()); len(vms) > 0 {
 		s.hub.add(change{kind: VMEvent, id: id, vms: vms})
 	}
 }

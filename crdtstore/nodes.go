@@ -63,7 +63,7 @@ func (s *Store) Beat(b Beat) BeatResult {
 	if e == nil {
 		return BeatResult{Register: true}
 	}
-	known := e.Node.Boot
+	known := e.Boot
 	if e.Removed {
 		if b.Boot == 0 && e.State.Removal.Reason == record.ReasonExpired {
 			return BeatResult{Register: true} // a report without boot is taken
@@ -114,7 +114,7 @@ func (s *Store) Node(id string) (Node, error) {
 
 // show completes an entry's view with what the pulse plane knows.
 func (s *Store) show(now time.Time, e *table.Entry) Node {
-	n := e.Node
+	n := e.Node()
 	var buf scratch
 	v := s.vital(now, e, &buf)
 	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason

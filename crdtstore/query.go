@@ -115,20 +115,41 @@ func (f *first[T]) sorted() []placed[T] {
 // nodeKeys are the ways to sort nodes.
 var nodeKeys = map[string]func(e *table.Entry, v *vital) place{
 	"node_id":  func(*table.Entry, *vital) place { return place{} },
-	"hostname": func(e *table.Entry, _ *vital) place { return place{Str: strings.ToLower(e.Node.Hostname)} },
+	"hostname": func(e *table.Entry, _ *vital) place { return place{Str: strings.ToLower(e.Hostname)} },
 	"status":   func(_ *table.Entry, v *vital) place { return place{Str: string(v.status)} },
 	"location": func(e *table.Entry, _ *vital) place {
-		return place{Str: e.Node.Location.Country + "/" + e.Node.Location.City}
+		return place{Str: e.Country + "/" + e.City}
 	},
-	"last_seen":   func(e *table.Entry, v *vital) place { return place{Num: millis(laterOf(e.Node.LastSeen, v.lastSeen))} },
-	"created_at":  func(e *table.Entry, _ *vital) place { return place{Num: millis(e.Node.CreatedAt)} },
-	"updated_at":  func(e *table.Entry, _ *vital) place { return place{Num: millis(e.Node.UpdatedAt)} },
+	"last_seen": func(e *table.Entry, v *vital) place {
+		return place{Num: max(float64(e.State.LastSeen), millis(v.lastSeen))}
+	},
+	"created_at":  func(e *table.Entry, _ *vital) place { return place{Num: float64(e.Created)} },
+	"updated_at":  func(e *table.Entry, _ *vital) place { return place{Num: float64(e.Updated)} },
 	"free_cru":    func(e *table.Entry, v *vital) place { return place{Num: free(e, v).CRU} },
 	"free_mru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).MRU)} },
 	"free_sru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).SRU)} },
 	"free_hru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).HRU)} },
 	"free_slices": func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).Slices)} },
-	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(len(e.Node.VMs))} },
+	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(vmsOf(e))} },
+}
+
+// containsFold reports whether an id, which is ASCII, contains a text in lower case,
+// whatever the id's.
+func containsFold(id, text string) bool {
+	for ; len(id) >= len(text); id = id[1:] {
+		if strings.EqualFold(id[:len(text)], text) {
+			return true
+		}
+	}
+	return false
+}
+
+func vmsOf(e *table.Entry) int {
+	n := 0
+	for _, c := range e.VMs {
+		n += c.VMs
+	}
+	return n
 }
 
 func millis(t time.Time) float64 {
@@ -147,11 +168,11 @@ func laterOf(a, b time.Time) time.Time {
 
 // free is what of a node is not in use.
 func free(e *table.Entry, v *vital) MinFree {
-	t, u := e.Node.Total, v.Usage
+	t, u := e.Total, v.Usage
 	return MinFree{
 		CRU: max(t.CRU-u.CRU, 0),
 		MRU: less(t.MRU, u.MRU), SRU: less(t.SRU, u.SRU), HRU: less(t.HRU, u.HRU),
-		Slices: less(e.Node.SlicesTotal, u.Slices),
+		Slices: less(e.Slices, u.Slices),
 	}
 }
 
@@ -239,15 +260,15 @@ func (s *Store) nodeFilter(q NodeQuery) func(*table.Entry, *vital) bool {
 		if q.Status != "" && v.status != q.Status {
 			return false
 		}
-		if text != "" && !strings.Contains(e.Search, text) {
+		if text != "" && !strings.Contains(e.Search, text) && !containsFold(e.ID, text) {
 			return false
 		}
-		if q.Location != "" && !strings.EqualFold(e.Node.Location.Country, q.Location) &&
-			!strings.EqualFold(e.Node.Location.City, q.Location) {
+		if q.Location != "" && !strings.EqualFold(e.Country, q.Location) &&
+			!strings.EqualFold(e.City, q.Location) {
 			return false
 		}
 		for k, want := range q.Labels {
-			if have, ok := e.Node.Labels[k]; !ok || have != want {
+			if have, ok := e.Label(k); !ok || have != want {
 				return false
 			}
 		}
@@ -284,7 +305,7 @@ func (s *Store) vms(nodeID string) func(func(VM) bool) {
 	return func(yield func(VM) bool) {
 		if nodeID != "" {
 			if e := s.table.Get(nodeID); e != nil && !e.Removed {
-				for _, v := range e.Node.VMs {
+				for _, v := range e.ListVMs() {
 					if !yield(v) {
 						return
 					}
@@ -296,7 +317,7 @@ func (s *Store) vms(nodeID string) func(func(VM) bool) {
 			if e.Removed {
 				continue
 			}
-			for _, v := range e.Node.VMs {
+			for _, v := range e.ListVMs() {
 				if !yield(v) {
 					return
 				}

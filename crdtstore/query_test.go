@@ -245,7 +245,7 @@ func TestVMPages(t *testing.T) {
 		for _, q := range []VMQuery{{}, {State: "running"}, {Q: "WEB"}, {Q: "10.0"}, {NodeID: "n3"}, {NodeID: "nobody"}} {
 			var want, got []string
 			for e := range s.table.All() {
-				for _, v := range e.Node.VMs {
+				for _, v := range e.ListVMs() {
 					text := strings.ToLower(v.SID + " " + v.Name + " " + v.IP)
 					if !e.Removed && (q.State == "" || v.State == q.State) && (q.NodeID == "" || q.NodeID == v.NodeID) &&
 						strings.Contains(text, strings.ToLower(q.Q)) {

@@ -17,15 +17,15 @@ func (s *Store) Stats() Stats {
 		}
 		v := s.vital(now, e, &buf)
 		out.Nodes.Total++
-		out.Total = sum(out.Total, e.Node.Total)
-		if e.Node.Drained {
+		out.Total = sum(out.Total, e.Total)
+		if e.Drained {
 			out.Nodes.Drained++
 		}
 		switch v.status {
 		case Online:
 			out.Nodes.Online++
-			out.Slices.Total += e.Node.SlicesTotal
-			if f := free(e, &v); !e.Node.Drained {
+			out.Slices.Total += e.Slices
+			if f := free(e, &v); !e.Drained {
 				out.Slices.Free += f.Slices
 				out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
 			}
@@ -34,9 +34,9 @@ func (s *Store) Stats() Stats {
 		case Offline:
 			out.Nodes.Offline++
 		}
-		for _, vm := range e.Node.VMs {
-			out.VMs.Total++
-			out.VMs.ByState[vm.State]++
+		for _, c := range e.VMs {
+			out.VMs.Total += c.VMs
+			out.VMs.ByState[c.State] += c.VMs
 		}
 	}
 	if p, joining := s.Joining(); joining {

@@ -34,7 +34,7 @@ type Store struct {
 	table   *table.Table
 	board   *liveness.Board
 	hub     *hub
-	told    told
+	telling sync.Mutex // held while it is found out what to tell of a node
 	history *epoch.Log
 	replica *replica.Replica
 	cluster *cluster // nil: a single master
@@ -248,7 +248,7 @@ func viewOf(e *table.Entry) record.Node {
 	if e == nil {
 		return record.Node{}
 	}
-	return e.Node
+	return e.Node()
 }
 
 // announce sends blocks that this master has made to the others.

@@ -99,17 +99,36 @@ func (n *Node) fill(c Claim, r Removal) {
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.Profile.At))
 	}
 	if !r.hides(c.VMs.Version.Boot) {
-		n.VMs, _ = DecodeVMs(c.VMs.Body)
-		if n.VMs == nil {
-			n.VMs = []VM{}
-		}
-		at := fromMillis(c.VMs.At)
-		n.UpdatedAt = later(n.UpdatedAt, at)
-		asOf := at.Format(time.RFC3339)
-		for i := range n.VMs {
-			n.VMs[i].NodeID, n.VMs[i].AsOf = n.NodeID, asOf
-		}
+		n.VMs = c.VMs.vms(n.NodeID)
+		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.VMs.At))
 	}
+}
+
+// vms returns the VMs in the register of a node.
+func (a Account) vms(nodeID string) []VM {
+	vms, _ := DecodeVMs(a.Body)
+	if len(vms) == 0 {
+		return []VM{}
+	}
+	asOf := fromMillis(a.At).Format(time.RFC3339)
+	for i := range vms {
+		vms[i].NodeID, vms[i].AsOf = nodeID, asOf
+	}
+	return vms
+}
+
+// VMs returns the VMs in the view of a state.
+func (s State) VMs(nodeID string) []VM {
+	if owner, ok := s.Owner(); ok {
+		if s.Removal.hides(owner.VMs.Version.Boot) {
+			return []VM{}
+		}
+		return owner.VMs.vms(nodeID)
+	}
+	if last := s.latestClaim(); last != nil && !s.Removal.IsZero() {
+		return last.VMs.vms(nodeID)
+	}
+	return []VM{}
 }
 
 func (s State) latestClaim() *Claim {

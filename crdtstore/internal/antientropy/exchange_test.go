@@ -221,7 +221,7 @@ func TestLiars(t *testing.T) {
 			t.Errorf("merged: %s", name)
 		}
 	}
-	if s.Get("n").Node.Hostname != "x" || s.Get("a/b") != nil || s.Get("") != nil {
+	if s.Get("n").Hostname != "x" || s.Get("a/b") != nil || s.Get("") != nil {
 		t.Error("junk got in")
 	}
 }

@@ -11,24 +11,12 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// Entry is what is known of one node. Entries are immutable: a change makes a
-// new one.
-type Entry struct {
-	ID      string
-	Removed bool
-	Node    record.Node // the view of State; its pulse fields are empty
-	State   record.State
-	// Search is what a free-text query looks through, in lower case.
-	Search string
-	digest record.Digest
-	size   int // of the encoded state, in bytes
-}
-
 // cell is a node's place in the table. It stays until the node is dropped, so that
 // the sorted order only changes when a node is new or dropped.
 type cell struct {
 	id    string
 	entry atomic.Pointer[Entry]
+	told  *Entry // see Tell
 }
 
 // Table is the set of entries. Its methods may be called concurrently. Call New.
@@ -120,58 +108,6 @@ func (t *Table) count(c *cell, before, after *Entry) {
 	}
 }
 
-// newEntry makes an entry. Where nothing but the time at which the node was last
-// seen has changed since before, it shares the rest.
-func newEntry(id string, s record.State, before *Entry) *Entry {
-	e := &Entry{ID: id}
-	if before.onlySeen(s) {
-		*e = *before
-		e.Node.LastSeen = record.View(id, record.State{LastSeen: s.LastSeen}).LastSeen
-	} else {
-		e.Node = record.View(id, s)
-		e.Removed, e.Search = s.Removed(), searchText(e.Node)
-	}
-	e.State = s
-	e.digest, e.size = s.Measure(id)
-	return e
-}
-
-// onlySeen reports whether a state differs from the entry's in no more than when
-// the node was last seen.
-func (e *Entry) onlySeen(s record.State) bool {
-	if e == nil {
-		return false
-	}
-	s.LastSeen = e.State.LastSeen
-	return s.Equal(e.State)
-}
-
-// OnlySeen reports whether two entries of a node differ in no more than when it
-// was last seen.
-func (e *Entry) OnlySeen(f *Entry) bool { return e.onlySeen(f.State) }
-
-// searchText joins the texts of a node by a byte that no query contains.
-func searchText(n record.Node) string {
-	var b strings.Builder
-	add := func(s string) {
-		if s != "" {
-			b.WriteString(strings.ToLower(s))
-			b.WriteByte(0)
-		}
-	}
-	for _, s := range []string{n.NodeID, n.Hostname, n.SocketPath, n.MyceliumIP} {
-		add(s)
-	}
-	for k, v := range n.Labels {
-		add(k + "=" + v)
-	}
-	for _, v := range n.VMs {
-		add(v.SID)
-		add(v.Name)
-	}
-	return b.String()
-}
-
 // Get returns the entry of a node, nil where there is none.
 func (t *Table) Get(id string) *Entry {
 	t.mu.RLock()
@@ -184,6 +120,23 @@ func (t *Table) Get(id string) *Entry {
 		return e
 	}
 	return nil
+}
+
+// Tell returns the entry of a node as it was when Tell was called for it last, and
+// as it is; nil where there was or is none. Only one caller at a time may use it.
+func (t *Table) Tell(id string) (before, after *Entry) {
+	t.mu.RLock()
+	c := t.cells[id]
+	t.mu.RUnlock()
+	if c == nil {
+		return nil, nil
+	}
+	before, after = c.told, c.entry.Load()
+	if after == dropped {
+		after = nil
+	}
+	c.told = after
+	return before, after
 }
 
 // Digest returns the digest of all states, and how many nodes are not removed.
@@ -226,9 +179,6 @@ func (t *Table) BucketDigests() [Buckets]record.Digest {
 	defer t.mu.RUnlock()
 	return t.buckets
 }
-
-// Digest returns the digest of the entry's state.
-func (e *Entry) Digest() record.Digest { return e.digest }
 
 // All yields every entry, ascending by id. Entries that change meanwhile are
 // yielded as they were or as they are.

@@ -200,7 +200,7 @@ func TestFlood(t *testing.T) {
 				tab.Join(fmt.Sprintf("n%d-%d", w, i), account(1, 1, "x"))
 				if i%50 == 0 {
 					for e := range tab.After("n1") {
-						_ = e.Node
+						_ = e.Node()
 					}
 				}
 			}
@@ -226,8 +226,8 @@ func TestEntriesDoNotChange(t *testing.T) {
 	tab := New()
 	_, first := tab.Join("n", account(1, 1, "one"))
 	_, second := tab.Join("n", account(1, 2, "two"))
-	if first.Node.Hostname != "one" || second.Node.Hostname != "two" || tab.Get("n") != second {
-		t.Errorf("%q and %q", first.Node.Hostname, second.Node.Hostname)
+	if first.Hostname != "one" || second.Hostname != "two" || tab.Get("n") != second {
+		t.Errorf("%q and %q", first.Hostname, second.Hostname)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestSearchText(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, e := New().Join("Node-1", s)
-	want := []string{"node-1", "host", "unix:///run/x.sock", "400:abcd::1", "rack=r7", "sid1", "webserver"}
+	want := []string{"host", "unix:///run/x.sock", "400:abcd::1", "rack=r7", "sid1", "webserver"}
 	got := strings.Split(strings.TrimSuffix(e.Search, "\x00"), "\x00")
 	if !slices.Equal(got, want) {
 		t.Errorf("search text is %q, want %q", got, want)

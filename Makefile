@@ -107,7 +107,7 @@ check-generated:
 
 .PHONY: vet
 vet:
-	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags e2e,soak ./...
 
 .PHONY: lint
 lint: $(LINT)
@@ -140,6 +140,10 @@ sim: ## Run masters through simulated faults, one run a seed: [SEED=n] [RUNS=500
 .PHONY: e2e
 e2e: ## Test real processes, in network namespaces and in a browser: [RUN=name]
 	$(GO) test -tags e2e -count=1 -timeout 12m -v $(if $(RUN),-run '$(RUN)') ./cmd/e2e/...
+
+.PHONY: soak
+soak: ## Run a master for simulated days and see that disk and memory do not grow: [DAYS=30] [NODES=10000]
+	$(GO) test -tags soak -count=1 -timeout 24h -v ./cmd/soak -args $(if $(DAYS),-days $(DAYS)) $(if $(NODES),-nodes $(NODES))
 
 .PHONY: bench
 bench: ## Run the benchmarks: [BENCH=regexp] [BENCHCOUNT=1] [PKG=./...]

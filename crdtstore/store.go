@@ -218,12 +218,11 @@ func (s *Store) turnover(ctx context.Context) {
 // heard is when a node last gave a sign of life to any master, in Unix
 // milliseconds; 0: not in this run.
 func (s *Store) heard(node string) int64 {
-	v, _ := s.board.Vital(node, nil)
-	last := int64(0)
-	for _, h := range v.Heard {
-		last = max(last, s.cfg.wall()-time.Since(h.At).Milliseconds())
+	at := s.board.LastHeard(node)
+	if at.IsZero() {
+		return 0
 	}
-	return last
+	return s.cfg.wall() - time.Since(at).Milliseconds()
 }
 
 // known returns the ids of the other masters that are known.

@@ -32,7 +32,7 @@ func (s sample) ratio() float64 {
 
 // watch looks every few milliseconds until done is closed.
 func (d *disk) watch(done <-chan struct{}) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {

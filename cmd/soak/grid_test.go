@@ -27,25 +27,33 @@ const (
 type grid struct {
 	store *crdtstore.Store
 	rnd   *rand.Rand
-	nodes []*node
+	nodes []node
 	made  int // nodes that there ever were
 	beats int
 	// todo is what happens at each second of this day.
 	todo map[int][]func(context.Context) error
 }
 
+// node is a node of the grid; first what every heartbeat needs.
 type node struct {
-	key    ed25519.PrivateKey
-	report crdtstore.Report
-	usage  crdtstore.Usage
+	id     string
+	boot   uint64
 	seq    uint64
+	usage  crdtstore.Usage
 	booted time.Time
 	silent time.Time // until when it says nothing
+	rest   *account
+}
+
+// account is what a node says of itself now and then.
+type account struct {
+	report crdtstore.Report
+	key    ed25519.PrivateKey
 }
 
 // newGrid makes nodes and registers them.
 func newGrid(ctx context.Context, store *crdtstore.Store, seed uint64, n int) (*grid, error) {
-	g := &grid{store: store, rnd: rand.New(rand.NewPCG(seed, 0)), nodes: make([]*node, n)}
+	g := &grid{store: store, rnd: rand.New(rand.NewPCG(seed, 0)), nodes: make([]node, n)}
 	for i := range g.nodes {
 		g.nodes[i] = g.node()
 	}
@@ -54,7 +62,7 @@ func newGrid(ctx context.Context, store *crdtstore.Store, seed uint64, n int) (*
 	for w := range errs {
 		all.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += len(errs) {
-				errs[w] = g.account(ctx, g.nodes[i])
+				errs[w] = g.account(ctx, &g.nodes[i])
 			}
 		})
 	}
@@ -63,29 +71,29 @@ func newGrid(ctx context.Context, store *crdtstore.Store, seed uint64, n int) (*
 }
 
 // node makes a node as they are.
-func (g *grid) node() *node {
+func (g *grid) node() node {
 	g.made++
 	report, key := crdtstoretest.RealisticReport(g.rnd, g.made)
-	n := &node{key: key, report: report, booted: time.Now()}
-	n.report.Boot = uint64(n.booted.UnixMilli())
-	return n
+	report.Boot = uint64(time.Now().UnixMilli())
+	return node{id: report.NodeID, boot: report.Boot, booted: time.Now(), rest: &account{report, key}}
 }
 
 // account sends a signed report of a node as it is now.
 func (g *grid) account(ctx context.Context, n *node) error {
 	n.seq++
-	n.report.Seq, n.report.Usage = n.seq, n.usage
-	n.report.Sign(n.key)
-	got, err := g.store.Report(ctx, n.report)
+	r := &n.rest.report
+	r.Boot, r.Seq, r.Usage = n.boot, n.seq, n.usage
+	r.Sign(n.rest.key)
+	got, err := g.store.Report(ctx, *r)
 	if err == nil && !got.Accepted {
-		err = fmt.Errorf("the report of %s was not accepted: %+v", n.report.NodeID, got)
+		err = fmt.Errorf("the report of %s was not accepted: %+v", n.id, got)
 	}
 	return err
 }
 
 // change is what a node's profile and VMs go through once a day.
 func (g *grid) change(n *node) {
-	r := &n.report
+	r := &n.rest.report
 	switch g.rnd.IntN(4) {
 	case 0:
 		r.Version = fmt.Sprintf("1.%d.%d", g.rnd.IntN(3), g.rnd.IntN(10))
@@ -115,7 +123,7 @@ func (g *grid) plan() {
 	}
 	for i := range g.nodes {
 		at(func(ctx context.Context) error {
-			n := g.nodes[i]
+			n := &g.nodes[i]
 			if time.Now().Before(n.silent) {
 				return nil
 			}
@@ -126,16 +134,16 @@ func (g *grid) plan() {
 	for range max(1, len(g.nodes)/100) {
 		at(func(ctx context.Context) error {
 			i := g.rnd.IntN(len(g.nodes))
-			if _, err := g.store.Remove(ctx, g.nodes[i].report.NodeID, "soak", "replaced"); err != nil {
+			if _, err := g.store.Remove(ctx, g.nodes[i].id, "soak", "replaced"); err != nil {
 				return err
 			}
 			g.nodes[i] = g.node()
-			return g.account(ctx, g.nodes[i])
+			return g.account(ctx, &g.nodes[i])
 		})
 	}
 	for range max(1, len(g.nodes)/200) {
 		at(func(context.Context) error {
-			n := g.nodes[g.rnd.IntN(len(g.nodes))]
+			n := &g.nodes[g.rnd.IntN(len(g.nodes))]
 			n.silent = time.Now().Add(time.Duration(1+g.rnd.IntN(3*day)) * time.Second)
 			if g.rnd.IntN(2) == 0 {
 				n.booted = n.silent
@@ -145,16 +153,18 @@ func (g *grid) plan() {
 	}
 }
 
-// second lets one second of the day pass.
+// second lets one second of the day pass: a tenth of the nodes beat.
 func (g *grid) second(ctx context.Context, second int) error {
 	now := time.Now()
-	for i := second % beatEvery; i < len(g.nodes); i += beatEvery {
-		n := g.nodes[i]
+	phase := second % beatEvery
+	from, to := phase*len(g.nodes)/beatEvery, (phase+1)*len(g.nodes)/beatEvery
+	for i := from; i < to; i++ {
+		n := &g.nodes[i]
 		if now.Before(n.silent) {
 			continue
 		}
-		if boot := uint64(n.booted.UnixMilli()); boot > n.report.Boot {
-			n.report.Boot, n.seq = boot, 0
+		if boot := uint64(n.booted.UnixMilli()); boot > n.boot {
+			n.boot, n.seq = boot, 0
 			if err := g.account(ctx, n); err != nil {
 				return err
 			}
@@ -162,11 +172,9 @@ func (g *grid) second(ctx context.Context, second int) error {
 		n.seq++
 		uptime := uint64(now.Sub(n.booted) / time.Second)
 		n.usage.CRU = float64(second % 32)
-		got := g.store.Beat(crdtstore.Beat{
-			NodeID: n.report.NodeID, Boot: n.report.Boot, Seq: n.seq, Usage: &n.usage, UptimeS: &uptime,
-		})
+		got := g.store.Beat(crdtstore.Beat{NodeID: n.id, Boot: n.boot, Seq: n.seq, Usage: &n.usage, UptimeS: &uptime})
 		if got.Err != nil || !got.Accepted || got.Register {
-			return fmt.Errorf("a beat of %s: %+v", n.report.NodeID, got)
+			return fmt.Errorf("a beat of %s: %+v", n.id, got)
 		}
 		g.beats++
 	}

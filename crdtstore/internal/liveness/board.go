@@ -229,6 +229,21 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 	}
 }
 
+// LastHeard returns when any master last heard a node; the zero time: none has.
+func (b *Board) LastHeard(id string) (at time.Time) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.lives[id]; l != nil {
+		for _, h := range l.heard {
+			if at.Before(h.At) {
+				at = h.At
+			}
+		}
+	}
+	return at
+}
+
 // Direct returns when this master last heard a node itself; the zero time: never.
 func (b *Board) Direct(id string) time.Time {
 	s := b.shard(id)

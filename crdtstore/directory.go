@@ -38,7 +38,7 @@ const (
 type directory struct {
 	path string
 	log  *slog.Logger
-	wall func() time.Time // the wall clock
+	wall func() time.Time // the wall clock; nil: that of the times that are passed in
 
 	mu    sync.Mutex
 	peers map[string]*peerInfo
@@ -69,7 +69,7 @@ type peerInfo struct {
 const directoryFile = "masters.json"
 
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
-	d := &directory{path: path, log: log, wall: time.Now, peers: map[string]*peerInfo{}}
+	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -145,13 +145,17 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 		p = &peerInfo{ID: id}
 		d.peers[id] = p
 	}
+	wall := now
+	if d.wall != nil {
+		wall = d.wall()
+	}
 	moved := p.Name != m.Name || p.Version != m.Version || !slices.Equal(p.RPCURLs, m.RPCURLs) ||
 		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) || p.HasLeft
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
-	p.LastSeen, p.HasLeft, p.heard = d.wall().UTC().Round(0), false, now
+	p.LastSeen, p.HasLeft, p.heard = wall.UTC().Round(0), false, now
 	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), a.InSync
-	p.skew = time.UnixMilli(m.Wall).Sub(d.wall())
+	p.skew = time.UnixMilli(m.Wall).Sub(wall)
 	p.status = MasterAlive
 	d.mu.Unlock()
 	if moved {

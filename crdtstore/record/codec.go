@@ -2,6 +2,7 @@ package record
 
 import (
 	"crypto/sha256"
+	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -67,8 +68,12 @@ func Decode(in string) (State, error) {
 	if in == "" {
 		return s, encodingError("empty state")
 	}
+	if in[0] > SchemaVersion {
+		return s, fmt.Errorf("%w: %w: state of schema version %d, this one reads %d; use the program that wrote it, or a newer one",
+			ErrEncoding, ErrNewer, in[0], SchemaVersion)
+	}
 	if in[0] != SchemaVersion {
-		return s, encodingError("state of schema version %d, this program reads %d", in[0], SchemaVersion)
+		return s, encodingError("state of schema version %d, which there never was", in[0])
 	}
 	err := eachField(in[1:], func(num protowire.Number, f field) error {
 		switch num {

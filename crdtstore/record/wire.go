@@ -15,8 +15,14 @@ import (
 // "equal values, equal bytes" needs no second implementation to enforce it, and
 // fields of a newer schema are refused rather than dropped.
 
-// ErrEncoding is wrapped by every error of a decoder in this package.
-var ErrEncoding = errors.New("record: bad encoding")
+// Errors of the decoders in this package.
+var (
+	// ErrEncoding is wrapped by every one of them.
+	ErrEncoding = errors.New("record: bad encoding")
+	// ErrNewer: the state is of a schema version that this program does not know. A
+	// newer program reads it, so it must not be thrown away.
+	ErrNewer = errors.New("written by a newer program")
+)
 
 func encodingError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrEncoding, fmt.Sprintf(format, args...))

@@ -59,7 +59,7 @@ type Difference struct {
 // nodes differed. The stream is closed.
 func Merge(ctx context.Context, s network.Stream, t *table.Table, take Take) (differ int, err error) {
 	c := newConn(ctx, s)
-	defer func() { c.end(err) }()
+	defer c.end(&err)
 	differing, err := c.compare(t, modeMerge)
 	if err != nil {
 		return 0, err
@@ -82,7 +82,7 @@ func Merge(ctx context.Context, s network.Stream, t *table.Table, take Take) (di
 // at most limit, and how many there are. The stream is closed.
 func Look(ctx context.Context, s network.Stream, t *table.Table, limit int) (list []Difference, differ int, err error) {
 	c := newConn(ctx, s)
-	defer func() { c.end(err) }()
+	defer c.end(&err)
 	differing, err := c.compare(t, modeLook)
 	if err != nil {
 		return nil, 0, err
@@ -116,7 +116,7 @@ func Look(ctx context.Context, s network.Stream, t *table.Table, limit int) (lis
 // Serve answers one Merge or Look. The stream is closed.
 func Serve(ctx context.Context, s network.Stream, t *table.Table, take Take) (err error) {
 	c := newConn(ctx, s)
-	defer func() { c.end(err) }()
+	defer c.end(&err)
 	ask, err := c.read()
 	if err != nil {
 		return err
@@ -231,7 +231,9 @@ func (c *conn) putState(node string, s record.State) {
 	c.put(protowire.AppendBytes(protowire.AppendString(c.room(), node), s.Encode()))
 }
 
-// states reads states until the list ends.
+// states reads states until the list ends. One that only a newer program can read is
+// passed over, so that the others heal all the same; the error tells of it when all
+// is said.
 func (c *conn) states(take Take) error {
 	return c.list(func(in []byte) (int, error) {
 		node, n := protowire.ConsumeString(in)
@@ -243,6 +245,10 @@ func (c *conn) states(take Take) error {
 			return 0, fmt.Errorf("%w: state", ErrMessage)
 		}
 		s, err := record.Decode(string(raw))
+		if errors.Is(err, record.ErrNewer) {
+			c.newer = fmt.Errorf("node %s: %w", node, err)
+			return n + k, nil
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -253,12 +259,13 @@ func (c *conn) states(take Take) error {
 
 // conn is a stream with frames of entries. Errors of put stick until flush.
 type conn struct {
-	s    network.Stream
-	r    msgio.ReadCloser
-	w    msgio.WriteCloser
-	buf  []byte
-	err  error
-	stop func() bool
+	s     network.Stream
+	r     msgio.ReadCloser
+	w     msgio.WriteCloser
+	buf   []byte
+	err   error
+	newer error // a state that came is of a newer version
+	stop  func() bool
 }
 
 func newConn(ctx context.Context, s network.Stream) *conn {
@@ -268,13 +275,15 @@ func newConn(ctx context.Context, s network.Stream) *conn {
 	}
 }
 
-func (c *conn) end(err error) {
+// end closes the stream, and adds to the error what was passed over.
+func (c *conn) end(err *error) {
 	c.stop()
-	if err != nil && !errors.Is(err, io.EOF) {
+	if *err != nil && !errors.Is(*err, io.EOF) {
 		_ = c.s.Reset()
-		return
+	} else {
+		_ = c.s.Close()
 	}
-	_ = c.s.Close()
+	*err = errors.Join(*err, c.newer)
 }
 
 func (c *conn) send(b []byte) error {

@@ -66,7 +66,16 @@ type peerInfo struct {
 }
 
 // directoryFile is the directory's file, below the data directory.
-const directoryFile = "masters.json"
+const (
+	directoryFile    = "masters.json"
+	directoryVersion = 1
+)
+
+// knownMasters is what the file holds.
+type knownMasters struct {
+	Version int         `json:"version"`
+	Masters []*peerInfo `json:"masters"`
+}
 
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}}
@@ -77,14 +86,21 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("known masters: %w", err)
 	}
-	var list []*peerInfo
-	if err := json.Unmarshal(b, &list); err != nil {
+	err = atomicfile.CheckVersion(b, directoryVersion)
+	if errors.Is(err, atomicfile.ErrNewer) {
+		return nil, fmt.Errorf("known masters: %s: %w", path, err)
+	}
+	var known knownMasters
+	if err == nil {
+		err = json.Unmarshal(b, &known)
+	}
+	if err != nil {
 		// Nothing in it is lost for good: the masters say it all again.
 		log.Warn("the file of known masters cannot be read and is made anew", "path", path, "err", err)
 		return d, nil
 	}
-	list = slices.DeleteFunc(list, func(p *peerInfo) bool { return p == nil })
-	for _, p := range list {
+	known.Masters = slices.DeleteFunc(known.Masters, func(p *peerInfo) bool { return p == nil })
+	for _, p := range known.Masters {
 		p.status = p.statusAt(time.Now())
 		d.peers[p.ID] = p
 	}
@@ -106,7 +122,7 @@ func (d *directory) save() error {
 		list = append(list, p)
 	}
 	slices.SortFunc(list, func(a, b *peerInfo) int { return cmp.Compare(a.ID, b.ID) })
-	b, err := json.MarshalIndent(list, "", "  ")
+	b, err := json.MarshalIndent(knownMasters{directoryVersion, list}, "", "  ")
 	same := string(b) == string(d.saved)
 	d.mu.Unlock()
 	if err != nil || same || len(list) == 0 {

@@ -144,7 +144,7 @@ func TestDirectoryIsKept(t *testing.T) {
 
 func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "masters.json")
-	for _, content := range []string{"", "{", "{}", `"x"`, "[]", "null", "[null]"} {
+	for _, content := range []string{"", "{", "{}", `"x"`, "[]", "null", "[null]", `{"version":1}`, `{"version":1,"masters":[null]}`, `{"version":1,"masters":{}}`} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

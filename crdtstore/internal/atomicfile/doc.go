@@ -1,2 +1,3 @@
-// Package atomicfile replaces small files as a whole.
+// Package atomicfile replaces small files as a whole, and tells those that a newer
+// program has written.
 package atomicfile

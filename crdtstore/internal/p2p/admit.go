@@ -99,7 +99,7 @@ func (m *Mesh) hello() hello {
 func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
-	s, err := m.host.NewStream(ctx, id, admitProtocol)
+	s, err := m.stream(ctx, id, admitProtocol)
 	if err != nil {
 		return err
 	}

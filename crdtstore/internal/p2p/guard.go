@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -11,9 +12,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// ErrNotAdmitted is returned for a stream to a peer that is not an admitted
-// master.
-var ErrNotAdmitted = errors.New("p2p: not an admitted master")
+// Errors of a stream to another master.
+var (
+	// ErrNotAdmitted: the peer is not an admitted master.
+	ErrNotAdmitted = errors.New("p2p: not an admitted master")
+	// ErrVersion: the peer speaks the protocol in none of the versions that this
+	// program speaks.
+	ErrVersion = errors.New("it speaks no version of the protocol that this master speaks; run versions of the program that are closer to each other")
+)
 
 // guard is a host as the protocols above see it: one on which there is nobody
 // but admitted masters. It has an event bus of its own, on which a peer appears
@@ -48,7 +54,25 @@ func (g *guard) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (n
 	if !g.mesh.Admitted(p) {
 		return nil, ErrNotAdmitted
 	}
-	return g.Host.NewStream(ctx, p, ids...)
+	s, err := g.mesh.stream(ctx, p, ids...)
+	if errors.Is(err, ErrVersion) {
+		g.mesh.complain(fmt.Sprint(p, ids), "a master is of another version", err, "master", p, "protocol", ids)
+	}
+	return s, err
+}
+
+// stream opens a stream to a peer. Where that fails because the two share no version
+// of the protocol, the error says so.
+func (m *Mesh) stream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	s, err := m.host.NewStream(ctx, p, ids...)
+	if err == nil {
+		return s, nil
+	}
+	all, _ := m.host.Peerstore().GetProtocols(p)
+	if shared, e := m.host.Peerstore().SupportsProtocols(p, ids...); e == nil && len(all) > 0 && len(shared) == 0 {
+		err = fmt.Errorf("%w: %w", ErrVersion, err)
+	}
+	return nil, err
 }
 
 // Network hides the peers that are connected but not admitted.

@@ -196,13 +196,13 @@ func TestAdmittedByName(t *testing.T) {
 	// Each has pinned the other.
 	for file, want := range map[string]string{"a": hb.Addrs()[0].String() + " " + hb.ID().String(), "b": ha.Addrs()[0].String() + " " + ha.ID().String()} {
 		pinned, err := os.ReadFile(filepath.Join(dir, file))
-		var at map[string]string
-		if err = errors.Join(err, json.Unmarshal(pinned, &at)); err != nil {
+		var is pinsFile
+		if err = errors.Join(err, json.Unmarshal(pinned, &is)); err != nil {
 			t.Fatal(err)
 		}
 		addr, id, _ := strings.Cut(want, " ")
-		if len(at) != 1 || at[addr] != id {
-			t.Errorf("%s has pinned %v, want %s", file, at, want)
+		if len(is.Pins) != 1 || is.Pins[addr].String() != id {
+			t.Errorf("%s has pinned %v, want %s", file, is.Pins, want)
 		}
 	}
 }
@@ -287,7 +287,7 @@ func TestPinsFile(t *testing.T) {
 	if err := p.pin("/ip4/1.2.3.4/tcp/2", two); err != nil {
 		t.Error(err)
 	}
-	for _, broken := range []string{"{broken", "null", ""} {
+	for _, broken := range []string{"{broken", "null", "", "{}", `{"version":1}`, `{"version":1,"pins":null}`, `{"version":1,"pins":{"a":"b"}}`} {
 		if err := os.WriteFile(path, []byte(broken), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -592,12 +592,13 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 type wire struct {
 	network.Stream
 	in   io.Reader
+	out  bytes.Buffer
 	addr ma.Multiaddr
 }
 
-func (w wire) Read(b []byte) (int, error)  { return w.in.Read(b) }
-func (w wire) Write(b []byte) (int, error) { return len(b), nil }
-func (w wire) Conn() network.Conn          { return wireConn{addr: w.addr} }
+func (w *wire) Read(b []byte) (int, error)  { return w.in.Read(b) }
+func (w *wire) Write(b []byte) (int, error) { return w.out.Write(b) }
+func (w *wire) Conn() network.Conn          { return wireConn{addr: w.addr} }
 
 type wireConn struct {
 	network.Conn
@@ -626,7 +627,7 @@ func FuzzAnswer(f *testing.F) {
 					t.Fatal(err)
 				}
 			}
-			s := wire{in: &in, addr: ma.StringCast("/ip4/192.0.2.2/tcp/4001")}
+			s := &wire{in: &in, addr: ma.StringCast("/ip4/192.0.2.2/tcp/4001")}
 			read, write := frames(s)
 			if err := m.answerTo(s, stranger, read, write); err == nil {
 				t.Error("a handshake of junk succeeded")

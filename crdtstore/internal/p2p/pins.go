@@ -23,6 +23,15 @@ type pins struct {
 	at map[string]peer.ID // by multiaddr
 }
 
+// pinsVersion is the version of the file.
+const pinsVersion = 1
+
+// pinsFile is what the file holds.
+type pinsFile struct {
+	Version int                `json:"version"`
+	Pins    map[string]peer.ID `json:"pins"`
+}
+
 func loadPins(path string) (*pins, error) {
 	p := &pins{path: path, at: map[string]peer.ID{}}
 	b, err := os.ReadFile(path)
@@ -32,12 +41,21 @@ func loadPins(path string) (*pins, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pinned masters: %w", err)
 	}
-	if err := json.Unmarshal(b, &p.at); err != nil || p.at == nil {
-		if err == nil {
-			err = errors.New("it holds null")
-		}
+	err = atomicfile.CheckVersion(b, pinsVersion)
+	if errors.Is(err, atomicfile.ErrNewer) {
+		return nil, fmt.Errorf("pinned masters: %s: %w", path, err)
+	}
+	var f pinsFile
+	if err == nil {
+		err = json.Unmarshal(b, &f)
+	}
+	if err == nil && f.Pins == nil {
+		err = errors.New("it has no pins")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("pinned masters: %s: %w; mend the file, or delete it to trust on first contact again", path, err)
 	}
+	p.at = f.Pins
 	return p, nil
 }
 
@@ -52,7 +70,7 @@ func (p *pins) pin(addr string, id peer.ID) error {
 		return nil
 	}
 	p.at[addr] = id
-	b, err := json.MarshalIndent(p.at, "", "  ")
+	b, err := json.MarshalIndent(pinsFile{pinsVersion, p.at}, "", "  ")
 	if err != nil {
 		return err
 	}

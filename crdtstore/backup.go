@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -132,7 +133,7 @@ func readBackup(ctx context.Context, r io.Reader, each func(node string, s recor
 		return bad("it does not begin as one")
 	}
 	if v := string(head[len(backupHead):]); v != backupVersion {
-		return bad("it is of version %q, this program reads %q; use a newer program", v[:len(v)-1], backupVersion[:1])
+		return bad("it is of version %q, this program reads %q; use a newer program", strings.TrimSpace(v), strings.TrimSpace(backupVersion))
 	}
 	last := ""
 	for {

@@ -3,16 +3,21 @@ package crdtstore_test
 import (
 	"bytes"
 	"crypto/ed25519"
-	"flag"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
-
-var updateGolden = flag.Bool("update", false, "rewrite testdata/*.golden")
 
 // goldenRecords are fixed records of every kind: a plain node, one that is signed,
 // drained and labelled, a removed one, and one that came back.
@@ -59,7 +64,7 @@ func TestGoldenBackup(t *testing.T) {
 		}
 		return b.Bytes()
 	}
-	if *updateGolden {
+	if *golden.Update {
 		if err := os.WriteFile(file, written(from), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -87,4 +92,49 @@ func TestGoldenBackup(t *testing.T) {
 	if n, err := to.Node("back"); err != nil || n.RemovedAt != nil || n.Boot != 2 {
 		t.Errorf("%+v, %v", n, err)
 	}
+}
+
+// A backup of a newer version, or one with records of a newer schema, is refused as a
+// whole, and the store is as it was.
+func TestBackupOfANewerVersion(t *testing.T) {
+	state := record.State{LastSeen: 1}.Encode()
+	state[0] = record.SchemaVersion + 1
+	dir := t.TempDir()
+	s := open(t, dir)
+	if _, err := s.Report(t.Context(), report("here", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	before, files := s.Masters()[0].Digest, list(t, dir)
+	for version, want := range map[string]string{
+		"1":  "schema version 2", // the file can be read, what is in it cannot
+		"2":  "use a newer program",
+		"10": `version "10"`,
+	} {
+		b := []byte("hero_explorer backup " + version + "\n")
+		b = protowire.AppendBytes(b, append(protowire.AppendString(nil, "known"), record.State{LastSeen: 1}.Encode()...))
+		b = protowire.AppendBytes(b, append(protowire.AppendString(nil, "later"), state...))
+		b = binary.BigEndian.AppendUint64(append(b, 0), 2)
+		sum := sha256.Sum256(b)
+		if _, err := s.Restore(t.Context(), bytes.NewReader(append(b, sum[:]...))); !errors.Is(err, crdtstore.ErrBackup) || !strings.Contains(err.Error(), want) {
+			t.Errorf("version %s: %v, want %s", version, err, want)
+		}
+	}
+	if after := s.Masters()[0].Digest; after != before {
+		t.Error("something was restored")
+	}
+	if now := list(t, dir); !slices.Equal(now, files) {
+		t.Errorf("in the directory are %q, were %q", now, files)
+	}
+}
+
+func list(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }

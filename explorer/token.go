@@ -31,6 +31,15 @@ const tokenMark = "hxp_"
 
 const maxTokens = 1000
 
+// tokensVersion is the version of the file.
+const tokensVersion = 1
+
+// keptTokens is what the file holds.
+type keptTokens struct {
+	Version int         `json:"version"`
+	Tokens  []keptToken `json:"tokens"`
+}
+
 // Token is a bearer token as it is kept: by its hash alone.
 type Token struct {
 	ID        string    `json:"id"` // short, for listing and revoking
@@ -109,11 +118,22 @@ func readTokens(path string) ([]keptToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	var kept []keptToken
+	// The version first: to a newer program the rest may mean something else, such as
+	// what a token is good for.
+	var head struct {
+		Version int `json:"version"`
+	}
+	var kept keptTokens
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if head.Version != tokensVersion {
+		return nil, fmt.Errorf("%s: version %d, this program reads %d; use the program that wrote it, or a newer one", path, head.Version, tokensVersion)
+	}
 	if err := json.Unmarshal(b, &kept); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return kept, nil
+	return kept.Tokens, nil
 }
 
 // changeTokens replaces the file in one step, under a lock against other
@@ -142,7 +162,7 @@ func changeTokens(dataDir string, change func([]keptToken) ([]keptToken, error))
 	if kept, err = change(kept); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(kept, "", "  ")
+	b, err := json.MarshalIndent(keptTokens{tokensVersion, kept}, "", "  ")
 	if err != nil {
 		return err
 	}

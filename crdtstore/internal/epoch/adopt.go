@@ -148,6 +148,9 @@ func (l *Log) lookSynced(ctx context.Context) (*epoch, query.Results, error) {
 func (l *Log) Retire(ctx context.Context) error {
 	l.turn.Lock()
 	defer l.turn.Unlock()
+	if err := first(&l.newer.any); err != nil {
+		return fmt.Errorf("old epochs are kept: %w", err)
+	}
 	// What makes the old ones superfluous has to be on stable storage first.
 	if err := l.sync(ctx, l.cur); err != nil {
 		return err

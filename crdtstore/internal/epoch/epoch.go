@@ -262,15 +262,18 @@ func (e *epoch) readHeader() error {
 	if err != nil {
 		return damage(path, err)
 	}
+	// The version first: a newer program may mean something else by the rest.
+	if err := atomicfile.CheckVersion(b, diskVersion); errors.Is(err, atomicfile.ErrNewer) {
+		return fmt.Errorf("%s: %w", path, err)
+	} else if err != nil {
+		return damaged(path, err)
+	}
 	var h header
 	if err := json.Unmarshal(b, &h); err != nil {
 		return damaged(path, err)
 	}
-	if h.Version == 0 || h.Number != e.number || h.Created.IsZero() {
-		return damaged(path, fmt.Errorf("it describes epoch %d of version %d", h.Number, h.Version))
-	}
-	if h.Version != diskVersion {
-		return fmt.Errorf("%s: version %d, this program reads %d; use the program that wrote it, or a newer one", path, h.Version, diskVersion)
+	if h.Number != e.number || h.Created.IsZero() {
+		return damaged(path, fmt.Errorf("it describes epoch %d, made at %v", h.Number, h.Created))
 	}
 	e.created = h.Created
 	e.cutoff.Store(h.Cutoff)

@@ -86,6 +86,7 @@ type Log struct {
 	unwell   atomic.Pointer[error] // why the last write failed
 	full     atomic.Pointer[error] // why there is no room for writes
 	reopened atomic.Uint64
+	newer    newer
 
 	written, synced atomic.Uint64 // turns that were written, and of these on stable storage
 }
@@ -123,6 +124,9 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := first(&l.newer.own); err != nil {
+		return nil, errors.Join(err, l.cur.close())
 	}
 	if opts.Elsewhere {
 		if err := l.recall(ctx); err != nil {
@@ -195,6 +199,7 @@ func (l *Log) apply(key string, value []byte) {
 	err := Decode(key, value, func(node string, s record.State) { l.opts.Apply(node, s.Verified(node)) })
 	if err != nil {
 		l.opts.Logger.Warn("something in the history cannot be read", "key", key, "err", err)
+		l.newer.note(l.opts.Master, key, err)
 	}
 }
 

@@ -284,6 +284,7 @@ func (c *cluster) pullOnce(from peer.ID) {
 	began, number := time.Now(), c.store.history.Number()
 	s, err := c.mesh.Host().NewStream(c.ctx, from, dagsync.PullProtocol)
 	if err != nil {
+		c.store.replica.Pulled(from.String(), 0, err)
 		c.store.log.Debug("cannot fetch records", "from", from, "err", err)
 		return
 	}

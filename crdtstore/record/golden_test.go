@@ -2,9 +2,10 @@ package record
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
-	"flag"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,9 +13,9 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
-)
 
-var update = flag.Bool("update", false, "rewrite testdata/*.golden")
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
+)
 
 type goldenState struct {
 	name, about string
@@ -45,7 +46,7 @@ func TestGoldenEncoding(t *testing.T) {
 	for _, g := range goldenStates(t) {
 		t.Run(g.name, func(t *testing.T) {
 			file := filepath.Join("testdata", g.name+".golden")
-			if *update {
+			if *golden.Update {
 				if err := os.MkdirAll("testdata", 0o755); err != nil {
 					t.Fatal(err)
 				}
@@ -88,8 +89,8 @@ func describe(t *testing.T, g goldenState) string {
 
 func hexOf(d Digest) string { return hex.EncodeToString(d[:]) }
 
-func readGolden(t *testing.T, golden string) (in []byte, digest string) {
-	for line := range strings.Lines(golden) {
+func readGolden(t *testing.T, text string) (in []byte, digest string) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "#") {
 			continue
@@ -105,4 +106,48 @@ func readGolden(t *testing.T, golden string) (in []byte, digest string) {
 		in = append(in, b...)
 	}
 	return in, digest
+}
+
+// What a node signs, piece by piece, and the signature.
+func TestGoldenSignature(t *testing.T) {
+	r := typicalReport(1)
+	r.Sign(testKey(1))
+	signed := r.signedBytes()
+	var lines []golden.Line
+	rest := signed
+	for _, piece := range []struct {
+		size int
+		note string
+	}{
+		{len(signingDomain), "hero_explorer account v1, and a line feed"},
+		{4, "length of the node id"},
+		{len(testNode), "node id"},
+		{8, "boot"},
+		{8, "seq"},
+		{32, "SHA-256 of the profile"},
+		{32, "SHA-256 of the VM list"},
+	} {
+		lines, rest = append(lines, golden.Line{From: "signed", Bytes: rest[:piece.size], Note: piece.note}), rest[piece.size:]
+	}
+	if len(rest) > 0 {
+		t.Errorf("%x is signed too", rest)
+	}
+	lines = append(lines, golden.Line{From: "key", Bytes: r.PublicKey}, golden.Line{From: "signature", Bytes: r.Signature})
+	kept := golden.Check(t, "signature", "What a node with a profile and five VMs signs.", lines)
+	r.PublicKey, r.Signature = golden.Bytes(golden.Of("key", kept)), golden.Bytes(golden.Of("signature", kept))
+	if !r.verified() || !ed25519.Verify(r.PublicKey, golden.Bytes(golden.Of("signed", kept)), r.Signature) {
+		t.Error("the kept signature is not good any more")
+	}
+}
+
+// A state of a newer schema says so, and cannot be taken for a broken one.
+func TestStateOfANewerVersion(t *testing.T) {
+	in := typicalState(t, 1).Encode()
+	for version, newer := range map[byte]bool{0: false, 1: false, 2: true, 255: true} {
+		in[0] = version
+		s, err := Decode(string(in))
+		if errors.Is(err, ErrNewer) != newer || newer && !errors.Is(err, ErrEncoding) || (err == nil) != (version == 1) || err != nil && !s.IsZero() {
+			t.Errorf("version %d: %v", version, err)
+		}
+	}
 }

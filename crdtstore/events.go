@@ -118,18 +118,23 @@ func (h *hub) since(at uint64) ([]change, uint64, bool) {
 }
 
 // Cursor is where the stream of events stands now. Take it before reading a
-// snapshot, and Watch from it.
+// snapshot, and [Store.Watch] from it: then nothing is missed in between.
 func (s *Store) Cursor() string {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	return s.hub.cursor(s.hub.end)
 }
 
-// Watch yields the events after the cursor, or from now on where it is empty,
-// until ctx ends, which ends the sequence with the context's error. A reader
-// that falls too far behind (16,384 changes), or a cursor of another run, ends
-// it with ErrCursor: read a fresh snapshot. Closing the store ends it with
-// ErrClosed.
+// Watch yields the events after a cursor, or from now on where it is empty. It
+// waits for more, and ends only with the reader's break or with an error, which
+// comes with a zero Event: the context's; ErrClosed when the store is closed;
+// ErrCursor for a cursor of another run or another store, and for a reader that has
+// fallen behind by more than 16,384 changes. After ErrCursor read a fresh snapshot
+// and watch from a cursor that was taken before it.
+//
+// Any number of readers may watch. They look at one log of changes, each at its own
+// pace, so a slow one holds up nobody. Resuming from [Event.Cursor] misses nothing;
+// where a change had several events, such as VMs of one report, it may repeat some.
 func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] {
 	if after == "" {
 		after = s.Cursor()
@@ -142,8 +147,12 @@ func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error]
 				break
 			}
 			at++
-			for _, ev := range s.events(c) {
+			events := s.events(c)
+			for i, ev := range events {
 				ev.Cursor = s.hub.cursor(at)
+				if i < len(events)-1 {
+					ev.Cursor = s.hub.cursor(at - 1) // who stops here has not had all of it
+				}
 				if !yield(ev, nil) {
 					return
 				}

@@ -263,3 +263,58 @@ func TestNewNodeIsToldToBeOnline(t *testing.T) {
 		}
 	}
 }
+
+// Who stops in the middle of what one report has changed, and resumes there, has seen
+// everything in the end.
+func TestResumedWatchMissesNothing(t *testing.T) {
+	s, err := Open(t.Context(), Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	first := s.Cursor()
+	for seq, vms := range [][]string{{"a", "b", "c"}, {"c", "d"}} {
+		r := Report{NodeID: "n", Boot: 1, Seq: uint64(seq + 1)}
+		for _, sid := range vms {
+			r.VMs = append(r.VMs, VM{SID: sid, State: "running"})
+		}
+		if _, err := s.Report(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"a running", "b running", "c running", "d running", "a deleted", "b deleted"}
+	for stop := 1; stop < 8; stop++ { // of 2 nodes and 6 VMs
+		var got []string
+		cursor, events := first, 0
+		take := func(e Event) {
+			cursor = e.Cursor
+			if sid := ""; e.VM != nil {
+				if sid = e.VM.SID + " " + e.VM.State; !slices.Contains(got, sid) {
+					got = append(got, sid)
+				}
+			}
+		}
+		for e, err := range s.Watch(t.Context(), cursor) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(e)
+			if events++; events == stop {
+				break
+			}
+		}
+		for e, err := range s.Watch(t.Context(), cursor) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			take(e)
+			if cursor == s.Cursor() {
+				break
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			t.Errorf("stopped after %d events it has seen %q, want %q", stop, got, want)
+		}
+	}
+}

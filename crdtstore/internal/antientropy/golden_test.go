@@ -204,7 +204,7 @@ func TestStatesOfANewerVersion(t *testing.T) {
 		if err := talk(t, s); !errors.Is(err, record.ErrNewer) {
 			t.Errorf("%s: the error is %v", name, err)
 		}
-		if s.came != 1 || s.Get("known") == nil || s.Get("z") != nil || s.Get("a").Node.Hostname != "as it was" {
+		if s.came != 1 || s.Get("known") == nil || s.Get("z") != nil || s.Get("a").Node().Hostname != "as it was" {
 			t.Errorf("%s: %d states were taken", name, s.came)
 		}
 	}

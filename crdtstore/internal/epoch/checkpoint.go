@@ -123,6 +123,9 @@ var (
 // not have written.
 func decodeSeen(in []byte, f func(node string, at int64)) error {
 	b := in
+	if len(b) > 0 && b[0] > seenVersion {
+		return fmt.Errorf("%w: %w", record.ErrNewer, errSeen)
+	}
 	if len(b) == 0 || b[0] != seenVersion {
 		return errSeen
 	}

@@ -12,13 +12,13 @@ import (
 
 // pulseFields is the schema that docs/protocol.md promises.
 var pulseFields = golden.Fields{
-	1: {"master", golden.Fields{
+	1: {Name: "master", Fields: golden.Fields{
 		1: {Name: "name"}, 2: {Name: "version"}, 3: {Name: "rpc_urls"}, 4: {Name: "ui_urls"}, 5: {Name: "mesh_addrs"},
 		6: {Name: "wall"}, 7: {Name: "nodes"}, 8: {Name: "digest"}, 9: {Name: "epoch"}, 10: {Name: "heads"},
-		11: {"contacts", golden.Fields{1: {Name: "id"}, 2: {Name: "addrs"}}},
+		11: {Name: "contacts", Fields: golden.Fields{1: {Name: "id"}, 2: {Name: "addrs"}}},
 		12: {Name: "cutoff"}, 13: {Name: "joining"},
 	}},
-	2: {"pulses", golden.Fields{
+	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
 		6: {Name: "mru"}, 7: {Name: "sru"}, 8: {Name: "hru"}, 9: {Name: "slices"}, 10: {Name: "uptime_s"},
 	}},

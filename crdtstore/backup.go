@@ -30,9 +30,6 @@ const (
 	restoreBatch   = 1000     // nodes written before the next are read
 )
 
-// ErrBackup is wrapped by errors about a file that is not a whole backup.
-var ErrBackup = errors.New("not a backup that can be read")
-
 // BackupInfo sums up a backup or a restore.
 type BackupInfo struct {
 	Nodes   int `json:"nodes"`   // in the file, removed ones included

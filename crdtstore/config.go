@@ -12,7 +12,8 @@ import (
 // Config configures a store. The zero Config is a working single master in the
 // directory "hero_explorer" below the working directory.
 type Config struct {
-	// Dir is where everything is kept. One process may use it at a time.
+	// Dir is where everything is kept; it is made where it is missing. Empty:
+	// "hero_explorer". One process may use it at a time.
 	Dir string
 
 	// Name is what people call this master. Empty: the first 8 characters behind
@@ -26,7 +27,7 @@ type Config struct {
 	// none is given) or multiaddr, with or without /p2p/ID. The own address may
 	// be among them. A name stands for all its addresses and is resolved again
 	// at every attempt. Masters learn of further ones from each other. Without
-	// Peers and Secret the store is a single master and opens no socket.
+	// Peers, Secret and Listen the store is a single master and opens no socket.
 	Peers []string
 
 	// Listen is where other masters reach this one: host:port or multiaddrs.
@@ -42,11 +43,13 @@ type Config struct {
 	// an admitted master vouches for; the peer id is pinned on first contact.
 	Secret string
 
-	// RPCURLs and UIURLs are told to other masters, agents and browsers.
+	// RPCURLs and UIURLs are where the program that embeds the store serves its own
+	// API and page, if it does. They are shown in Master; nothing here calls them.
 	RPCURLs, UIURLs []string
 
 	// OfflineAfter is how long a node may be silent before it counts as
-	// offline. 0: 30 s.
+	// offline. 0: 30 s. It should be the same on all masters, and several times the
+	// interval of the nodes' beats.
 	OfflineAfter time.Duration
 
 	// Checkpoint is how often the time a node was last seen goes to disk. 0: 5
@@ -63,7 +66,9 @@ type Config struct {
 	// there is something to be gained. 0: 24 hours.
 	EpochAge time.Duration
 
-	// Retention is how long a silent or removed node is remembered. 0: 720 h.
+	// Retention is how long a node may be silent before it expires, which is a
+	// removal. Removals are remembered ten times as long. 0: 720 h. It should be the
+	// same on all masters.
 	Retention time.Duration
 
 	// RequireSigned refuses reports that are not signed by the node's key.

@@ -8,27 +8,34 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// Errors that callers can tell apart with errors.Is.
+// Errors that callers can tell apart with errors.Is. Each call says which of them it
+// returns; [FieldError] and [RefusedError] say more and are matched with errors.As.
 var (
 	// ErrNotFound: no such node, VM or master.
 	ErrNotFound = errors.New("not found")
-	// ErrCursor: the cursor is not one of ours, or too old to resume from.
+	// ErrCursor: the cursor is not one of this store and run, or too old to resume from.
 	ErrCursor = errors.New("unknown cursor")
 	// ErrClosed: the store was closed.
 	ErrClosed = replica.ErrClosed
 	// ErrUnreachable: the other master cannot be asked now.
 	ErrUnreachable = errors.New("master cannot be reached")
+	// ErrUnavailable: the store cannot take writes now (disk full, failing). Where a
+	// disk is the reason, its error is wrapped too, such as [syscall.ENOSPC]. It passes
+	// by itself once the disk takes writes again.
+	ErrUnavailable = replica.ErrUnavailable
 	// ErrJoining: the store is new and does not have all records of the others yet.
 	ErrJoining = errors.New("the records of the other masters are not all here yet")
-	// ErrUnavailable: the store cannot take writes now (disk full, failing). Where a
-	// disk is the reason, its error is wrapped too, such as [syscall.ENOSPC].
-	ErrUnavailable = replica.ErrUnavailable
 	// ErrDamaged: a file of the history is missing, or does not hold what was written.
 	ErrDamaged = epoch.ErrDamaged
+	// ErrBackup: the file is not a whole backup, or one of a newer version.
+	ErrBackup = errors.New("not a backup that can be read")
 )
 
-// Errors that say more; match them with errors.As.
 type (
-	FieldError   = record.FieldError
+	// FieldError says which field of an argument cannot be taken, and what would be
+	// right. Nothing was changed.
+	FieldError = record.FieldError
+	// RefusedError says why the sender of a report or beat may not speak for the node:
+	// it was removed at that boot, or belongs to another key. Nothing was changed.
 	RefusedError = record.RefusedError
 )

@@ -9,21 +9,20 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 )
 
-// A single master in a directory of its own.
+// A program that embeds a single master. What it was told is there again when it
+// starts anew.
 func Example() {
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
 
-	ctx := context.Background()
 	store, err := crdtstore.Open(ctx, crdtstore.Config{Dir: dir})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer store.Close()
-
 	// A node tells of itself; boot and seq are its own version numbers.
 	_, err = store.Report(ctx, crdtstore.Report{
 		NodeID: "node-1", Boot: 1, Seq: 1,
@@ -33,7 +32,16 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// And later, every few seconds, that it lives.
+	if err := store.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	store, err = crdtstore.Open(ctx, crdtstore.Config{Dir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	// The node has gone on meanwhile, and says every few seconds that it lives.
 	store.Beat(crdtstore.Beat{NodeID: "node-1", Boot: 1, Seq: 2})
 
 	page, err := store.Nodes(crdtstore.NodeQuery{Status: crdtstore.Online})
@@ -41,20 +49,20 @@ func Example() {
 		log.Fatal(err)
 	}
 	for _, n := range page.Nodes {
-		fmt.Printf("%s (%s): %v cores, %d VM\n", n.NodeID, n.Hostname, n.Total.CRU, len(n.VMs))
+		fmt.Printf("%s (%s) is %s: %v cores, %d VM\n", n.NodeID, n.Hostname, n.Status, n.Total.CRU, len(n.VMs))
 	}
-	// Output: node-1 (alpha): 8 cores, 1 VM
+	// Output: node-1 (alpha) is online: 8 cores, 1 VM
 }
 
-// Following changes: take the cursor, read a snapshot, watch from the cursor.
+// Following changes: take a cursor, read a snapshot, watch from the cursor. The cursor
+// of an event is where to go on after an interruption.
 func ExampleStore_Watch() {
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-
-	ctx := context.Background()
 	store, err := crdtstore.Open(ctx, crdtstore.Config{Dir: dir})
 	if err != nil {
 		log.Fatal(err)
@@ -62,40 +70,59 @@ func ExampleStore_Watch() {
 	defer store.Close()
 
 	cursor := store.Cursor()
-	if _, err := store.Report(ctx, crdtstore.Report{NodeID: "node-1", Boot: 1, Seq: 1}); err != nil {
+	page, err := store.Nodes(crdtstore.NodeQuery{})
+	if err != nil {
 		log.Fatal(err)
 	}
-	for event, err := range store.Watch(ctx, cursor) {
-		if err != nil {
-			log.Fatal(err) // crdtstore.ErrCursor: read a fresh snapshot
+	fmt.Println("at first there are", page.Total)
+
+	for _, id := range []string{"node-1", "node-2"} {
+		if _, err := store.Report(ctx, crdtstore.Report{NodeID: id, Boot: 1, Seq: 1}); err != nil {
+			log.Fatal(err)
 		}
-		fmt.Println(event.Kind, event.Node.NodeID, event.Node.Status)
-		break
 	}
-	// Output: node node-1 online
+	next := func() {
+		for event, err := range store.Watch(ctx, cursor) {
+			if err != nil {
+				log.Fatal(err) // crdtstore.ErrCursor: begin again with a snapshot
+			}
+			fmt.Println(event.Kind, event.Node.NodeID, event.Node.Status)
+			cursor = event.Cursor
+			break
+		}
+	}
+	next()
+	next() // goes on where the first has stopped
+	// Output:
+	// at first there are 0
+	// node node-1 online
+	// node node-2 online
 }
 
-// Two masters that find each other, here in one process; as programs they would
-// be on two machines, each with the other's address in Peers.
-func ExampleConfig_peers() {
+// Two masters that find each other, here in one process. As programs they would be on
+// two machines, each with the other's address in Peers: see examples/replicate.
+func Example_twoMasters() {
 	ctx := context.Background()
-	open := func(name, listen string, peers ...string) *crdtstore.Store {
+	open := func(name string, peers ...string) (*crdtstore.Store, func()) {
 		dir, err := os.MkdirTemp("", "example")
 		if err != nil {
 			log.Fatal(err)
 		}
 		store, err := crdtstore.Open(ctx, crdtstore.Config{
-			Dir: dir, Name: name, Listen: []string{listen}, Peers: peers, Secret: "shared by both",
+			Dir: dir, Name: name, Listen: []string{"127.0.0.1:0"}, Peers: peers, Secret: "shared by both",
 		})
 		if err != nil {
 			log.Fatal(err)
 		}
-		return store
+		return store, func() {
+			_ = store.Close()
+			_ = os.RemoveAll(dir)
+		}
 	}
-	a := open("a", "127.0.0.1:0")
-	defer a.Close()
-	b := open("b", "127.0.0.1:0", a.Masters()[0].MeshAddrs[0])
-	defer b.Close()
+	a, closeA := open("a")
+	defer closeA()
+	b, closeB := open("b", a.Masters()[0].MeshAddrs[0])
+	defer closeB()
 
 	cursor := b.Cursor()
 	if _, err := a.Report(ctx, crdtstore.Report{NodeID: "node-1", Boot: 1, Seq: 1}); err != nil {

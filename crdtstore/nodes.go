@@ -16,10 +16,11 @@ import (
 // that were taken away again count.
 const maxWords = 4 * record.MaxLabels
 
-// Report takes a node's account of itself. When it returns without error the
-// account is on disk (see Config.NoSync). Errors: [FieldError], [RefusedError],
-// ErrUnavailable, ErrClosed, the context's; with every one of them but the
-// context's nothing has changed.
+// Report takes a node's account of itself, which is a sign of life too. When it
+// returns without error the account is on disk (see Config.NoSync). Errors:
+// [FieldError], [RefusedError], and nothing has changed; ErrUnavailable, ErrClosed, the
+// context's, and the account may have been taken all the same, or may be later. It can
+// be sent again.
 func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	known := s.replica.State(r.NodeID)
 	news, err := record.Accept(known, r, record.Acceptance{

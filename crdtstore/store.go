@@ -22,8 +22,10 @@ import (
 )
 
 // Store is one master's replica of the node records. All methods may be called
-// concurrently. Values that a Store returns are shared: do not modify the maps
-// and slices in them.
+// concurrently. Maps, slices and what pointers point to in that which a Store returns are
+// shared with it and with other callers, and never change: keep them as long as you
+// like, and do not modify them. What is passed to a method may be modified once the call
+// is back.
 type Store struct {
 	cfg   Config
 	log   *slog.Logger
@@ -46,12 +48,15 @@ type Store struct {
 	closed chan struct{}
 }
 
-// Open opens the store, creating it where there is none, and starts
-// replicating. It returns when the records on disk are loaded; peers are met in
-// the background. ctx bounds the opening only. On a disk that takes no writes it
-// opens all the same, and Health says why. Files that are damaged are an error,
-// ErrDamaged where they are those of the records; a master that has met others
-// sets the latter aside and gets the records from them.
+// Open opens the store, creating it where there is none, and starts replicating. It
+// returns when the records on disk are loaded; peers are met in the background. ctx
+// bounds the opening only. The store must be closed.
+//
+// On a disk that takes no writes it opens all the same, and Health says why. Errors:
+// [FieldError] for what is wrong in cfg; ErrDamaged for damaged records, unless this
+// master has met others, for then it sets them aside and gets the records from these;
+// those of the file system, of a directory that another process uses, and of files that
+// a newer version has written.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -132,8 +137,9 @@ func (s *Store) loop(ctx context.Context, f func(context.Context)) {
 	}()
 }
 
-// Close leaves the cluster, saying so to the other masters, and closes the
-// files. It is idempotent and takes at most a few seconds.
+// Close writes down what is under way, leaves the cluster, saying so to the other
+// masters, and closes the files. It takes at most a few seconds. Watchers, and writes
+// after it, get ErrClosed. Further calls of Close do nothing.
 func (s *Store) Close() (err error) {
 	s.close.Do(func() {
 		close(s.closed)
@@ -159,7 +165,7 @@ func (s *Store) Close() (err error) {
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.
 func (s *Store) ID() string { return s.text }
 
-// Name is what people call this master.
+// Name is what people call this master: Config.Name, or what it stands for.
 func (s *Store) Name() string { return s.cfg.Name }
 
 // OfflineAfter is Config.OfflineAfter as it is in force.

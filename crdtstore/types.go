@@ -8,27 +8,40 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// The values of the merge core that the API speaks of. See package record.
+// The values of the merge core that the API speaks of; package record documents their
+// fields.
 type (
-	Report   = record.Report
-	Node     = record.Node
-	Profile  = record.Profile
-	VM       = record.VM
-	Usage    = record.Usage
+	// Report is a node's account of itself: what it is and which VMs it runs, at one
+	// version of (boot, seq), which only the node advances. It may be signed.
+	Report = record.Report
+	// Node is all that is known of a node: its account, the operators' words, and
+	// whether it lives.
+	Node = record.Node
+	// Profile is the part of an account that says what a node is.
+	Profile = record.Profile
+	// VM is a virtual machine as its node has reported it.
+	VM = record.VM
+	// Usage is how much of its capacity a node uses: cores, bytes and slices.
+	Usage = record.Usage
+	// Capacity is what a node has: cores, and bytes of memory, SSD and HDD.
 	Capacity = record.Capacity
+	// Location is where a node says it stands.
 	Location = record.Location
-	Status   = record.Status
-	Witness  = record.Witness
+	// Status says whether a node lives. It is computed when it is read.
+	Status = record.Status
+	// Witness is a master that has heard a node, and when.
+	Witness = record.Witness
 )
 
 // The statuses of a node.
 const (
-	Online  = record.Online
-	Suspect = record.Suspect
-	Offline = record.Offline
+	Online  = record.Online  // a reachable master has heard it within Config.OfflineAfter
+	Suspect = record.Suspect // who would know is gone, or this master has only just started
+	Offline = record.Offline // no reachable master hears it
 )
 
-// Receipt answers a report.
+// Receipt answers a report. Not to accept an account is no error: a late or repeated
+// one is as good as a newer one that is known.
 type Receipt struct {
 	// Accepted is false for an account older than what is known, which changes
 	// nothing; Known is the version that stands.
@@ -67,19 +80,19 @@ func (b *Beat) validate(known bool) error {
 	return nil
 }
 
-// BeatResult answers a heartbeat.
+// BeatResult answers a heartbeat. The zero BeatResult says that it was late.
 type BeatResult struct {
 	// Accepted is false where a newer beat is known, and where none can be taken.
 	Accepted bool
 	// Register is true when this master does not know the node's profile at
 	// that boot: the agent should send a report.
 	Register bool
-	// Err is a [record.RefusedError] or [record.FieldError] when the beat
-	// cannot be taken.
+	// Err is a [RefusedError] or [FieldError] when the beat cannot be taken.
 	Err error
 }
 
-// NodeQuery chooses nodes. The zero NodeQuery asks for the first 50 by id.
+// NodeQuery chooses nodes: those that match all that is set. The zero NodeQuery asks
+// for the first 50 by id.
 type NodeQuery struct {
 	Status Status            `json:"status"` // empty: any
 	Labels map[string]string `json:"labels"` // all must match
@@ -95,12 +108,14 @@ type NodeQuery struct {
 	Limit int    `json:"limit"` // 0: 50; at most 1,000
 	// Cursor continues after the page that returned it, with the same Sort. It
 	// stays valid while nodes come and go.
-	Cursor         string `json:"cursor"`
-	IncludeRemoved bool   `json:"include_removed"`
+	Cursor string `json:"cursor"`
+	// IncludeRemoved shows nodes that were removed too, as long as they are
+	// remembered.
+	IncludeRemoved bool `json:"include_removed"`
 }
 
-// MinFree is the least free capacity that a node must have: cores, bytes and
-// slices; zero: any.
+// MinFree is the least free capacity that a node must have, in cores (CRU), bytes of
+// memory (MRU), SSD (SRU) and HDD (HRU), and slices. Zero: any.
 type MinFree struct {
 	CRU    float64 `json:"cru"`
 	MRU    uint64  `json:"mru"`
@@ -112,24 +127,25 @@ type MinFree struct {
 // NodePage is one page of nodes.
 type NodePage struct {
 	Nodes      []Node `json:"nodes"`
-	Total      int    `json:"total"` // nodes that match, over all pages
-	NextCursor string `json:"next_cursor,omitempty"`
+	Total      int    `json:"total"`                 // nodes that match, over all pages
+	NextCursor string `json:"next_cursor,omitempty"` // of the next page; empty: this is the last
 }
 
-// VMQuery chooses VMs of nodes that are not removed, ordered by sid, then node.
+// VMQuery chooses VMs of nodes that are not removed, ordered by sid, then node. The
+// zero VMQuery asks for the first 50.
 type VMQuery struct {
-	NodeID string `json:"node_id"`
-	State  string `json:"state"`
-	Q      string `json:"q"`     // part of the sid, the name or the address
-	Limit  int    `json:"limit"` // 0: 50; at most 1,000
-	Cursor string `json:"cursor"`
+	NodeID string `json:"node_id"` // empty: of all nodes
+	State  string `json:"state"`   // empty: any
+	Q      string `json:"q"`       // part of the sid, the name or the address, whatever the case
+	Limit  int    `json:"limit"`   // 0: 50; at most 1,000
+	Cursor string `json:"cursor"`  // continues after the page that returned it
 }
 
 // VMPage is one page of VMs.
 type VMPage struct {
 	VMs        []VM   `json:"vms"`
-	Total      int    `json:"total"`
-	NextCursor string `json:"next_cursor,omitempty"`
+	Total      int    `json:"total"`                 // VMs that match, over all pages
+	NextCursor string `json:"next_cursor,omitempty"` // of the next page; empty: this is the last
 }
 
 // MasterStatus is how this master sees another.
@@ -137,29 +153,30 @@ type MasterStatus string
 
 // The statuses of a master.
 const (
-	MasterSelf    MasterStatus = "self"
-	MasterAlive   MasterStatus = "alive"
-	MasterSuspect MasterStatus = "suspect"
-	MasterDown    MasterStatus = "down"
-	MasterLeft    MasterStatus = "left"
+	MasterSelf    MasterStatus = "self"    // this one
+	MasterAlive   MasterStatus = "alive"   // heard within 5 s
+	MasterSuspect MasterStatus = "suspect" // silent for longer; what it alone hears does not count
+	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run
+	MasterLeft    MasterStatus = "left"    // closed on purpose, and said so
 )
 
-// Master is one explorer of the grid, as this one sees it.
+// Master is one master of the grid, as this one sees it. What it says of itself is as
+// of its last pulse, about a second ago while it is alive.
 type Master struct {
-	ID        string       `json:"id"` // libp2p peer id
-	Name      string       `json:"name"`
-	RPCURLs   []string     `json:"rpc_urls"`
-	UIURLs    []string     `json:"ui_urls"`
-	MeshAddrs []string     `json:"mesh_addrs"` // multiaddrs
+	ID        string       `json:"id"`         // libp2p peer id
+	Name      string       `json:"name"`       // need not be unique
+	RPCURLs   []string     `json:"rpc_urls"`   // as in its Config
+	UIURLs    []string     `json:"ui_urls"`    // as in its Config
+	MeshAddrs []string     `json:"mesh_addrs"` // multiaddrs with /p2p/ID, good for Config.Peers
 	Status    MasterStatus `json:"status"`
-	Version   string       `json:"version"`
-	LastSeen  time.Time    `json:"last_seen"`
-	RTTms     float64      `json:"rtt_ms"` // 0: not measured
-	Nodes     int          `json:"nodes"`  // records it holds, removed ones not counted
-	Digest    string       `json:"digest"` // hex; equal digests mean equal records
-	InSync    bool         `json:"in_sync"`
-	LagS      float64      `json:"lag_s"`   // seconds since the digests were last equal
-	Differs   int          `json:"differs"` // nodes that differ
+	Version   string       `json:"version"`   // of its program
+	LastSeen  time.Time    `json:"last_seen"` // by this master's clock
+	RTTms     float64      `json:"rtt_ms"`    // round trip in milliseconds; 0: not measured
+	Nodes     int          `json:"nodes"`     // records it holds, removed ones not counted
+	Digest    string       `json:"digest"`    // hex; equal digests mean equal records
+	InSync    bool         `json:"in_sync"`   // it is alive and its digest was ours
+	LagS      float64      `json:"lag_s"`     // seconds since the digests were last equal; 0: they are
+	Differs   int          `json:"differs"`   // nodes that differed when records were last compared
 	// ClockSkewS is how far its wall clock is ahead of ours, in seconds.
 	ClockSkewS float64 `json:"clock_skew_s"`
 }
@@ -171,8 +188,8 @@ type Stats struct {
 	Free    Capacity       `json:"free"`  // of online nodes that are not drained
 	Slices  SliceCounts    `json:"slices"`
 	VMs     VMCounts       `json:"vms"`
-	Masters map[string]int `json:"masters"` // by status
-	// Convergence is "in_sync" when every reachable master has our digest.
+	Masters map[string]int `json:"masters"` // by status, this one too
+	// Convergence tells whether the masters hold the same.
 	Convergence Convergence `json:"convergence"`
 	// Joining is set while this master is new and fetches what the others have.
 	Joining *Joining `json:"joining,omitempty"`
@@ -182,18 +199,18 @@ type Stats struct {
 
 // NodeCounts counts nodes.
 type NodeCounts struct {
-	Total   int `json:"total"`
+	Total   int `json:"total"` // the three below
 	Online  int `json:"online"`
 	Suspect int `json:"suspect"`
 	Offline int `json:"offline"`
-	Drained int `json:"drained"`
+	Drained int `json:"drained"` // of any status
 	Removed int `json:"removed"` // not in Total
 }
 
-// SliceCounts counts slices of online nodes.
+// SliceCounts counts the slices of online nodes.
 type SliceCounts struct {
 	Total uint64 `json:"total"`
-	Free  uint64 `json:"free"`
+	Free  uint64 `json:"free"` // of nodes that are not drained
 }
 
 // VMCounts counts VMs.
@@ -204,9 +221,9 @@ type VMCounts struct {
 
 // Convergence tells whether the masters hold the same.
 type Convergence struct {
-	InSync bool    `json:"in_sync"`
-	Digest string  `json:"digest"`
-	LagS   float64 `json:"lag_s"` // the worst over reachable masters
+	InSync bool    `json:"in_sync"` // every master that is alive has our digest
+	Digest string  `json:"digest"`  // ours, in hex
+	LagS   float64 `json:"lag_s"`   // in seconds, the worst over masters that are alive
 }
 
 // EventKind is what an [Event] is about.
@@ -214,18 +231,19 @@ type EventKind string
 
 // The kinds of events.
 const (
-	NodeEvent   EventKind = "node"
-	VMEvent     EventKind = "vm"
-	MasterEvent EventKind = "master"
+	NodeEvent   EventKind = "node"   // a node's record or status has changed
+	VMEvent     EventKind = "vm"     // a VM is new, has changed or is gone
+	MasterEvent EventKind = "master" // a master has come, gone or changed
 )
 
-// Event says that something changed, and carries it as it is now. Changes that
-// follow each other quickly may arrive as one.
+// Event says that something changed. It carries the node or master as it is when the
+// event is read, so a reader that is behind sees the latest at once, and may see it
+// more than once.
 type Event struct {
-	Cursor string    // resumes after this event
+	Cursor string    // resumes after this event, see Store.Watch
 	Kind   EventKind // which one of the fields below is set
-	Node   *Node
-	VM     *VM // with State "deleted" when it is gone
+	Node   *Node     // with RemovedAt set when it was removed
+	VM     *VM       // with State VMDeleted when it is gone
 	Master *Master
 }
 

@@ -9,7 +9,8 @@
 //   - One turn at a time. Local commits and blocks from other masters are applied
 //     one after the other, so that concurrent writes do not fork the history and
 //     the merge rule of the base is never asked to decide a race.
-//   - All that one turn writes is staged in memory and reaches Pebble as one
+//   - A value is kept once, in the block that brought it; see once.go.
+//   - All that one turn writes of a block is staged in memory and reaches Pebble as one
 //     atomic batch. A crash leaves a block applied as a whole or not at all; the
 //     base alone can leave it half applied and never come back to it.
 //   - A block is stored only when everything it builds on is stored, and blocks
@@ -19,6 +20,8 @@
 //   - Each opening of a master's history writes only its own keys, see [Writer], and
 //     the value is the joined state. Which value wins inside a key is the order in
 //     which it was written; joining over the keys is the reader's.
+//   - When nodes were last seen is written by the bucket, see [Bucket], for it changes
+//     all the time and is little.
 //   - No deletes. A removal is a value like any other.
 //   - A disk that fails is outlived: Pebble never sees it fail, nothing is acknowledged
 //     meanwhile, and the epoch is opened again. Damaged and missing files are found.

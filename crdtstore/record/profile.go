@@ -207,6 +207,18 @@ func encodeVMs(vms []VM) string {
 
 // DecodeVMs parses the body of a VMs register. NodeID and AsOf are left empty.
 func DecodeVMs(in string) ([]VM, error) {
+	vms, err := parseVMs(in)
+	if err == nil && encodeVMs(vms) != in {
+		err = encodingError("VM list is not in canonical form")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return vms, nil
+}
+
+// parseVMs is DecodeVMs without the look whether the form is canonical.
+func parseVMs(in string) ([]VM, error) {
 	var vms []VM
 	err := eachField(in, func(num protowire.Number, f field) error {
 		if num != 1 {
@@ -238,11 +250,5 @@ func DecodeVMs(in string) ([]VM, error) {
 		vms = append(vms, v)
 		return err
 	})
-	if err == nil && encodeVMs(vms) != in {
-		err = encodingError("VM list is not in canonical form")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return vms, nil
+	return vms, err
 }

@@ -99,14 +99,14 @@ func (n *Node) fill(c Claim, r Removal) {
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.Profile.At))
 	}
 	if !r.hides(c.VMs.Version.Boot) {
-		n.VMs = c.VMs.vms(n.NodeID)
+		vms, _ := DecodeVMs(c.VMs.Body)
+		n.VMs = c.VMs.of(n.NodeID, vms)
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.VMs.At))
 	}
 }
 
-// vms returns the VMs in the register of a node.
-func (a Account) vms(nodeID string) []VM {
-	vms, _ := DecodeVMs(a.Body)
+// of completes the VMs in the register of a node.
+func (a Account) of(nodeID string, vms []VM) []VM {
 	if len(vms) == 0 {
 		return []VM{}
 	}
@@ -117,18 +117,18 @@ func (a Account) vms(nodeID string) []VM {
 	return vms
 }
 
-// VMs returns the VMs in the view of a state.
+// VMs returns the VMs in the view of a state, if there are any in it, without making
+// the rest of the view.
 func (s State) VMs(nodeID string) []VM {
-	if owner, ok := s.Owner(); ok {
-		if s.Removal.hides(owner.VMs.Version.Boot) {
-			return []VM{}
-		}
-		return owner.VMs.vms(nodeID)
+	claim, ok := s.Owner()
+	if ok && s.Removal.hides(claim.VMs.Version.Boot) {
+		return nil
 	}
-	if last := s.latestClaim(); last != nil && !s.Removal.IsZero() {
-		return last.VMs.vms(nodeID)
+	if last := s.latestClaim(); !ok && last != nil {
+		claim = *last
 	}
-	return []VM{}
+	vms, _ := parseVMs(claim.VMs.Body)
+	return claim.VMs.of(nodeID, vms)
 }
 
 func (s State) latestClaim() *Claim {

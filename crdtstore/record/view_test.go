@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -139,4 +140,23 @@ func asJSON(n Node) string {
 		return err.Error()
 	}
 	return string(b)
+}
+
+// What State.VMs returns is what View shows, where View shows any.
+func TestVMsAreThoseOfTheView(t *testing.T) {
+	shown := 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := genState.Draw(t, "state")
+		want := View(testNode, s).VMs
+		if len(want) == 0 {
+			return
+		}
+		shown++
+		if got := s.VMs(testNode); !slices.Equal(got, want) {
+			t.Fatalf("%+v has the VMs %+v, its view %+v", s, got, want)
+		}
+	})
+	if shown == 0 {
+		t.Error("none has VMs")
+	}
 }

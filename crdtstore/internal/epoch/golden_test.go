@@ -1,7 +1,9 @@
 package epoch
 
 import (
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	ds "github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
@@ -114,16 +118,20 @@ func TestEpochOfANewerVersion(t *testing.T) {
 	}
 }
 
-// later is a state as a newer program might write it.
-var later = append([]byte{record.SchemaVersion + 1}, "of a later version"...)
+// later is a value as a newer program might write it, a state or a list.
+var later = append([]byte{max(record.SchemaVersion, seenVersion) + 1}, "of a later version"...)
 
-// withNewer is a log that holds a newer state, of a master's writing.
-func withNewer(t *testing.T, dir, writer string) (m *master, key string) {
+// newerKeys are the keys of the values that have versions, of a master's writing.
+func newerKeys(writer string) []string {
+	return []string{StateKey("later", Writer(writer, 1)), SeenKey(7, Writer(writer, 1))}
+}
+
+// withNewer is a log that holds a newer value.
+func withNewer(t *testing.T, dir, key string) *master {
 	t.Helper()
-	m = start(t, "m1", dir)
+	m := start(t, "m1", dir)
 	m.write("known", seen(1))
-	key = StateKey("later", Writer(writer, 1))
-	b, err := dag.New([]dag.Element{{Key: key, Value: later}, {Key: StateKey("also", Writer(writer, 1)), Value: seen(2).Encode()}}, 1, nil)
+	b, err := dag.New([]dag.Element{{Key: key, Value: later}, {Key: StateKey("also", Writer("m2", 1)), Value: seen(2).Encode()}}, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,10 +141,10 @@ func withNewer(t *testing.T, dir, writer string) (m *master, key string) {
 	if has, err := m.Has(t.Context(), b.Cid); err != nil || !has || !m.table["also"].Equal(seen(2)) {
 		t.Errorf("the block, or what can be read of it, was not taken: %v", err)
 	}
-	return m, key
+	return m
 }
 
-// checkKept looks that a newer state is on disk.
+// checkKept looks that a newer value is on disk.
 func checkKept(t *testing.T, dir, key string) {
 	t.Helper()
 	e, err := (how{dir: dir, number: 1, master: "m1", readOnly: true, fs: vfs.Default, log: slog.New(slog.DiscardHandler)}).open(t.Context())
@@ -154,45 +162,105 @@ func checkKept(t *testing.T, dir, key string) {
 	}
 }
 
-// A newer state that another master sends is kept until a program comes that can read
+// A newer value that another master sends is kept until a program comes that can read
 // it, whatever becomes of the epochs meanwhile.
-func TestStatesOfANewerMasterAreKept(t *testing.T) {
-	dir := t.TempDir()
-	m, key := withNewer(t, dir, "m2")
-	m.number.Store(2)
-	if err := m.Adopt(t.Context(), 2, 0); err != nil {
-		t.Fatal(err)
-	}
-	for node, s := range m.table {
-		m.write(node, s)
-	}
-	for _, when := range []string{"at once", "after a restart"} {
-		if missing := m.missing(); len(missing) > 0 {
-			t.Fatalf("missing %q", missing)
+func TestValuesOfANewerMasterAreKept(t *testing.T) {
+	for _, key := range newerKeys("m2") {
+		dir := t.TempDir()
+		m := withNewer(t, dir, key)
+		m.number.Store(2)
+		if err := m.Adopt(t.Context(), 2, 0); err != nil {
+			t.Fatal(err)
 		}
-		if err := m.Retire(t.Context()); !errors.Is(err, record.ErrNewer) || m.Stats().Old != 1 {
-			t.Errorf("%s: retiring the old epoch: %v, %+v", when, err, m.Stats())
+		for node, s := range m.table {
+			m.write(node, s)
 		}
-		m = m.reopen()
+		for _, when := range []string{"at once", "after a restart"} {
+			if missing := m.missing(); len(missing) > 0 {
+				t.Fatalf("missing %q", missing)
+			}
+			if err := m.Retire(t.Context()); !errors.Is(err, record.ErrNewer) || m.Stats().Old != 1 {
+				t.Errorf("%s: retiring the old epoch: %v, %+v", when, err, m.Stats())
+			}
+			m = m.reopen()
+		}
+		if !m.table["known"].Equal(seen(1)) {
+			t.Errorf("after a restart it holds %v", m.table)
+		}
+		checkKept(t, dir, key)
 	}
-	if !m.table["known"].Equal(seen(1)) {
-		t.Errorf("after a restart it holds %v", m.table)
-	}
-	checkKept(t, dir, key)
 }
 
 // What a master has written itself it must be able to read.
-func TestOpenRefusesOwnStatesOfANewerVersion(t *testing.T) {
-	dir := t.TempDir()
-	m, key := withNewer(t, dir, "m1")
-	if err := m.Close(); err != nil {
+func TestOpenRefusesOwnValuesOfANewerVersion(t *testing.T) {
+	for _, key := range newerKeys("m1") {
+		dir := t.TempDir()
+		m := withNewer(t, dir, key)
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, elsewhere := range []bool{false, true} {
+			_, err := tryStart(t, Options{Dir: dir, Master: "m1", Elsewhere: elsewhere})
+			if !errors.Is(err, record.ErrNewer) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), key) {
+				t.Errorf("opening fails with %v", err)
+			}
+		}
+		checkKept(t, dir, key)
+	}
+}
+
+// All that is in the database of a small epoch: what go-ds-crdt keeps there, and what
+// is kept beside it.
+func TestGoldenDatabase(t *testing.T) {
+	m := start(t, "m1", t.TempDir())
+	m.cur.writer = Writer("m1", 1)
+	m.write("node-1", seen(1))
+	m.write("node-2", account(1, 1, "alpha"))
+	m.write("node-1", seen(2))
+	if err := m.PutSeen(t.Context(), []Bucket{{Number: 7, Seen: []Seen{{"node-2", 3}}}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, elsewhere := range []bool{false, true} {
-		_, err := tryStart(t, Options{Dir: dir, Master: "m1", Elsewhere: elsewhere})
-		if !errors.Is(err, record.ErrNewer) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), key) {
-			t.Errorf("opening fails with %v", err)
+	results, err := m.cur.base.Query(t.Context(), query.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := results.Rest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, e := range all {
+		fmt.Fprintf(&text, "%s = %x\n", e.Key, e.Value)
+	}
+	want, head := m.table, m.Heads()
+	want["node-2"] = record.Join(want["node-2"], seen(3))
+
+	// What was written then is read as it was meant, and goes on from there.
+	dir := t.TempDir()
+	h := how{dir: dir, number: 1, master: "m1", fs: vfs.Default, log: slog.New(slog.DiscardHandler)}
+	if err := h.create(); err != nil {
+		t.Fatal(err)
+	}
+	e := &epoch{number: 1, path: epochPath(dir, 1)}
+	if err := e.openDisk(h, true); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(golden.Text(t, "database", text.String())) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " =")
+		b, err := hex.DecodeString(strings.TrimSpace(value))
+		if err = errors.Join(err, e.base.Put(t.Context(), ds.RawKey(key), b)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	checkKept(t, dir, key)
+	if err := errors.Join(e.base.Sync(t.Context(), ds.NewKey("/")), e.base.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, "m1", dir)
+	if !equalTables(again.table, want) || !slices.Equal(again.Heads(), head) || again.Stats().Entries != 4 {
+		t.Errorf("the kept database reads as %v, with the heads %v and %+v", again.table, again.Heads(), again.Stats())
+	}
+	again.write("node-3", seen(4))
+	if b := again.sent[0]; b.Height != 5 || !slices.Equal(b.Links, head) {
+		t.Errorf("the next block is at height %d on %v", b.Height, b.Links)
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// newer remembers states that this program cannot read because a newer one has
+// newer remembers values that this program cannot read because a newer one has
 // written them. Where that was this master itself, before its program was replaced by
 // an older one, the history is not opened: much may be missing from it without a word.
 // What another master sends has a place in the history and is stored; but since this
@@ -24,7 +24,7 @@ func (n *newer) note(master, key string, err error) {
 	}
 	err = fmt.Errorf("%s in the history: %w", key, err)
 	n.any.CompareAndSwap(nil, &err)
-	if _, writer, ok := SplitKey(key); ok && strings.HasPrefix(writer, master+".") {
+	if writer := key[strings.LastIndexByte(key, '/')+1:]; strings.HasPrefix(writer, master+".") {
 		n.own.CompareAndSwap(nil, &err)
 	}
 }

@@ -6,8 +6,8 @@
 // A file is text: bytes in hex, cut into lines where a reader would cut them, each
 // with a note of what it is. So a change shows in a diff as what it is.
 //
-//	go test ./crdtstore/... ./explorer -run Golden -update
+//	go test ./crdtstore/internal/epoch -run Golden -update
 //
-// writes the files anew. To do so is to change a format; see "Versions" in
-// docs/protocol.md.
+// writes the files of a package anew. To do so is to change a format; see "Versions"
+// in docs/protocol.md.
 package golden

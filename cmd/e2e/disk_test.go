@@ -408,8 +408,13 @@ func TestCorruptedWhileRunning(t *testing.T) {
 	g := newGrid(t)
 	secret := g.secretFile()
 	a := g.startMaster("alder", masterOptions{args: secret})
+	// More than the master keeps of its files in memory, or it would not notice.
+	vms := make([]map[string]any, 900)
+	for i := range vms {
+		vms[i] = map[string]any{"sid": fmt.Sprintf("vm-%03d", i), "name": strings.Repeat("x", 200), "state": "running"}
+	}
 	for i := range 60 {
-		a.register(fmt.Sprintf("node-%d", i), 1, 1, nil)
+		a.register(fmt.Sprintf("node-%d", i), 1, 1, map[string]any{"vms": vms})
 	}
 	a.stop()
 	a.launch()

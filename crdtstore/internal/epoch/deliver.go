@@ -110,6 +110,7 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 		return false, err
 	}
 	heights[b.Cid] = b.Height
+	l.taken.Add(1)
 	for _, el := range elements {
 		e.tally.add(el.Value)
 		l.apply(el.Key, el.Value)

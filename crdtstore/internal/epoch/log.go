@@ -88,7 +88,9 @@ type Log struct {
 	reopened atomic.Uint64
 	newer    newer
 
-	written, synced atomic.Uint64 // turns that were written, and of these on stable storage
+	// Blocks of others, counted: whose states were handed on, that are in the file
+	// system, and that are on stable storage.
+	taken, written, synced atomic.Uint64
 }
 
 // Open opens the newest epoch below the directory, or the first, and calls
@@ -125,13 +127,15 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 			return nil, err
 		}
 	}
-	if err := first(&l.newer.own); err != nil {
-		return nil, errors.Join(err, l.cur.close())
+	err = first(&l.newer.own)
+	if err == nil && opts.Elsewhere {
+		err = l.recall(ctx)
 	}
-	if opts.Elsewhere {
-		if err := l.recall(ctx); err != nil {
-			return nil, err
+	if err != nil {
+		if l.cur != nil {
+			err = errors.Join(err, l.cur.close())
 		}
+		return nil, err
 	}
 	if l.cur == nil {
 		how := l.how(newest, false)
@@ -343,10 +347,12 @@ func (l *Log) flush(ctx context.Context, e *epoch) error {
 		e.staged.drop()
 		return err
 	}
-	l.written.Add(1)
 	err := e.staged.flush(ctx)
 	if err == nil {
 		err = e.trouble()
+	}
+	if err == nil {
+		l.written.Store(l.taken.Load())
 	}
 	if err != nil || l.opts.NoSync {
 		return l.noted(err)

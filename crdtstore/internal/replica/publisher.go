@@ -30,6 +30,9 @@ type publisher struct {
 	// putSeen writes what is known of buckets of nodes, which are marked by name as
 	// nodes are by id; nil where none are.
 	putSeen func(ctx context.Context, buckets []string) error
+	// lost reports whether the disk may have lost something that the table holds;
+	// nil: it has not.
+	lost func() bool
 
 	mu      sync.Mutex
 	pending []string            // in order of marking
@@ -155,7 +158,10 @@ func (p *publisher) underway(node string) *Flush {
 	if f := p.onItsWay(node); f != nil {
 		return f
 	}
-	if p.disk.Unsynced() {
+	switch {
+	case p.lost != nil && p.lost():
+		return p.Mark(node)
+	case p.disk.Unsynced():
 		return p.Mark()
 	}
 	return nil
@@ -229,12 +235,12 @@ func (p *publisher) Publish() error {
 	p.queued = make(map[string]struct{}, len(nodes))
 	p.mu.Unlock()
 	left, err := p.flush(nodes)
+	if len(left) > 0 {
+		p.Mark(left...) // before it counts as written
+	}
 	p.mu.Lock()
 	p.current, p.writing = nil, nil
 	p.mu.Unlock()
-	if len(left) > 0 {
-		p.Mark(left...)
-	}
 	f.err = err
 	close(f.done)
 	return err

@@ -385,3 +385,31 @@ func TestFailedIsNotTakenForWritten(t *testing.T) {
 		}
 	})
 }
+
+// What the disk did not take counts as written at no moment.
+func TestWhatFailsIsUnderwayAllTheTime(t *testing.T) {
+	d := newDisk()
+	d.slow(0, errors.New("full"))
+	p := newPublisher(d, d.state)
+	p.Mark("a")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if p.underway("a") == nil {
+				t.Error("it counts as written")
+				return
+			}
+		}
+	}()
+	for range 20_000 {
+		_ = p.Publish()
+	}
+	close(stop)
+	<-stopped
+}

@@ -89,7 +89,9 @@ type Replica struct {
 	adopted  time.Time  // when this run last adopted an epoch
 	expired  time.Time  // when it was last looked for what expires
 	damaged  time.Time  // when damage last led to a new epoch
-	whole    uint64     // how often the history had been opened again when it was last seen to be whole
+	// whole is how often the history had been opened again when it was last seen to
+	// be whole.
+	whole atomic.Uint64
 
 	forgot atomic.Int64 // when it was last looked for what the cutoff drops, since began
 }
@@ -111,7 +113,7 @@ func New(opts Options) *Replica {
 func (r *Replica) Use(h History) {
 	r.history = h
 	r.publisher = newPublisher(h, r.State)
-	r.putSeen = r.publishSeen
+	r.publisher.putSeen, r.publisher.lost = r.publishSeen, r.lost
 }
 
 // State returns what is known of a node.

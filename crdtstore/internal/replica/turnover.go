@@ -51,7 +51,7 @@ func (r *Replica) Tick(ctx context.Context) error {
 		return r.adopt(ctx, h.Number+1, r.history.Cutoff())
 	case health != nil: // nothing can be written now
 		return nil
-	case r.history.Reopened() != r.whole:
+	case r.lost():
 		return r.complete(ctx)
 	case h.Old > 0:
 		return r.retire(ctx)
@@ -61,6 +61,10 @@ func (r *Replica) Tick(ctx context.Context) error {
 	}
 	return nil
 }
+
+// lost reports whether the disk may have lost something that the table holds: the
+// history had to be opened again, and was not looked through since.
+func (r *Replica) lost() bool { return r.history.Reopened() != r.whole.Load() }
 
 // complete asserts what the disk has lost of all that this master knows, after the
 // history had to be opened again: what came from other masters, and what was refused
@@ -78,7 +82,7 @@ func (r *Replica) complete(ctx context.Context) error {
 		r.Mark(missing...) // looked for again at the next tick
 		return nil
 	}
-	r.whole = opened
+	r.whole.Store(opened)
 	return nil
 }
 

@@ -207,6 +207,7 @@ func (s *Store) turnover(ctx context.Context) {
 	tick, prune := time.NewTicker(turnoverTick), time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	defer prune.Stop()
+	said := "" // not to be said again every few seconds
 	for {
 		select {
 		case <-tick.C:
@@ -215,9 +216,15 @@ func (s *Store) turnover(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.replica.Tick(ctx); err != nil && ctx.Err() == nil {
+		err := s.replica.Tick(ctx)
+		text := ""
+		if err != nil && ctx.Err() == nil {
+			text = err.Error()
+		}
+		if text != "" && text != said {
 			s.log.Error("cannot turn the history over, trying again", "err", err)
 		}
+		said = text
 	}
 }
 

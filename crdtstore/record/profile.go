@@ -50,6 +50,10 @@ type Profile struct {
 	// MachineID tells machines apart, so that a master knows whether a socket
 	// path or a loopback address is on its own machine. Empty: not told.
 	MachineID string `json:"machine_id,omitempty"`
+	// AgentPath is where the node's agent takes calls for the compute service, as
+	// unix:///path on the node's machine. An agent that has one remembers operations,
+	// so that each runs at most once. Empty: nobody does.
+	AgentPath string `json:"agent_path,omitempty"`
 }
 
 // VM is a virtual machine as its node last reported it. It never carries a
@@ -96,7 +100,8 @@ func (p Profile) encode() string {
 			return putString(b, 2, p.Labels[k])
 		})
 	}
-	return string(putString(b, 9, p.MachineID))
+	b = putString(b, 9, p.MachineID)
+	return string(putString(b, 10, p.AgentPath))
 }
 
 // DecodeProfile parses the body of a Profile register.
@@ -172,6 +177,8 @@ func DecodeProfile(in string) (Profile, error) {
 			p.Labels[k], last = v, k
 		case 9:
 			p.MachineID = f.Str
+		case 10:
+			p.AgentPath = f.Str
 		default:
 			return unknownField(num)
 		}

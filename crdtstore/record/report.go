@@ -81,6 +81,7 @@ var profileFields = []struct {
 	{"slices_total", func(d, s *Profile) { d.SlicesTotal = s.SlicesTotal }},
 	{"labels", func(d, s *Profile) { d.Labels = s.Labels }},
 	{"machine_id", func(d, s *Profile) { d.MachineID = s.MachineID }},
+	{"agent_path", func(d, s *Profile) { d.AgentPath = s.AgentPath }},
 }
 
 // complete fills the fields that were left out from what was known.
@@ -227,6 +228,7 @@ func (r *Report) Validate() error {
 		{"mycelium_ip", r.MyceliumIP, maxName},
 		{"version", r.Version, maxName},
 		{"machine_id", r.MachineID, maxName},
+		{"agent_path", r.AgentPath, maxURL},
 		{"location.country", r.Location.Country, maxName},
 		{"location.city", r.Location.City, maxName},
 	} {

@@ -359,7 +359,7 @@ func (c *cluster) info() *liveness.MasterInfo {
 	m := &liveness.MasterInfo{
 		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.RPCURLs, UIURLs: s.cfg.UIURLs,
 		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
-		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(),
+		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs,
 	}
 	_, m.Joining = s.join.progress()
 	for _, h := range s.history.Heads() {

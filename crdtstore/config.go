@@ -47,6 +47,11 @@ type Config struct {
 	// API and page, if it does. They are shown in Master; nothing here calls them.
 	RPCURLs, UIURLs []string
 
+	// EdgeAddrs are multiaddrs at which agents reach the tunnels of the program that
+	// embeds the store (see package tunnel), if it has any. They are shown in Master;
+	// nothing here listens on them.
+	EdgeAddrs []string
+
 	// OfflineAfter is how long a node may be silent before it counts as
 	// offline. 0: 30 s. It should be the same on all masters, and several times the
 	// interval of the nodes' beats.

@@ -53,6 +53,7 @@ type peerInfo struct {
 	RPCURLs   []string  `json:"rpc_urls"`
 	UIURLs    []string  `json:"ui_urls"`
 	MeshAddrs []string  `json:"mesh_addrs"`
+	EdgeAddrs []string  `json:"edge_addrs,omitempty"`
 	LastSeen  time.Time `json:"last_seen"`
 	HasLeft   bool      `json:"left,omitempty"`
 
@@ -166,9 +167,11 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 		wall = d.wall()
 	}
 	moved := p.Name != m.Name || p.Version != m.Version || !slices.Equal(p.RPCURLs, m.RPCURLs) ||
-		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) || p.HasLeft
+		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) ||
+		!slices.Equal(p.EdgeAddrs, m.EdgeAddrs) || p.HasLeft
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
+	p.EdgeAddrs = m.EdgeAddrs
 	p.LastSeen, p.HasLeft, p.heard = wall.UTC().Round(0), false, now
 	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), a.InSync
 	p.skew = time.UnixMilli(m.Wall).Sub(wall)
@@ -255,7 +258,7 @@ func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, ag
 	for _, p := range d.peers {
 		m := Master{
 			ID: p.ID, Name: p.Name, RPCURLs: nonNil(p.RPCURLs), UIURLs: nonNil(p.UIURLs),
-			MeshAddrs: withID(p.MeshAddrs, p.ID), Status: p.statusAt(now), Version: p.Version,
+			MeshAddrs: withID(p.MeshAddrs, p.ID), EdgeAddrs: withID(p.EdgeAddrs, p.ID), Status: p.statusAt(now), Version: p.Version,
 			LastSeen: p.LastSeen, Nodes: p.nodes, Digest: p.digest,
 			RTTms: float64(rtt(p.ID).Microseconds()) / 1000, ClockSkewS: p.skew.Seconds(),
 		}

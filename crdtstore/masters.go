@@ -11,7 +11,8 @@ func (s *Store) self() Master {
 	m := Master{
 		ID: s.ID(), Name: s.cfg.Name, Status: MasterSelf, Version: s.cfg.Version,
 		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
-		LastSeen: time.Now().UTC(), Nodes: nodes,
+		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
+		LastSeen:  time.Now().UTC(), Nodes: nodes,
 		Digest: hex.EncodeToString(digest[:]), InSync: true,
 	}
 	if s.cluster != nil {

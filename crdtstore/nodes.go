@@ -122,6 +122,11 @@ func (s *Store) show(now time.Time, e *table.Entry) Node {
 	if len(v.witnesses) > 0 {
 		n.SeenBy = v.witnesses
 	}
+	for _, h := range v.Heard {
+		if h.Tunnel && s.reachable(h.Master) {
+			n.Tunnel = append(n.Tunnel, h.Master)
+		}
+	}
 	n.LastSeen = laterOf(n.LastSeen, v.lastSeen)
 	return n
 }

@@ -37,7 +37,7 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 }
 
 func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
-	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs} {
+	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs, &m.EdgeAddrs} {
 		*list = (*list)[:min(len(*list), maxURLs)]
 	}
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}

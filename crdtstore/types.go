@@ -168,6 +168,7 @@ type Master struct {
 	RPCURLs   []string     `json:"rpc_urls"`   // as in its Config
 	UIURLs    []string     `json:"ui_urls"`    // as in its Config
 	MeshAddrs []string     `json:"mesh_addrs"` // multiaddrs with /p2p/ID, good for Config.Peers
+	EdgeAddrs []string     `json:"edge_addrs"` // multiaddrs with /p2p/ID, for the tunnels of agents
 	Status    MasterStatus `json:"status"`
 	Version   string       `json:"version"`   // of its program
 	LastSeen  time.Time    `json:"last_seen"` // by this master's clock

@@ -18,12 +18,14 @@ type Pulse struct {
 	Usage   record.Usage
 	UptimeS uint64
 	Age     time.Duration
+	Tunnel  bool // that master holds the tunnel of the node's agent
 }
 
-// Heard is when one master heard a node.
+// Heard is when one master heard a node, and whether it holds its tunnel.
 type Heard struct {
 	Master string
 	At     time.Time
+	Tunnel bool
 }
 
 // Board keeps the pulses of all nodes. Its methods may be called concurrently;
@@ -109,11 +111,35 @@ func (b *Board) Beat(now time.Time, id string, v record.Version, usage *record.U
 		}
 	}
 	s.hear(l, b.self, now)
+	s.queue(l)
+	return true
+}
+
+// Tunnel notes that this master holds the tunnel of a node's agent from now on, or no
+// more. To hold it is a sign of life.
+func (b *Board) Tunnel(now time.Time, id string, open bool) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.life(id)
+	if open {
+		s.hear(l, b.self, now).Tunnel = true
+	} else {
+		for i := range l.heard {
+			if l.heard[i].Master == b.self {
+				l.heard[i].Tunnel = false
+			}
+		}
+	}
+	s.queue(l)
+}
+
+// queue has the next Collect tell of a node.
+func (s *shard) queue(l *life) {
 	if !l.queued {
 		l.queued = true
 		s.pending = append(s.pending, l)
 	}
-	return true
 }
 
 // Merge takes over what another master heard. Ages are clipped at zero.
@@ -128,10 +154,11 @@ func (b *Board) Merge(now time.Time, master string, p Pulse) {
 	if c := l.version.Compare(p.Version); c < 0 || c == 0 && l.at.Before(at) {
 		l.version, l.usage, l.uptime, l.at = p.Version, p.Usage, p.UptimeS, at
 	}
-	s.hear(l, master, at)
+	// A pulse that was overtaken may say what was before; the next one says it again.
+	s.hear(l, master, at).Tunnel = p.Tunnel
 }
 
-func (s *shard) hear(l *life, master string, at time.Time) {
+func (s *shard) hear(l *life, master string, at time.Time) *Heard {
 	if l.awaited {
 		l.awaited = false
 		s.roused = append(s.roused, l.id)
@@ -141,10 +168,11 @@ func (s *shard) hear(l *life, master string, at time.Time) {
 			if h.At.Before(at) {
 				h.At = at
 			}
-			return
+			return h
 		}
 	}
-	l.heard = append(l.heard, Heard{master, at})
+	l.heard = append(l.heard, Heard{Master: master, At: at})
+	return &l.heard[len(l.heard)-1]
 }
 
 // Collect returns what this master heard itself since the last Collect, for the
@@ -169,7 +197,7 @@ func (b *Board) pulses(now time.Time, all bool) []Pulse {
 	add := func(l *life) {
 		for _, h := range l.heard {
 			if h.Master == b.self {
-				out = append(out, Pulse{l.id, l.version, l.usage, l.uptime, now.Sub(h.At)})
+				out = append(out, Pulse{l.id, l.version, l.usage, l.uptime, now.Sub(h.At), h.Tunnel})
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func (n *naive) vital(id string) (Vital, bool) {
 		}
 	}
 	for m, t := range at {
-		v.Heard = append(v.Heard, Heard{m, t})
+		v.Heard = append(v.Heard, Heard{Master: m, At: t})
 	}
 	return v, known
 }
@@ -290,4 +290,44 @@ func TestRoused(t *testing.T) {
 	want("a repeated beat is no sign of life")
 	b.Merge(now, "other", Pulse{NodeID: "n", Age: time.Hour})
 	want("by another master", "n")
+}
+
+// Who holds a node's tunnel travels with the pulses, and is told when it changes, a
+// beat or not.
+func TestTunnel(t *testing.T) {
+	now := time.Unix(1000, 0)
+	a, b := New("a"), New("b")
+	carry := func() {
+		for _, msg := range Encode(&MasterInfo{}, a.Collect(now)) {
+			m, err := Decode(msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range m.Pulses {
+				b.Merge(now, "a", p)
+			}
+		}
+	}
+	holds := func(b *Board) (held bool) {
+		v, _ := b.Vital("n", nil)
+		for _, h := range v.Heard {
+			held = held || h.Tunnel
+		}
+		return held
+	}
+	a.Tunnel(now, "n", false) // of a node that is not known here
+	if carry(); holds(a) || holds(b) {
+		t.Fatal("it holds no tunnel yet")
+	}
+	for _, open := range []bool{true, false, true} {
+		a.Tunnel(now, "n", open)
+		if carry(); holds(a) != open || holds(b) != open {
+			t.Errorf("open %v: a says %v, b %v", open, holds(a), holds(b))
+		}
+		now = now.Add(time.Second)
+		a.Beat(now, "n", record.Version{Boot: 1, Seq: uint64(now.Unix())}, nil, nil)
+		if carry(); holds(a) != open || holds(b) != open {
+			t.Errorf("open %v, after a beat: a says %v, b %v", open, holds(a), holds(b))
+		}
+	}
 }

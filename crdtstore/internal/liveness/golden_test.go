@@ -16,11 +16,12 @@ var pulseFields = golden.Fields{
 		1: {Name: "name"}, 2: {Name: "version"}, 3: {Name: "rpc_urls"}, 4: {Name: "ui_urls"}, 5: {Name: "mesh_addrs"},
 		6: {Name: "wall"}, 7: {Name: "nodes"}, 8: {Name: "digest"}, 9: {Name: "epoch"}, 10: {Name: "heads"},
 		11: {Name: "contacts", Fields: golden.Fields{1: {Name: "id"}, 2: {Name: "addrs"}}},
-		12: {Name: "cutoff"}, 13: {Name: "joining"},
+		12: {Name: "cutoff"}, 13: {Name: "joining"}, 14: {Name: "edge_addrs"},
 	}},
 	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
 		6: {Name: "mru"}, 7: {Name: "sru"}, 8: {Name: "hru"}, 9: {Name: "slices"}, 10: {Name: "uptime_s"},
+		11: {Name: "tunnel"},
 	}},
 }
 
@@ -33,12 +34,13 @@ func goldenMessage() Message {
 			Wall:      1_760_000_000_000, Nodes: 2, Digest: []byte("sixteen bytes!!\x00"), Epoch: 7,
 			Heads:    [][]byte{{0x01, 0x70, 0x12, 0x01, 0xaa}, {0x01, 0x70, 0x12, 0x01, 0xbb}},
 			Contacts: []Contact{{"12D3KooWoak", []string{"/ip4/10.0.0.1/tcp/9004"}}},
-			Cutoff:   1_740_000_000_000, Joining: true,
+			Cutoff:   1_740_000_000_000, Joining: true, EdgeAddrs: []string{"/ip4/10.0.0.2/tcp/9005"},
 		},
 		Pulses: []Pulse{
 			{
 				NodeID: "node-1", Version: record.Version{Boot: 1_760_000_000_000, Seq: 42}, Age: 1200 * time.Millisecond,
 				Usage: record.Usage{CRU: 1.5, MRU: 8 << 30, SRU: 1 << 40, HRU: 2 << 40, Slices: 3}, UptimeS: 86_400,
+				Tunnel: true,
 			},
 			{NodeID: "node-2"}, // a sender that does not count, heard just now
 		},

@@ -37,6 +37,7 @@ type MasterInfo struct {
 	Contacts  []Contact
 	Cutoff    int64 // Unix milliseconds, see docs/architecture.md
 	Joining   bool  // it does not have all records yet
+	EdgeAddrs []string
 }
 
 // Contact is another master that the sender vouches for.
@@ -82,7 +83,7 @@ func (m *MasterInfo) append(b []byte) []byte {
 	if m.Joining {
 		b = putUint(b, 13, 1)
 	}
-	return b
+	return putStrings(b, 14, m.EdgeAddrs)
 }
 
 func (p Pulse) append(b []byte) []byte {
@@ -95,7 +96,11 @@ func (p Pulse) append(b []byte) []byte {
 	b = putUint(b, 7, p.Usage.SRU)
 	b = putUint(b, 8, p.Usage.HRU)
 	b = putUint(b, 9, p.Usage.Slices)
-	return putUint(b, 10, p.UptimeS)
+	b = putUint(b, 10, p.UptimeS)
+	if p.Tunnel {
+		b = putUint(b, 11, 1)
+	}
+	return b
 }
 
 // Decode reads a message. Fields of a newer version are passed over.
@@ -156,6 +161,8 @@ func (m *MasterInfo) decode(b []byte) error {
 			m.Cutoff = int64(n)
 		case 13:
 			m.Joining = n != 0
+		case 14:
+			m.EdgeAddrs = append(m.EdgeAddrs, string(v))
 		}
 		return nil
 	})
@@ -187,6 +194,8 @@ func decodePulse(b []byte) (p Pulse, err error) {
 			p.Usage.Slices = n
 		case 10:
 			p.UptimeS = n
+		case 11:
+			p.Tunnel = n != 0
 		}
 		return nil
 	})

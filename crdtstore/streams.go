@@ -1,0 +1,57 @@
+package crdtstore
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+)
+
+// embedded is the protocol of a name that the embedding program chose.
+func embedded(name string) protocol.ID { return protocol.ID("/hero-explorer/x/" + name) }
+
+// Serve has connections that other masters open with Dial under a name handed to a
+// function, each on a goroutine of its own. from is the id of that master, which is
+// proven. The function closes the connection. A single master has none to serve. Serve
+// replaces what was given for the name before.
+func (s *Store) Serve(name string, handle func(from string, conn net.Conn)) {
+	if s.cluster == nil {
+		return
+	}
+	s.cluster.mesh.Host().SetStreamHandler(embedded(name), func(st network.Stream) {
+		handle(st.Conn().RemotePeer().String(), p2p.Conn(st))
+	})
+}
+
+// Dial opens a connection to what another master serves under a name. It goes over the
+// connection that the masters have with each other, so it needs no address and is
+// encrypted. The caller closes it. It does no I/O before the first Write. Errors:
+// ErrUnreachable, the context's.
+func (s *Store) Dial(ctx context.Context, master, name string) (net.Conn, error) {
+	id, err := peer.Decode(master)
+	if err != nil || s.cluster == nil {
+		return nil, ErrUnreachable
+	}
+	st, err := s.cluster.mesh.Host().NewStream(network.WithNoDial(ctx, "an admitted master is connected"), id, embedded(name))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return p2p.Conn(st), nil
+}
+
+// SetTunnel notes that this master holds the tunnel of a node's agent from now on, or
+// holds it no more. Node.Tunnel shows it, here and on the other masters, as long as
+// this one says so; nothing of it is written to disk. It never blocks.
+func (s *Store) SetTunnel(nodeID string, open bool) {
+	s.board.Tunnel(time.Now(), nodeID, open)
+	s.hub.add(change{kind: NodeEvent, id: nodeID})
+	if s.cluster != nil {
+		s.cluster.pulseSoon()
+	}
+}

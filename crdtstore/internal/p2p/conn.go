@@ -30,3 +30,13 @@ func addrOr(a net.Addr, err error) net.Addr {
 	}
 	return a
 }
+
+// Abort breaks a connection off at once, so that the other side sees that it did not
+// end.
+func Abort(c net.Conn) {
+	if s, ok := c.(conn); ok {
+		_ = s.Reset() // it is gone either way
+		return
+	}
+	_ = c.Close()
+}

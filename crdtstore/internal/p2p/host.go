@@ -32,7 +32,23 @@ const dialTimeout = 3 * time.Second
 type hostOptions struct {
 	gater     connmgr.ConnectionGater
 	transport Transport
+	limits    Limits
 }
+
+// Limits bound what strangers can take of a host before they are turned away. What
+// those who are let in may use is bounded by the protocols.
+type Limits struct {
+	Inbound    int     // connections that others have opened
+	Greeting   int     // of these, such as are being set up
+	PerAddress int     // from one address (IPv6: /56)
+	Rate       float64 // new ones a second from one address
+	Burst      int     // new ones at once from one address
+}
+
+// forMasters: masters behind one address are few, start together, and look for each
+// other every second. The defaults of libp2p, 8 connections from one address and a new
+// one every five seconds, are for strangers on the internet.
+var forMasters = Limits{Inbound: 512, Greeting: 128, PerAddress: 64, Rate: 10, Burst: 100}
 
 // Transport makes the transport of a host. What connects through it has to come
 // under the limits and be let in by the gater, which may be nil.
@@ -51,10 +67,15 @@ func WithTransport(t Transport) HostOption {
 	return func(o *hostOptions) { o.transport = t }
 }
 
+// WithLimits has the host bear more than a few masters.
+func WithLimits(l Limits) HostOption {
+	return func(o *hostOptions) { o.limits = l }
+}
+
 // NewHost assembles a host from parts: libp2p.New would link every transport
 // that there is, which doubles the size of the program.
 func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (host.Host, error) {
-	o := hostOptions{transport: overTCP}
+	o := hostOptions{transport: overTCP, limits: forMasters}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -70,14 +91,11 @@ func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (hos
 		return nil, err
 	}
 	limits, err := rcmgr.NewResourceManager(
-		rcmgr.NewFixedLimiter(meshLimits()),
-		// The defaults, 8 connections from one address and one new connection
-		// in five seconds, are for strangers on the internet. Masters behind one
-		// address are few, and strangers are turned away by the handshake.
+		rcmgr.NewFixedLimiter(o.limits.concrete()),
 		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: 64}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: 64}}),
-		rcmgr.WithConnRateLimiters(connRate()))
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: o.limits.PerAddress}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: o.limits.PerAddress}}),
+		rcmgr.WithConnRateLimiters(o.limits.rate()))
 	if err != nil {
 		return nil, err
 	}
@@ -123,10 +141,8 @@ func overTCP(key crypto.PrivKey, limits network.ResourceManager, gater connmgr.C
 	return tcp.NewTCPTransport(up, limits, nil, tcp.WithConnectionTimeout(dialTimeout))
 }
 
-// connRate allows the connections of a few masters behind one address that start
-// together and look for each other every second, and no flood.
-func connRate() *rate.Limiter {
-	perAddress := rate.Limit{RPS: 10, Burst: 100}
+func (l Limits) rate() *rate.Limiter {
+	perAddress := rate.Limit{RPS: l.Rate, Burst: l.Burst}
 	return &rate.Limiter{SubnetRateLimiter: rate.SubnetLimiter{
 		IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perAddress}},
 		IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddress}},
@@ -134,18 +150,17 @@ func connRate() *rate.Limiter {
 	}}
 }
 
-// meshLimits bound what strangers can take before they are turned away. What
-// admitted masters may use is bounded by the protocols.
-func meshLimits() rcmgr.ConcreteLimitConfig {
+func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
+	conns := func(n int) rcmgr.LimitVal { return rcmgr.LimitVal(n) }
 	return rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
-			Conns: 1024, ConnsInbound: 512, ConnsOutbound: 512, FD: rcmgr.Unlimited,
+			Conns: conns(2 * l.Inbound), ConnsInbound: conns(l.Inbound), ConnsOutbound: conns(l.Inbound), FD: rcmgr.Unlimited,
 			Streams: rcmgr.Unlimited, StreamsInbound: rcmgr.Unlimited, StreamsOutbound: rcmgr.Unlimited,
 			Memory: rcmgr.Unlimited64,
 		},
 		Transient: rcmgr.ResourceLimits{
-			Conns: 256, ConnsInbound: 128, ConnsOutbound: 128, FD: rcmgr.Unlimited,
-			Streams: 1024, StreamsInbound: 1024, StreamsOutbound: rcmgr.Unlimited,
+			Conns: conns(2 * l.Greeting), ConnsInbound: conns(l.Greeting), ConnsOutbound: conns(l.Greeting), FD: rcmgr.Unlimited,
+			Streams: conns(8 * l.Greeting), StreamsInbound: conns(8 * l.Greeting), StreamsOutbound: rcmgr.Unlimited,
 			Memory: rcmgr.Unlimited64,
 		},
 		PeerDefault: rcmgr.ResourceLimits{

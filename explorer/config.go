@@ -66,9 +66,9 @@ type Config struct {
 	// secret, and no listener at all in single-master mode.
 	MeshAddr string
 
-	// EdgeAddr is where the tunnels of agents will arrive: host:port, or "off".
-	// Empty, which is the default: off in single-master mode, else
-	// 0.0.0.0:9005. This version checks the value and does not listen yet.
+	// EdgeAddr is where agents connect to, so that nodes which can only dial out can be
+	// reached: host:port, or "off". Empty, which is the default: off in single-master
+	// mode, else 0.0.0.0:9005.
 	EdgeAddr string
 
 	// PeerMasters are other masters: IP, host, host:port, or multiaddr with or

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,11 @@ type fakeStore struct {
 	more    chan struct{} // closed and replaced at every event
 	first   int           // cursors before it are forgotten
 
+	tunnels   map[string]bool                             // that are here
+	dialled   func(master, name string) (net.Conn, error) // by Dial; nil: no other master can be reached
+	served    map[string]func(from string, conn net.Conn)
+	tunnelsOf map[string][]string // masters that hold a node's tunnel
+
 	backingUp func(context.Context, io.Writer) error // at the end of Backup
 	restoring func()                                 // once Restore has read all
 }
@@ -41,6 +47,7 @@ var _ store = (*fakeStore)(nil)
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		states: map[string]record.State{}, usage: map[string]crdtstore.Usage{},
+		tunnels: map[string]bool{}, tunnelsOf: map[string][]string{}, served: map[string]func(string, net.Conn){},
 		masters: []crdtstore.Master{{ID: "self", Name: "alpha", Status: crdtstore.MasterSelf}},
 		status:  crdtstore.Online, more: make(chan struct{}),
 	}
@@ -49,6 +56,21 @@ func newFakeStore() *fakeStore {
 func (f *fakeStore) ID() string                  { return "self" }
 func (f *fakeStore) Name() string                { return "alpha" }
 func (f *fakeStore) OfflineAfter() time.Duration { return 30 * time.Second }
+
+func (f *fakeStore) Dial(_ context.Context, master, name string) (net.Conn, error) {
+	if f.dialled == nil {
+		return nil, crdtstore.ErrUnreachable
+	}
+	return f.dialled(master, name)
+}
+
+func (f *fakeStore) Serve(name string, handle func(from string, conn net.Conn)) {
+	f.set(func() { f.served[name] = handle })
+}
+
+func (f *fakeStore) SetTunnel(id string, open bool) {
+	f.set(func() { f.tunnels[id] = open })
+}
 
 func (f *fakeStore) Health() error {
 	f.mu.Lock()
@@ -97,6 +119,9 @@ func (f *fakeStore) emit(e crdtstore.Event) {
 func (f *fakeStore) view(id string) crdtstore.Node {
 	n := record.View(id, f.states[id])
 	n.Status, n.Usage, n.SeenBy = f.status, f.usage[id], append(n.SeenBy, f.seenBy...)
+	if n.Tunnel = append(n.Tunnel, f.tunnelsOf[id]...); f.tunnels[id] {
+		n.Tunnel = append(n.Tunnel, f.ID())
+	}
 	return n
 }
 

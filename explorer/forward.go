@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,83 +28,145 @@ type call struct {
 	method  string
 	params  json.RawMessage
 	timeout time.Duration
+	// op names the operation, so that the node's agent carries it out once however often
+	// it is asked. Empty: it has no name.
+	op string
+	// again: the answer to an earlier call of that name was lost.
+	again bool
 }
 
+// mutates reports whether a call must not run twice.
+func (c call) mutates() bool { return !client.Idempotent(c.method) }
+
 // forward sends a call to its node and returns the answer, result or error, as
-// the node gave it.
+// the node gave it. It goes on to the next path where nothing was sent, and where an
+// answer was lost and the call may be repeated.
 func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
-	data := errorData{NodeID: c.node.NodeID}
-	offline := c.node.Status == crdtstore.Offline
 	// A suspect node is tried, for only its agent or another master may be gone,
 	// and so is one that nobody has heard: it may have registered with another
 	// master a moment ago. One that fell silent would let the caller wait for a
 	// machine that is not there, and what it did now nobody would report.
+	offline := c.node.Status == crdtstore.Offline
 	if offline && len(c.node.SeenBy) > 0 {
 		return nil, s.offline(c.node)
 	}
-	if c.node.SocketPath == "" {
-		s.metrics.forwards.WithLabelValues("unreachable").Inc()
-		data.Hint = "the node reports no socket_path; give its agent the address of the compute service"
-		return nil, failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" has no address", data)
+	remembered := c.op != "" && c.node.AgentPath != ""
+	if c.again && c.mutates() && !remembered {
+		return nil, s.unknown(c, false)
 	}
-	ep, err := s.target(c.node)
+	all, err := s.pathsFor(c, remembered)
 	if err != nil {
-		s.metrics.forwards.WithLabelValues("unreachable").Inc()
-		data.Hint = "its socket_path cannot be used: " + err.Error()
-		return nil, failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" cannot be reached", data)
+		return nil, err
 	}
-	conn, release, err := s.nodes.take(ep)
-	if err != nil {
-		s.metrics.forwards.WithLabelValues("limit").Inc()
-		data.Retryable, data.Hint, data.RetryAfterS = true, "try again in a moment", 1
-		return nil, failure(jsonrpc.CodeLimit, err.Error(), data)
-	}
-	defer release()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	var result json.RawMessage
-	err = conn.Call(ctx, c.method, c.params, &result)
-	if err == nil {
-		s.metrics.forwards.WithLabelValues("result").Inc()
-		return result, nil
-	}
-	var theirs *jsonrpc.Error
-	if errors.As(err, &theirs) {
-		s.metrics.forwards.WithLabelValues("error").Inc()
-		return nil, theirs
-	}
-	var transport *client.TransportError
-	if errors.As(err, &transport) && !transport.Sent {
-		if offline {
-			return nil, s.offline(c.node)
+	repeatable := remembered || !c.mutates()
+	var lost, busy error
+	for _, p := range all {
+		result, err := s.take(ctx, p, c)
+		var theirs *jsonrpc.Error
+		var transport *client.TransportError
+		switch {
+		case err == nil:
+			s.metrics.forwarded(p, "result")
+			return result, nil
+		case errors.As(err, &theirs):
+			s.metrics.forwarded(p, "error")
+			return nil, theirs
+		case errors.Is(err, errBusy):
+			s.metrics.forwarded(p, "limit")
+			busy = err
+			continue
+		case errors.As(err, &transport) && !transport.Sent:
+			s.metrics.forwarded(p, "unreachable")
+			s.nodes.failed(p.key)
+			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
+			continue
 		}
-		data.Retryable = true // nothing was done
-		s.metrics.forwards.WithLabelValues("unreachable").Inc()
-		data.Hint = "nothing was sent; check that " + ep.URL + " answers where this master runs, or ask another master"
-		return nil, failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" cannot be reached", data)
+		s.metrics.forwarded(p, "unknown")
+		if lost = err; !repeatable || ctx.Err() != nil {
+			break
+		}
 	}
-	s.metrics.forwards.WithLabelValues("unknown").Inc()
-	data.Retryable = client.Idempotent(c.method)
-	data.Hint = "it may have run; look at the VM before you repeat it"
-	if data.Retryable {
+	switch {
+	case lost != nil:
+		return nil, s.unknown(c, repeatable)
+	case busy != nil:
+		return nil, failure(jsonrpc.CodeLimit, busy.Error(),
+			errorData{Retryable: true, NodeID: c.node.NodeID, Hint: "try again in a moment", RetryAfterS: 1})
+	case offline:
+		return nil, s.offline(c.node)
+	}
+	return nil, s.cannotReach(c, "nothing was sent; tried "+tried(all)+"; check that its agent and its compute service run, or ask another master")
+}
+
+// pathsFor returns the paths that a call may take.
+func (s *Server) pathsFor(c call, remembered bool) ([]path, error) {
+	all, unusable := s.paths(c.node)
+	if remembered {
+		// By any other path it would not be known to have run.
+		all = slices.DeleteFunc(all, func(p path) bool { return !p.remembers })
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	s.metrics.forwarded(path{}, "unreachable")
+	switch {
+	case c.node.SocketPath == "" && c.node.AgentPath == "":
+		return nil, s.cannotReach(c, "the node reports no socket_path; give its agent the address of the compute service")
+	case unusable != nil:
+		return nil, s.cannotReach(c, "its socket_path cannot be used, and no master holds a tunnel of its agent: "+unusable.Error())
+	}
+	return nil, s.cannotReach(c, "no master holds a tunnel of its agent; see that it runs, and that it can connect to the edge address of a master")
+}
+
+// cannotReach is the error for a node to which nothing was sent.
+func (s *Server) cannotReach(c call, hint string) error {
+	return failure(jsonrpc.CodeCannotReach, "node "+c.node.NodeID+" cannot be reached",
+		errorData{Retryable: true, NodeID: c.node.NodeID, Hint: hint})
+}
+
+// unknown is the error for a call that may have run.
+func (s *Server) unknown(c call, repeatable bool) error {
+	data := errorData{Retryable: repeatable, NodeID: c.node.NodeID, Hint: "it may have run; look at the VM before you repeat it"}
+	switch {
+	case !c.mutates():
 		data.Hint = "nothing was to be changed; try again"
+	case repeatable:
+		data.Hint = "try again with the same op_id, on any master; it does not run twice"
 	}
-	return nil, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to node "+c.node.NodeID+" and not answered", data)
+	return failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to node "+c.node.NodeID+" and not answered", data)
+}
+
+// take sends a call on one path.
+func (s *Server) take(ctx context.Context, p path, c call) (result json.RawMessage, err error) {
+	conn, release, err := s.nodes.take(p)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var header http.Header
+	if c.op != "" && c.mutates() {
+		header = http.Header{"Idempotency-Key": {c.op}}
+	}
+	err = conn.CallHeader(ctx, c.method, c.params, &result, header)
+	return result, err
 }
 
 // offline is the error for a node that is silent; nothing was sent to it.
 func (s *Server) offline(n crdtstore.Node) error {
-	s.metrics.forwards.WithLabelValues("offline").Inc()
+	s.metrics.forwarded(path{}, "offline")
 	return failure(jsonrpc.CodeNodeOffline, "node "+n.NodeID+" is offline", errorData{
 		Retryable: true, NodeID: n.NodeID,
 		Hint: "it was last heard at " + n.LastSeen.UTC().Format(time.RFC3339) + "; start it or its agent",
 	})
 }
 
-// nodePool keeps connections to nodes.
+// nodePool keeps connections to nodes, by path.
 type nodePool struct {
-	mu    sync.Mutex
-	conns map[string]*nodeConn // by URL
+	mu     sync.Mutex
+	conns  map[string]*nodeConn
+	broken map[string]time.Time // when a path could not be dialled
 }
 
 type nodeConn struct {
@@ -111,22 +175,27 @@ type nodeConn struct {
 	used  time.Time
 }
 
-func newNodePool() *nodePool { return &nodePool{conns: map[string]*nodeConn{}} }
+// errBusy is wrapped by the errors of take.
+var errBusy = errors.New("too many calls")
 
-// take returns the connection to a node, until release is called.
-func (p *nodePool) take(ep client.Endpoint) (conn *client.Conn, release func(), err error) {
+func newNodePool() *nodePool {
+	return &nodePool{conns: map[string]*nodeConn{}, broken: map[string]time.Time{}}
+}
+
+// take returns the connection on a path, until release is called.
+func (p *nodePool) take(on path) (conn *client.Conn, release func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := p.conns[ep.URL]
+	c := p.conns[on.key]
 	if c == nil {
 		if len(p.conns) >= maxNodeConns && !p.evict() {
-			return nil, nil, fmt.Errorf("this master calls %d nodes already", maxNodeConns)
+			return nil, nil, fmt.Errorf("%w: this master calls %d nodes already", errBusy, maxNodeConns)
 		}
-		c = &nodeConn{conn: client.Dial(ep, client.Options{MaxConns: maxNodeCalls, MaxAnswer: maxNodeAnswer})}
-		p.conns[ep.URL] = c
+		c = &nodeConn{conn: client.Dial(on.ep, client.Options{MaxConns: maxNodeCalls, MaxAnswer: maxNodeAnswer, Dial: on.dial})}
+		p.conns[on.key] = c
 	}
 	if c.calls >= maxNodeCalls {
-		return nil, nil, fmt.Errorf("%d calls to that node run already", maxNodeCalls)
+		return nil, nil, fmt.Errorf("%w: %d to that node run already", errBusy, maxNodeCalls)
 	}
 	c.calls++
 	return c.conn, func() {
@@ -135,6 +204,24 @@ func (p *nodePool) take(ep client.Endpoint) (conn *client.Conn, release func(), 
 		c.calls--
 		c.used = time.Now()
 	}, nil
+}
+
+// failed notes that a path could not be dialled.
+func (p *nodePool) failed(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.broken) >= maxNodeConns {
+		clear(p.broken) // at worst one of them is tried in vain once more
+	}
+	p.broken[key] = time.Now()
+}
+
+// failing reports whether a path could not be dialled of late.
+func (p *nodePool) failing(key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.broken[key]
+	return ok && time.Since(at) < failedFor
 }
 
 // evict closes the connections that were not used for long, or else the one

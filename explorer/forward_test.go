@@ -222,7 +222,7 @@ func TestTargetIsOnlyOneNode(t *testing.T) {
 		t.Error("a call to no node")
 	}
 	n := crdtstore.Node{Profile: record.Profile{SocketPath: "unix:///x/../" + m.cfg.RPCSocket}}
-	if _, err := m.target(n); err == nil {
+	if _, err := m.direct(n, n.SocketPath); err == nil {
 		t.Error("a detour to this master's own socket")
 	}
 }
@@ -231,11 +231,11 @@ func TestTargetOnAnotherMachine(t *testing.T) {
 	m := startMaster(t)
 	for _, path := range []string{"unix:///run/compute.sock", "/run/compute.sock", "tcp://127.0.0.1:9003", "http://[::1]:9003"} {
 		n := crdtstore.Node{Profile: record.Profile{SocketPath: path, MachineID: identity.Machine()}}
-		if _, err := m.target(n); err != nil {
+		if _, err := m.direct(n, path); err != nil {
 			t.Errorf("%s on this machine: %v", path, err)
 		}
 		n.MachineID = "another"
-		if _, err := m.target(n); err == nil && identity.Machine() != "" {
+		if _, err := m.direct(n, path); err == nil && identity.Machine() != "" {
 			t.Errorf("%s of another machine would be called on this one", path)
 		}
 	}

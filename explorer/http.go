@@ -28,6 +28,7 @@ func (s *Server) apiHandler() http.Handler {
 	s.handleAPI(mux)
 	mux.Handle("POST /rpc", http.HandlerFunc(s.serveRPC))
 	mux.Handle("POST /explorer/rpc", http.HandlerFunc(s.serveRPC))
+	s.handleVMStreams(mux, "")
 	mux.Handle("GET /events", s.counted("/events", s.protected(s.events)))
 	mux.Handle("GET /explorer/events", s.counted("/events", s.protected(s.events)))
 	s.handleTransfers(mux)

@@ -37,13 +37,16 @@ type (
 		NodeID  string `json:"node_id" doc:"The node to call. May be left out where sid names a VM of one node only."`
 		NodeSID string `json:"node_sid" doc:"Another name for node_id."`
 		SID     string `json:"sid" doc:"The VM's sid, for calls about one."`
+		OpID    string `json:"op_id" doc:"Names the operation: the node's agent carries it out once, however often it is asked, and gives the first answer. 1 to 128 printable ASCII characters."`
+		OpAgain bool   `json:"op_again" doc:"The answer to a call with this op_id was lost. It is repeated only where the node's agent can tell whether it ran."`
 	}
 	proxyParams struct {
 		NodeID   string          `json:"node_id" doc:"The node to call."`
 		NodeSID  string          `json:"node_sid" doc:"Another name for node_id."`
 		Method   string          `json:"method" need:"true" doc:"The method of the node's compute service; bare, or behind ComputeService."`
 		Params   json.RawMessage `json:"params" doc:"Its params, by name or by position."`
-		OpID     string          `json:"op_id" doc:"Names the operation, at most 128 characters. Checked and not used yet: repeating a call with the same op_id runs it again."`
+		OpID     string          `json:"op_id" doc:"Names the operation: the node's agent carries it out once, however often it is asked, and gives the first answer. 1 to 128 printable ASCII characters."`
+		OpAgain  bool            `json:"op_again" doc:"The answer to a call with this op_id was lost. It is repeated only where the node's agent can tell whether it ran."`
 		TimeoutS float64         `json:"timeout_s" doc:"How many seconds the node may take: more than 0, at most 300; default 30."`
 	}
 )
@@ -85,7 +88,7 @@ func (s *Server) vmMethods() []method {
 	for _, c := range vmCalls {
 		all = append(all, method{
 			name: c.name, access: accessVM, errors: forwarded,
-			summary: c.summary + " The call goes to the node, without node_id and node_sid, and its answer, result or error, comes back as it is.",
+			summary: c.summary + " The call goes to the node, without node_id, node_sid, op_id and op_again, and its answer, result or error, comes back as it is.",
 			params:  reflect.TypeFor[vmCallParams](), open: true,
 			handle: func(ctx context.Context, params json.RawMessage) (any, error) { return s.callVM(ctx, c, params) },
 		})
@@ -138,18 +141,25 @@ func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any
 		return nil, badField("params", "must be an object")
 	}
 	var p vmCallParams
-	for name, to := range map[string]*string{"node_id": &p.NodeID, "node_sid": &p.NodeSID, "sid": &p.SID} {
+	for name, to := range map[string]*string{"node_id": &p.NodeID, "node_sid": &p.NodeSID, "sid": &p.SID, "op_id": &p.OpID} {
 		if v, ok := given[name]; ok && json.Unmarshal(v, to) != nil {
 			return nil, badField(name, "must be a string")
 		}
+	}
+	if v, ok := given["op_again"]; ok && json.Unmarshal(v, &p.OpAgain) != nil {
+		return nil, badField("op_again", "must be true or false")
+	}
+	if err := validOp(p.OpID, p.OpAgain); err != nil {
+		return nil, err
 	}
 	node, err := s.nodeOf(p)
 	if err != nil {
 		return nil, err
 	}
-	delete(given, "node_id")
-	delete(given, "node_sid")
-	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout})
+	for _, ours := range []string{"node_id", "node_sid", "op_id", "op_again"} {
+		delete(given, ours)
+	}
+	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout, p.OpID, p.OpAgain})
 }
 
 func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
@@ -160,8 +170,8 @@ func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
 			return nil, badField("timeout_s", fmt.Sprintf("is %v; must be more than 0 and at most %v", p.TimeoutS, maxCallTimeout.Seconds()))
 		}
 	}
-	if len(p.OpID) > 128 {
-		return nil, badField("op_id", fmt.Sprintf("has %d bytes, at most 128 are allowed", len(p.OpID)))
+	if err := validOp(p.OpID, p.OpAgain); err != nil {
+		return nil, err
 	}
 	switch c := firstByte(p.Params); c {
 	case 0, '{', '[':
@@ -179,7 +189,20 @@ func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.forward(ctx, call{node, p.Method, p.Params, timeout})
+	return s.forward(ctx, call{node, p.Method, p.Params, timeout, p.OpID, p.OpAgain})
+}
+
+// validOp checks the name of an operation.
+func validOp(id string, again bool) error {
+	switch {
+	case id == "" && again:
+		return badField("op_id", "is missing; op_again says that a call with that op_id was made before")
+	case len(id) > 128:
+		return badField("op_id", fmt.Sprintf("has %d bytes, at most 128 are allowed", len(id)))
+	case strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return badField("op_id", "has characters that are not printable ASCII, or spaces")
+	}
+	return nil
 }
 
 // nodeOf finds the node that a call is for.

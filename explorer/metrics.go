@@ -30,7 +30,8 @@ type metrics struct {
 	streams prometheus.Gauge
 	dropped prometheus.Counter
 
-	forwards *prometheus.CounterVec // by outcome
+	forwards *prometheus.CounterVec // by path and outcome
+	conns    *prometheus.CounterVec // by listener
 }
 
 func newMetrics(s *Server) *metrics {
@@ -44,7 +45,8 @@ func newMetrics(s *Server) *metrics {
 		Buckets: []float64{25e-6, 100e-6, 500e-6, 2.5e-3, 10e-3, 50e-3, 250e-3, 1, 5, 30},
 	}, []string{"method"})
 	m.http = counters("http_requests_total", "HTTP requests besides POST /rpc, by path and status.", "path", "status")
-	m.forwards = counters("forwards_total", "Calls forwarded to nodes by outcome.", "outcome")
+	m.forwards = counters("forwards_total", "Calls forwarded to nodes, by path and outcome; those that found none have no path.", "path", "outcome")
+	m.conns = counters("connections_total", "Connections accepted, by listener.", "listener")
 	m.reports = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: metricPrefix + "reports_total", Help: "Reports of nodes that were taken.",
 	})
@@ -62,7 +64,7 @@ func newMetrics(s *Server) *metrics {
 	}, []string{"version", "go_version"})
 	info.WithLabelValues(s.cfg.Version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
-		m.calls, m.seconds, m.http, m.forwards, m.reports, beats, m.streams, m.dropped, info,
+		m.calls, m.seconds, m.http, m.forwards, m.conns, m.reports, beats, m.streams, m.dropped, info,
 		gridCollector{s},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -85,6 +87,11 @@ func (m *metrics) beat(r crdtstore.BeatResult) {
 	default:
 		m.beatsOld.Inc()
 	}
+}
+
+// forwarded counts what became of a call on a path.
+func (m *metrics) forwarded(p path, outcome string) {
+	m.forwards.WithLabelValues(p.kind, outcome).Inc()
 }
 
 // methodMetrics are the metrics of one method, looked up once.
@@ -132,12 +139,14 @@ var (
 	liveDesc  = prometheus.NewDesc(metricPrefix+"history_live_bytes", "Bytes of the records alone, encoded.", nil, nil)
 	joinDesc  = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
 	aimDesc   = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
+	tunDesc   = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
+	edgeDesc  = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
 	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -166,6 +175,10 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(joinDesc, oneIf(stats.Joining != nil))
 	if stats.Joining != nil {
 		gauge(aimDesc, float64(stats.Joining.Of))
+	}
+	if g.s.edge != nil {
+		gauge(tunDesc, float64(g.s.edge.host.Len()))
+		gauge(edgeDesc, float64(g.s.edge.host.Conns()))
 	}
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }

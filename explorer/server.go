@@ -20,6 +20,9 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
+// maxSplices bounds the connections of other masters to nodes whose tunnels are here.
+const maxSplices = 4096
+
 // stopTime is how long Run gives a graceful stop.
 const stopTime = 10 * time.Second
 
@@ -35,6 +38,9 @@ type Server struct {
 	tokens    *tokens
 	answers   answers
 	nodes     *nodePool
+	edge      *edge         // nil: agents have no tunnels here
+	vmStreams chan struct{} // one element for each open log and console of a VM
+	splices   chan struct{} // one element for each connection of another master to a node
 	toMasters *http.Client
 	hosts     map[string]bool
 	rpcURLs   []string
@@ -85,6 +91,8 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		toMasters: newMasterClient(),
 		hosts:     ownHosts(cfg),
 		streams:   make(chan struct{}, maxStreams),
+		splices:   make(chan struct{}, maxSplices),
+		vmStreams: make(chan struct{}, maxVMStreams),
 		transfers: make(chan struct{}, maxTransfers),
 		closing:   make(chan struct{}),
 		failed:    make(chan error, 3),
@@ -148,6 +156,12 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		}
 		return s.store.Close()
 	})
+	if err := s.openEdge(ctx); err != nil {
+		return err
+	}
+	if s.edge != nil {
+		s.undo("close tunnels", func(context.Context) error { return s.edge.host.Close() })
+	}
 	s.undo("close connections to nodes", func(context.Context) error { s.nodes.close(); return nil })
 	s.undo("stop serving", func(ctx context.Context) error {
 		return errors.Join(shutdown(ctx, page), shutdown(ctx, api))
@@ -165,13 +179,13 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		s.store = nil
 		return s.openError(err)
 	}
-	s.ready.Store(true)
-	if s.cfg.EdgeAddr != "" && s.cfg.EdgeAddr != "off" {
-		s.log.Warn("tunnels of agents are not in this version, nothing listens for them", slog.String("edge_addr", s.cfg.EdgeAddr))
+	if s.edge != nil {
+		s.store.Serve(spliceName, s.spliced)
 	}
+	s.ready.Store(true)
 	s.log.Info("serving", slog.String("id", s.store.ID()), slog.String("name", s.store.Name()),
 		slog.String("socket", s.cfg.RPCSocket), slog.Any("rpc", s.rpcAddr), slog.Any("ui", s.uiAddr),
-		slog.Bool("single_master", s.cfg.alone()))
+		slog.Any("edge", s.edgeAddrs()), slog.Bool("single_master", s.cfg.alone()))
 	return nil
 }
 
@@ -270,6 +284,7 @@ func (s *Server) storeConfig() crdtstore.Config {
 		Peers: s.cfg.PeerMasters, Advertise: a.mesh, Secret: s.cfg.ClusterSecret,
 		RPCURLs:      s.rpcURLs,
 		UIURLs:       urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
+		EdgeAddrs:    s.edgeAddrs(),
 		OfflineAfter: s.cfg.OfflineAfter, Retention: s.cfg.Retention,
 		RequireSigned: s.cfg.RequireSigned, Logger: s.log,
 	}

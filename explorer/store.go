@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
@@ -36,6 +37,10 @@ type store interface {
 
 	Backup(ctx context.Context, w io.Writer) (crdtstore.BackupInfo, error)
 	Restore(ctx context.Context, r io.Reader) (crdtstore.BackupInfo, error)
+
+	Dial(ctx context.Context, master, name string) (net.Conn, error)
+	Serve(name string, handle func(from string, conn net.Conn))
+	SetTunnel(nodeID string, open bool)
 
 	Cursor() string
 	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]

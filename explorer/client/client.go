@@ -65,7 +65,7 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		timeout = 0
 	}
 	return c.each(ctx, func(conn *Conn) (next bool, err error) {
-		err = conn.call(ctx, method, params, result, timeout)
+		err = conn.call(ctx, method, params, result, timeout, nil)
 		if t := (*TransportError)(nil); errors.As(err, &t) {
 			return !t.Sent || repeatable, err
 		}

@@ -37,6 +37,9 @@ type Options struct {
 	UserAgent string
 	// TLS configures https. nil: the certificates that the system trusts.
 	TLS *tls.Config
+	// Dial connects in the place of the endpoint's network and address. nil: those
+	// count.
+	Dial func(ctx context.Context) (net.Conn, error)
 	// Idempotent replaces the function of that name.
 	Idempotent func(method string) bool
 }
@@ -77,10 +80,12 @@ func Dial(ep Endpoint, opts Options) *Conn {
 	var protocols http.Protocols
 	// With HTTP/2 the transport would repeat requests on its own judgement.
 	protocols.SetHTTP1(true)
+	dial := opts.Dial
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, ep.Network, ep.Address) }
+	}
 	c := &Conn{ep: ep, opts: opts, http: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, ep.Network, ep.Address)
-		},
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		TLSClientConfig:     opts.TLS,
 		TLSHandshakeTimeout: opts.DialTimeout,
 		// A service that does not say whether it wants a body gets it then.
@@ -118,10 +123,15 @@ func (c *Conn) Close() { c.http.CloseIdleConnections() }
 // what the service answered, [*TransportError] where there is no answer of it,
 // and others where params cannot be encoded.
 func (c *Conn) Call(ctx context.Context, method string, params, result any) error {
-	return c.call(ctx, method, params, result, c.opts.Timeout)
+	return c.call(ctx, method, params, result, c.opts.Timeout, nil)
 }
 
-func (c *Conn) call(ctx context.Context, method string, params, result any, timeout time.Duration) error {
+// CallHeader is Call with further headers of the HTTP request.
+func (c *Conn) CallHeader(ctx context.Context, method string, params, result any, header http.Header) error {
+	return c.call(ctx, method, params, result, c.opts.Timeout, header)
+}
+
+func (c *Conn) call(ctx context.Context, method string, params, result any, timeout time.Duration, header http.Header) error {
 	id := c.id.Add(1)
 	body, err := jsonrpc.EncodeRequest(id, method, params)
 	if err != nil {
@@ -132,11 +142,11 @@ func (c *Conn) call(ctx context.Context, method string, params, result any, time
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	answer, status, state, err := c.post(ctx, body)
+	answer, status, state, err := c.post(ctx, body, header)
 	// The service may have closed a kept connection just as it was used. On a
 	// new one the same request will do, where it may be repeated.
 	if err != nil && state.reused && ctx.Err() == nil && c.opts.Idempotent(method) {
-		answer, status, state, err = c.post(ctx, body)
+		answer, status, state, err = c.post(ctx, body, header)
 	}
 	if err != nil {
 		return &TransportError{URL: c.ep.URL, Sent: state.sent, Status: status, Err: err}
@@ -181,7 +191,7 @@ func (c *Conn) decode(id uint64, method string, answer []byte, status int, resul
 type attempt struct{ sent, reused bool }
 
 // post sends a request and reads the whole answer.
-func (c *Conn) post(ctx context.Context, body []byte) (answer []byte, status int, at attempt, err error) {
+func (c *Conn) post(ctx context.Context, body []byte, header http.Header) (answer []byte, status int, at attempt, err error) {
 	// The transport repeats a POST by itself in one case only: a kept
 	// connection turned out to be closed before a byte was written. Then GetConn
 	// fires again, and what counts is how far the last attempt came.
@@ -199,6 +209,9 @@ func (c *Conn) post(ctx context.Context, body []byte) (answer []byte, status int
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/rpc", bytes.NewReader(body))
 	if err != nil {
 		return nil, 0, at, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
 	}
 	c.header(req)
 	req.Header.Set("Content-Type", "application/json")

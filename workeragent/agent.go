@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -48,13 +47,21 @@ type running struct {
 	startedAt time.Time
 	node      *node
 	watcher   *watcher // nil: no compute service
-	links     []*link
+	dir       *directory
 }
 
 // deps is what tests put their own in place of.
 type deps struct {
-	dial   func(client.Endpoint, client.Options) caller
+	dial func(client.Endpoint, client.Options) caller
+	// tunnel returns a caller for one master over a tunnel to its edge addresses,
+	// multiaddrs with the id of the master. nil: there are no tunnels.
+	tunnel func(addrs []string) (caller, error)
+	// framed returns a caller for a master over a tunnel that is up; nil, as the
+	// function or as what it returns: there is none, call the address.
+	framed func(masterID string) caller
 	sample func(context.Context) (host.Figures, error)
+	// spread chooses when within a time something first happens. nil: at random.
+	spread func(within time.Duration) time.Duration
 	serve  bool // the status socket
 }
 
@@ -76,6 +83,15 @@ func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
 		return nil, err
+	}
+	if d.spread == nil {
+		d.spread = rand.N[time.Duration]
+	}
+	for _, addr := range cfg.Explorers {
+		if d.tunnel == nil && isMultiaddr(addr) {
+			return nil, configErrorf("explorers", "%q: tunnels are not available here; use host:port of the master's API, such as tcp://host:%d",
+				addr, DefaultExplorerPort)
+		}
 	}
 	return &Agent{cfg: cfg, log: log, deps: d}, nil
 }
@@ -159,7 +175,7 @@ func (a *Agent) Start() (err error) {
 		}
 	}
 	a.launch(r)
-	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.links), "data", dir)
+	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.dir.links), "data", dir)
 	return nil
 }
 
@@ -172,19 +188,9 @@ func (a *Agent) connect(r *running) error {
 		}
 		r.watcher = newWatcher(r.node, ep.URL, a.deps.dial(ep, a.options("")), a.cfg.ComputePoll, a.cfg.ComputeGrace, a.log)
 	}
-	seen, elsewhere := map[string]bool{}, false
-	for _, addr := range a.cfg.Explorers {
-		ep, err := parseAddress("explorers", addr, DefaultExplorerPort)
-		if err != nil {
-			return err
-		}
-		if seen[ep.URL] {
-			continue
-		}
-		seen[ep.URL] = true
-		elsewhere = elsewhere || !local(ep)
-		c := a.deps.dial(ep, a.options(a.cfg.Token))
-		r.links = append(r.links, newLink(r.node, ep.URL, c, a.cfg.HeartbeatInterval, a.log))
+	elsewhere, err := a.connectExplorers(r)
+	if err != nil {
+		return err
 	}
 	if addr := a.cfg.AdvertiseCompute; addr != "" && elsewhere {
 		if ep, err := parseAddress("advertise-compute", addr, DefaultComputePort); err == nil && local(ep) {
@@ -193,19 +199,6 @@ func (a *Agent) connect(r *running) error {
 		}
 	}
 	return nil
-}
-
-// local reports whether an endpoint is on the machine of whoever calls it.
-func local(ep client.Endpoint) bool {
-	if ep.Network == "unix" {
-		return true
-	}
-	host, _, err := net.SplitHostPort(ep.Address)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 // options are those of a connection on which one call at a time is made.
@@ -238,10 +231,16 @@ func (a *Agent) launch(r *running) {
 	all.Go(func() {
 		pause(ctx, firstLook, looked)
 		r.node.open()
-		for _, l := range r.links {
-			all.Go(func() { l.run(ctx) })
-		}
+		r.dir.run(ctx, func(l *link) {
+			ctx, cancel := context.WithCancel(ctx)
+			l.seat.stop = cancel
+			all.Go(func() {
+				defer cancel()
+				l.run(ctx)
+			})
+		})
 	})
+	all.Go(func() { r.dir.keep(ctx) })
 
 	a.undo = append(a.undo, func() error {
 		cancel()
@@ -325,8 +324,6 @@ func (a *Agent) Status() Status {
 	if r.watcher != nil {
 		s.Compute = r.watcher.get()
 	}
-	for _, l := range r.links {
-		s.Explorers = append(s.Explorers, l.state.get())
-	}
+	s.Explorers = r.dir.status()
 	return s
 }

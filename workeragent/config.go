@@ -22,8 +22,9 @@ const (
 // the default but means what its comment says.
 type Config struct {
 	// Explorers are the masters to report to, all of them, each on its own:
-	// unix:///path, tcp://host:port, http(s)://host:port or host[:port] (port
-	// 9002). At least one must be set.
+	// unix:///path, tcp://host:port, http(s)://host:port, host[:port] (port
+	// 9002), or a master's edge address, /ip4/…/tcp/9005/p2p/ID. At least one
+	// must be set; the agent learns of the others from the ones that answer.
 	Explorers []string
 
 	// NodeID names the node. Empty, which is the default: the id of the
@@ -49,7 +50,8 @@ type Config struct {
 	// Location is where the machine stands. Default unknown.
 	Location record.Location
 
-	// DataDir is where the key, the boot number and the status socket are kept.
+	// DataDir is where the key, the boot number, the known masters and the status
+	// socket are kept.
 	// One process may use it at a time. Default
 	// "~/hero/var/hero_explorer_agent"; must be set.
 	DataDir string
@@ -163,7 +165,7 @@ func (c *Config) validate() error {
 		return configErrorf("explorers", "is empty; name at least one, such as 127.0.0.1:9002")
 	}
 	for _, addr := range c.Explorers {
-		if _, err := parseAddress("explorers", addr, DefaultExplorerPort); err != nil {
+		if _, err := parsePlace(addr); err != nil {
 			return err
 		}
 	}
@@ -224,13 +226,10 @@ func parseAddress(field, addr string, port int) (client.Endpoint, error) {
 	if addr == "" {
 		return client.Endpoint{}, configErrorf(field, "has an empty entry; remove it")
 	}
+	if isMultiaddr(addr) {
+		return client.Endpoint{}, configErrorf(field, "%q is a libp2p multiaddr; use host:port, such as tcp://host:%d", addr, port)
+	}
 	if addr[0] == '/' {
-		for _, proto := range []string{"/ip4/", "/ip6/", "/ip6zone/", "/dns", "/p2p/", "/unix/"} {
-			if strings.HasPrefix(addr, proto) {
-				return client.Endpoint{}, configErrorf(field,
-					"%q: libp2p multiaddrs are not supported yet; use host:port of the master's API, such as tcp://host:9002", addr)
-			}
-		}
 		return client.Endpoint{}, configErrorf(field, "%q: write a socket as unix://%s", addr, addr)
 	}
 	ep, err := client.Parse(addr, port)

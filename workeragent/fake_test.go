@@ -149,6 +149,7 @@ type setup struct {
 	agent   *Agent
 	log     *logBuffer
 	figures func(context.Context) (host.Figures, error)
+	deps    deps // what is set of it
 }
 
 // startAgent starts an agent whose services are fakes, by address.
@@ -159,8 +160,9 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 	for _, o := range opts {
 		o(s)
 	}
-	a, err := newAgent(cfg, slog.New(slog.NewTextHandler(s.log, nil)), deps{
-		dial: func(ep client.Endpoint, _ client.Options) caller {
+	s.deps.sample = s.figures
+	if s.deps.dial == nil {
+		s.deps.dial = func(ep client.Endpoint, _ client.Options) caller {
 			for name, f := range services {
 				if strings.Contains(ep.URL, name) {
 					return f
@@ -168,9 +170,12 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 			}
 			t.Errorf("no fake for %s", ep.URL)
 			return nil
-		},
-		sample: s.figures,
-	})
+		}
+	}
+	if s.deps.spread == nil {
+		s.deps.spread = func(time.Duration) time.Duration { return 0 }
+	}
+	a, err := newAgent(cfg, slog.New(slog.NewTextHandler(s.log, nil)), s.deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package workeragent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -22,6 +24,7 @@ type caller interface {
 const (
 	methodRegister = "ExplorerService.register_node"
 	methodBeat     = "ExplorerService.node_heartbeat"
+	methodMasters  = "ExplorerService.masters"
 
 	// Bounds on what an explorer may ask for.
 	minInterval = 10 * time.Millisecond
@@ -35,33 +38,47 @@ const (
 // done something.
 var refusals = backoff{floor: 10 * time.Second, base: 30 * time.Second, most: 5 * time.Minute}
 
+// lookAgain is how often a link that stands by asks whether its address still
+// leads to the master that another link beats to.
+const lookAgain = time.Minute
+
 // answer is what the agent reads of an explorer's answer.
 type answer struct {
-	Accepted  bool    `json:"accepted"`
-	IntervalS float64 `json:"heartbeat_interval_s"`
-	Register  bool    `json:"register"`
+	Accepted      bool            `json:"accepted"`
+	IntervalS     float64         `json:"heartbeat_interval_s"`
+	OfflineAfterS float64         `json:"offline_after_s"`
+	Register      bool            `json:"register"`
+	Masters       json.RawMessage `json:"masters"` // see readWords
 }
 
 // link keeps one explorer informed. Its fields belong to the goroutine in run,
-// but for state, which others read.
+// but for state, which others read, and seat, which belongs to the directory.
 type link struct {
 	node    *node
+	dir     *directory
 	call    caller
+	route   *route        // what call is, for a learned link; nil: a configured one
+	first   time.Duration // to wait before the first call
+	local   bool          // a configured address is on this machine
 	changed <-chan struct{}
+	wake    chan struct{} // holds a token when it may be its turn to beat
 	log     *slog.Logger
 	state   linkState
+	seat    seat
 
 	interval   time.Duration
-	registered uint64 // seq of the account that the explorer has accepted; 0: none
-	confirmed  bool   // a heartbeat went well since
-	spoke      uint64 // the boot that the last call was about
-	failures   int    // in a row
-	last       string // what the log said last
+	offline    time.Duration // after which the explorer counts the node as silent; 0: not told
+	good       time.Time     // the last beat that went well; zero: none did
+	registered uint64        // seq of the account that the explorer has accepted; 0: none
+	confirmed  bool          // a heartbeat went well since
+	spoke      uint64        // the boot that the last call was about
+	failures   int           // in a row
+	last       string        // what the log said last
 }
 
-func newLink(n *node, address string, call caller, interval time.Duration, log *slog.Logger) *link {
-	l := &link{node: n, call: call, changed: n.subscribe(), interval: interval,
-		log: log.With("explorer", address)}
+func newLink(n *node, d *directory, address string, call caller, interval time.Duration, log *slog.Logger) *link {
+	l := &link{node: n, dir: d, call: call, changed: n.subscribe(), wake: make(chan struct{}, 1),
+		interval: interval, log: log.With("explorer", address)}
 	l.state.init(address, interval)
 	return l
 }
@@ -69,7 +86,13 @@ func newLink(n *node, address string, call caller, interval time.Duration, log *
 // run registers and beats until ctx ends.
 func (l *link) run(ctx context.Context) {
 	defer l.call.Close()
+	defer l.node.unsubscribe(l.changed)
+	pause(ctx, l.first, nil)
 	for ctx.Err() == nil {
+		if !l.dir.active(l) {
+			l.standBy(ctx)
+			continue
+		}
 		wait, wakeable := l.step(ctx)
 		var changed <-chan struct{}
 		if wakeable {
@@ -93,6 +116,24 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	}
 }
 
+// standBy waits while another link beats to the same master, and looks now and
+// then whether that still is the same.
+func (l *link) standBy(ctx context.Context) {
+	l.say(slog.LevelInfo, StateStandby, "another address leads to the same master, standing by")
+	l.state.standby()
+	wait := jittered(lookAgain)
+	began := time.Now()
+	pause(ctx, wait, l.wake)
+	if ctx.Err() != nil || l.route != nil || time.Since(began) < wait {
+		return // a learned address is asked who it is before it is used
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.timeout())
+	defer cancel()
+	if id, err := whoIs(ctx, l.call); err == nil {
+		l.dir.leadsTo(l, id)
+	}
+}
+
 // step does the next thing, and says how long to wait then, and whether a
 // changed account should end the wait.
 func (l *link) step(ctx context.Context) (wait time.Duration, wakeable bool) {
@@ -112,7 +153,9 @@ func (l *link) register(ctx context.Context, account *record.Report) (time.Durat
 	if err := l.ask(ctx, methodRegister, l.node.report(account), &a); err != nil {
 		return l.failed(ctx, err)
 	}
-	l.heed(a)
+	if err := l.heed(a); err != nil {
+		return l.unreachable(err)
+	}
 	if !a.Accepted {
 		if l.node.account.Load() != account {
 			return 0, false // overtaken by our own newer one, by way of another explorer
@@ -132,15 +175,24 @@ func (l *link) beat(ctx context.Context) (time.Duration, bool) {
 	if err := l.ask(ctx, methodBeat, b, &a); err != nil {
 		return l.failed(ctx, err)
 	}
-	l.heed(a)
+	if err := l.heed(a); err != nil {
+		return l.unreachable(err)
+	}
 	if a.Register {
 		return l.reregister()
 	}
-	l.failures, l.confirmed = 0, true
+	wait := jittered(l.interval)
+	if l.failures > 0 {
+		// Those who waited for this master came back sooner than one after the
+		// other. From here on they beat evenly again.
+		wait = rand.N(l.interval)
+	}
+	l.failures, l.confirmed, l.good = 0, true, began
+	l.dir.fared(l, true)
 	l.say(slog.LevelInfo, StateRegistered, "registered", "interval", l.interval)
 	l.state.beaten(l.interval)
 	// max: a slow explorer is not asked again at once.
-	return max(jittered(l.interval)-time.Since(began), l.interval/10), true
+	return max(wait-time.Since(began), l.interval/10), true
 }
 
 // reregister is for an explorer that does not know the node. One that says so
@@ -151,19 +203,17 @@ func (l *link) reregister() (time.Duration, bool) {
 	if !again {
 		return 0, false
 	}
-	l.failures++
 	l.say(slog.LevelWarn, StateUnreachable, "explorer forgets this node as soon as it has accepted it")
-	l.state.failed(StateUnreachable, l.failures, "accepted the account, then asked for it again")
+	l.fails(StateUnreachable, "accepted the account, then asked for it again")
 	return l.retries().delay(l.failures), false
 }
 
 // superseded is for an explorer that knows a later account of this node.
 func (l *link) superseded() (time.Duration, bool) {
-	l.failures++
 	const hint = "another agent reports with this node's key, or the clock was set back; " +
 		"stop the other agent, or restart this one when the clock is right"
 	l.say(slog.LevelError, StateSuperseded, "explorer knows a later account of this node", "hint", hint)
-	l.state.failed(StateSuperseded, l.failures, "the explorer knows a later account of this node: "+hint)
+	l.fails(StateSuperseded, "the explorer knows a later account of this node: "+hint)
 	return refusals.delay(l.failures), true
 }
 
@@ -203,20 +253,18 @@ func (l *link) failed(ctx context.Context, err error) (time.Duration, bool) {
 }
 
 func (l *link) unreachable(err error) (time.Duration, bool) {
-	l.failures++
 	l.say(slog.LevelWarn, StateUnreachable, "explorer unreachable", "error", err)
-	l.state.failed(StateUnreachable, l.failures, err.Error())
+	l.fails(StateUnreachable, err.Error())
 	return l.retries().delay(l.failures), false
 }
 
 func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bool) {
-	l.failures++
 	text := err.Error()
 	if hint != "" && !strings.Contains(text, hint) {
 		text += ": " + hint
 	}
 	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", text)
-	l.state.failed(StateRefused, l.failures, text)
+	l.fails(StateRefused, text)
 	return refusals.delay(l.failures), wakeable
 }
 
@@ -226,31 +274,88 @@ func (l *link) expired(err error) (time.Duration, bool) {
 	if bootErr := l.node.reboot(l.spoke); bootErr != nil {
 		return l.refused(bootErr, "the data directory must be writable", false)
 	}
-	l.failures++
 	l.say(slog.LevelWarn, StateUnreachable, "this node was silent for so long that it was removed, registering anew", "error", err)
-	l.state.failed(StateUnreachable, l.failures, err.Error())
+	l.fails(StateUnreachable, err.Error())
 	return l.retries().delay(l.failures), false
 }
 
-// retries is the back-off for what heals by itself. At its longest it is no
-// rarer than heartbeats, so a grid that returns bears no more than it is used to.
-func (l *link) retries() backoff {
-	return backoff{floor: 50 * time.Millisecond, base: 500 * time.Millisecond, most: max(l.interval, 2*time.Second)}
+// fails counts a failure.
+func (l *link) fails(state, problem string) {
+	l.failures++
+	l.state.failed(state, l.failures, problem)
+	l.dir.fared(l, false)
 }
 
-// ask calls the explorer, for well below a heartbeat interval.
+// retries is the back-off for what heals by itself. All its ceilings are shares
+// of the interval: nodes notice that a master is gone when they next beat, so
+// evenly over one interval, and each then tries about three times in the first
+// interval and twice in those that follow. So a master that returns meets a few
+// times the calls that it is used to, spread over an interval, however many nodes
+// waited for it and however long. Within that, no wait reaches beyond the moment
+// from which the master counts the node as silent.
+func (l *link) retries() backoff {
+	most := l.interval
+	if left := l.offlineAfter() - time.Since(l.good); !l.good.IsZero() && left > 0 {
+		most = min(most, max(left, l.interval/4))
+	}
+	return backoff{
+		floor: 50 * time.Millisecond,
+		base:  max(l.interval/4, 500*time.Millisecond),
+		most:  max(most, 2*time.Second),
+	}
+}
+
+func (l *link) offlineAfter() time.Duration {
+	if l.offline > 0 {
+		return l.offline
+	}
+	return 3 * l.interval
+}
+
+// ask calls the explorer, for well below a heartbeat interval: over the tunnel to
+// it where there is one, and after a failure the other way.
 func (l *link) ask(ctx context.Context, method string, params, result any) error {
-	ctx, cancel := context.WithTimeout(ctx, min(max(l.interval/2, minTimeout), maxTimeout))
+	ctx, cancel := context.WithTimeout(ctx, l.timeout())
 	defer cancel()
+	if l.failures%2 == 0 {
+		if framed := l.dir.framed(l); framed != nil {
+			return framed.Call(ctx, method, params, result)
+		}
+	}
 	return l.call.Call(ctx, method, params, result)
 }
 
-// heed takes the interval that an explorer asks for.
-func (l *link) heed(a answer) {
-	if s := a.IntervalS; s > 0 { // also refuses NaN
-		l.interval = time.Duration(min(s, maxInterval.Seconds()) * float64(time.Second))
-		l.interval = max(l.interval, minInterval)
+func (l *link) timeout() time.Duration { return min(max(l.interval/2, minTimeout), maxTimeout) }
+
+// heed takes what an explorer asks for and what it says of the masters. It
+// returns an error when this is another explorer than it should be.
+func (l *link) heed(a answer) error {
+	l.interval = max(seconds(a.IntervalS, l.interval), minInterval)
+	l.offline = seconds(a.OfflineAfterS, l.offline)
+	words := readWords(a.Masters)
+	local := l.local
+	if l.route != nil {
+		local = l.route.local()
+		if addr := l.route.address(); addr != "" {
+			l.state.at(addr)
+		}
 	}
+	for _, w := range words {
+		if w.Status == statusSelf && !l.dir.leadsTo(l, w.ID) {
+			return l.route.misled(w.ID)
+		}
+	}
+	l.dir.learn(words, local)
+	return nil
+}
+
+// seconds is what an explorer says in seconds, at most an hour; otherwise where it
+// says nothing.
+func seconds(s float64, otherwise time.Duration) time.Duration {
+	if !(s > 0) { // also refuses NaN
+		return otherwise
+	}
+	return time.Duration(min(s, maxInterval.Seconds()) * float64(time.Second))
 }
 
 // say logs a change of state, and is silent while it lasts.

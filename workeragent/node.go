@@ -71,6 +71,13 @@ func (n *node) subscribe() <-chan struct{} {
 	return c
 }
 
+// unsubscribe ends a subscription.
+func (n *node) unsubscribe(c <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.links = slices.DeleteFunc(n.links, func(other chan struct{}) bool { return other == c })
+}
+
 // open makes the first account from what is known by now. Before it, changes
 // make none: an account without capacity would be a lie that is soon corrected.
 func (n *node) open() {

@@ -14,6 +14,7 @@ const (
 	StateUnreachable = "unreachable" // no answer, or one that heals by itself
 	StateRefused     = "refused"     // somebody has to do something, see the error
 	StateSuperseded  = "superseded"  // it knows a later account of this node
+	StateStandby     = "standby"     // another address leads to the same master
 )
 
 // How the compute service stands with the agent.
@@ -41,7 +42,10 @@ type Status struct {
 
 // ExplorerStatus is how one explorer stands with the agent.
 type ExplorerStatus struct {
-	Address   string     `json:"address"`
+	Address   string     `json:"address"`             // of several, the one in use
+	Master    string     `json:"master,omitempty"`    // id of the master that it leads to, once known
+	Name      string     `json:"name,omitempty"`      // of that master
+	Learned   bool       `json:"learned"`             // from a master's answer, not from the configuration
 	State     string     `json:"state"`               // one of the State constants
 	Since     time.Time  `json:"since"`               // when State began
 	LastBeat  *time.Time `json:"last_beat,omitempty"` // the last heartbeat that went well
@@ -73,6 +77,19 @@ func (s *linkState) get() ExplorerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now
+}
+
+// at notes which of several addresses is in use.
+func (s *linkState) at(address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.Address = address
+}
+
+func (s *linkState) standby() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(StateStandby, time.Now())
 }
 
 func (s *linkState) accepted(seq uint64) {

@@ -159,8 +159,9 @@ func TestPrintStatus(t *testing.T) {
 		},
 		Compute: workeragent.ComputeStatus{Address: "unix:///x", State: workeragent.ComputeOK},
 		Explorers: []workeragent.ExplorerStatus{
-			{Address: "tcp://a:9002", State: workeragent.StateRegistered, Since: now.Add(-90 * time.Minute), LastBeat: &beat, LastError: "was refused"},
+			{Address: "tcp://a:9002", Master: "12D3KooWa", Name: "alpha", State: workeragent.StateRegistered, Since: now.Add(-90 * time.Minute), LastBeat: &beat, LastError: "was refused"},
 			{Address: "tcp://b:9002", State: workeragent.StateUnreachable, Since: now.Add(-65 * time.Second), LastError: "connection refused"},
+			{Address: "http://c:9002", Master: "12D3KooWc", Learned: true, State: workeragent.StateStandby, Since: now.Add(-time.Second), LastError: "was refused"},
 		},
 	}, now)
 	if err != nil {
@@ -180,9 +181,10 @@ func TestPrintStatus(t *testing.T) {
 		"VMs       2",
 		"compute   unix:///x is ok",
 		"",
-		"EXPLORER      STATE        FOR    LAST BEAT  ERROR",
-		"tcp://a:9002  registered   1h30m  4s ago",
-		"tcp://b:9002  unreachable  1m5s   never      connection refused",
+		"EXPLORER       MASTER     FROM     STATE        FOR    LAST BEAT  ERROR",
+		"tcp://a:9002   alpha      config   registered   1h30m  4s ago",
+		"tcp://b:9002   ?          config   unreachable  1m5s   never      connection refused",
+		"http://c:9002  12D3KooWc  learned  standby      1s     never",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

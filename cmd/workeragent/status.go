@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -62,16 +63,20 @@ func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	line("EXPLORER", "STATE", "FOR", "LAST BEAT", "ERROR")
+	line("EXPLORER", "MASTER", "FROM", "STATE", "FOR", "LAST BEAT", "ERROR")
 	for _, e := range s.Explorers {
 		beat, trouble := "never", e.LastError
 		if e.LastBeat != nil {
 			beat = ago(now, *e.LastBeat) + " ago"
 		}
-		if e.State == workeragent.StateRegistered {
+		if e.State == workeragent.StateRegistered || e.State == workeragent.StateStandby {
 			trouble = "" // overcome
 		}
-		line(e.Address, e.State, ago(now, e.Since), beat, trouble)
+		master, from := cmp.Or(e.Name, e.Master, "?"), "config"
+		if e.Learned {
+			from = "learned"
+		}
+		line(e.Address, master, from, e.State, ago(now, e.Since), beat, trouble)
 	}
 	return t.Flush()
 }

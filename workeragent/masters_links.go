@@ -1,0 +1,148 @@
+package workeragent
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// maxFirst bounds the time over which first calls are spread; the interval does
+// that too.
+const maxFirst = 10 * time.Second
+
+// connectExplorers makes the directory and the links to the configured addresses.
+// It reports whether any of them is on another machine.
+func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
+	d := newDirectory(filepath.Join(a.cfg.DataDir, mastersFile), a.log)
+	d.tunnels, d.tunnel = a.deps.tunnel != nil, a.deps.framed
+	d.link = func(m *master) *link {
+		route := &route{master: m.id, open: a.call, reach: func() []string { return d.reach(m.id) }}
+		l := newLink(r.node, d, d.addresses(m)[0], route, a.cfg.HeartbeatInterval, a.log)
+		l.route, l.seat.master = route, m.id
+		l.first = a.firstCall(false)
+		return l
+	}
+	for _, addr := range a.cfg.Explorers {
+		p, err := parsePlace(addr)
+		if err != nil {
+			return false, err
+		}
+		if slices.Contains(d.places, p) {
+			continue
+		}
+		d.places = append(d.places, p)
+		elsewhere = elsewhere || !p.local
+		c, err := a.call(addr)
+		if err != nil {
+			return false, configErrorf("explorers", "%q: %v", addr, err)
+		}
+		l := newLink(r.node, d, p.String(), c, a.cfg.HeartbeatInterval, a.log)
+		l.local, l.first = p.local, a.firstCall(p.local)
+		if l.seat.master = p.master; p.master != "" {
+			d.known[p.master] = &master{id: p.master, fixed: true}
+		}
+		d.links = append(d.links, l)
+	}
+	d.load(!elsewhere)
+	for _, l := range d.links {
+		if l.seat.master == "" {
+			l.seat.master = d.leads[l.state.get().Address]
+		}
+	}
+	r.dir = d
+	return elsewhere, nil
+}
+
+// call returns a caller for an address. It does no I/O.
+func (a *Agent) call(addr string) (caller, error) {
+	p, err := parsePlace(addr)
+	if err != nil {
+		return nil, err
+	}
+	if p.edge != "" {
+		return a.deps.tunnel([]string{p.edge})
+	}
+	return a.deps.dial(p.ep, a.options(a.cfg.Token)), nil
+}
+
+// firstCall is how long a link waits before its first call. Machines that get
+// their power back together, and agents that are upgraded together, come evenly
+// over an interval. A master on this machine has no crowd before it.
+func (a *Agent) firstCall(local bool) time.Duration {
+	if local {
+		return 0
+	}
+	return a.deps.spread(min(a.cfg.HeartbeatInterval, maxFirst))
+}
+
+// run keeps the links to what is known until ctx ends: it starts those that are
+// there, makes those to learned masters, and forgets masters that are gone.
+func (d *directory) run(ctx context.Context, start func(*link)) {
+	d.mu.Lock()
+	for _, l := range d.links {
+		start(l)
+	}
+	d.mu.Unlock()
+	for ctx.Err() == nil {
+		d.review(start)
+		pause(ctx, sweepEvery, d.work)
+	}
+}
+
+// review is one look of run.
+func (d *directory) review(start func(*link)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	for _, id := range slices.Sorted(maps.Keys(d.known)) {
+		m := d.known[id]
+		if d.gone(m, now) {
+			if m.proven {
+				d.log.Info("forgot a master that is gone", "master", m.id, "name", m.name)
+			}
+			d.drop(m)
+			d.news()
+			continue
+		}
+		if d.wanting(m) {
+			l := d.link(m)
+			d.links = append(d.links, l)
+			start(l)
+		}
+	}
+}
+
+// wanting reports whether a master should get a link: it has none, no configured
+// address leads to it, and none may yet turn out to.
+func (d *directory) wanting(m *master) bool {
+	if m.left || len(d.addresses(m)) == 0 {
+		return false
+	}
+	for _, l := range d.links {
+		if l.route != nil {
+			if l.seat.master == m.id {
+				return false
+			}
+		} else if !l.seat.settled() || l.seat.master == m.id && l.seat.holds() {
+			return false
+		}
+	}
+	return true
+}
+
+// gone reports whether a master can be forgotten. While no other master answers,
+// the fault may be on this side, and nothing is forgotten.
+func (d *directory) gone(m *master, now time.Time) bool {
+	last, others := m.named, false
+	for _, l := range d.links {
+		switch {
+		case l.seat.master != m.id:
+			others = others || l.seat.well()
+		case l.seat.good.After(last):
+			last = l.seat.good
+		}
+	}
+	return !m.fixed && others && now.Sub(last) >= forgetAfter
+}

@@ -1,0 +1,80 @@
+package workeragent
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/multiformats/go-multiaddr"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+)
+
+// place is where a master takes calls: an endpoint, or an edge address, to which
+// a tunnel leads.
+type place struct {
+	ep     client.Endpoint
+	edge   string // multiaddr; empty: ep counts
+	master string // id of the master at an edge address
+	local  bool   // on the machine of whoever calls
+}
+
+// String is the one spelling of several.
+func (p place) String() string {
+	if p.edge != "" {
+		return p.edge
+	}
+	return p.ep.URL
+}
+
+// same reports whether two places are one, however it is called.
+func (p place) same(q place) bool {
+	return p.edge == q.edge && p.ep.Network == q.ep.Network && p.ep.Address == q.ep.Address
+}
+
+// isMultiaddr reports whether an address is meant as a libp2p multiaddr.
+func isMultiaddr(addr string) bool {
+	for _, protocol := range []string{"/ip4/", "/ip6/", "/ip6zone/", "/dns", "/p2p/", "/unix/"} {
+		if strings.HasPrefix(addr, protocol) {
+			return true
+		}
+	}
+	return false
+}
+
+// parsePlace parses the address of a master. An error is a [record.FieldError]
+// about the configuration.
+func parsePlace(addr string) (place, error) {
+	if !isMultiaddr(addr) {
+		ep, err := parseAddress("explorers", addr, DefaultExplorerPort)
+		return place{ep: ep, local: local(ep)}, err
+	}
+	const form = "write a master's edge address as in /ip4/192.0.2.1/tcp/9005/p2p/<id of the master>"
+	m, err := multiaddr.NewMultiaddr(addr)
+	if err != nil {
+		return place{}, configErrorf("explorers", "%q cannot be read: %v; %s", addr, err, form)
+	}
+	where, who := multiaddr.SplitLast(m)
+	switch {
+	case who.Protocol().Code != multiaddr.P_P2P:
+		return place{}, configErrorf("explorers", "%q does not end with the id of the master; %s", addr, form)
+	case len(where) != 2 || where[1].Protocol().Code != multiaddr.P_TCP:
+		return place{}, configErrorf("explorers", "%q is not a host, a TCP port and an id; %s", addr, form)
+	}
+	return place{edge: m.String(), master: who.Value(), local: localHost(where[0].Value())}, nil
+}
+
+// local reports whether an endpoint is on the machine of whoever calls it.
+func local(ep client.Endpoint) bool {
+	if ep.Network == "unix" {
+		return true
+	}
+	host, _, err := net.SplitHostPort(ep.Address)
+	return err == nil && localHost(host)
+}
+
+func localHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	// To call the unspecified address is to call this machine.
+	return strings.TrimSuffix(host, ".") == "localhost" || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())
+}

@@ -1,0 +1,155 @@
+package workeragent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+const (
+	// triesPerCall is how many addresses of a master one call tries, so that each
+	// gets a fair share of its time.
+	triesPerCall = 3
+
+	// wrongFor is for how long an address is left alone that led to somebody else.
+	wrongFor = 10 * time.Minute
+)
+
+// route calls one master at any of the addresses that others told of it. It asks
+// each who it is before it uses it: addresses get old, and a master may say what
+// it likes of another. Like every caller it is used by one goroutine at a time.
+type route struct {
+	master  string
+	reach   func() []string // the addresses of the moment
+	open    func(addr string) (caller, error)
+	targets []*target
+	at      int // the one in use
+}
+
+// target is one address of a master.
+type target struct {
+	addr   string
+	local  bool
+	proven bool      // the master has answered there
+	wrong  time.Time // until when it is left alone; somebody else answered
+	call   caller
+}
+
+func (r *route) Call(ctx context.Context, method string, params, result any) error {
+	r.refresh()
+	if len(r.targets) == 0 {
+		return errors.New("no address of this master is known")
+	}
+	var failed []error
+	for tries := min(len(r.targets), triesPerCall); tries > 0 && ctx.Err() == nil; tries-- {
+		err := r.try(ctx, tries, method, params, result)
+		if rpc := (*jsonrpc.Error)(nil); err == nil || errors.As(err, &rpc) {
+			return err
+		}
+		failed = append(failed, err)
+		r.at = (r.at + 1) % len(r.targets)
+	}
+	return errors.Join(failed...)
+}
+
+// try calls the target in use, within its share of the time that is left.
+func (r *route) try(ctx context.Context, tries int, method string, params, result any) error {
+	t := r.targets[r.at]
+	if time.Now().Before(t.wrong) {
+		return fmt.Errorf("%s leads to another master than %s", t.addr, r.master)
+	}
+	if until, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(tries))
+		defer cancel()
+	}
+	if !t.proven {
+		id, err := whoIs(ctx, t.call)
+		if err != nil {
+			// As text: what somebody unknown answers is no answer of the master.
+			return fmt.Errorf("asking who is at %s: %v", t.addr, err) //nolint:errorlint // see above
+		}
+		if id != r.master {
+			return r.misled(id)
+		}
+		t.proven = true
+	}
+	return t.call.Call(ctx, method, params, result)
+}
+
+// misled notes that another master answered at the address in use.
+func (r *route) misled(id string) error {
+	if len(r.targets) == 0 {
+		return fmt.Errorf("the master %q answers, not %s", clip(id), r.master)
+	}
+	t := r.targets[r.at]
+	t.proven, t.wrong = false, time.Now().Add(wrongFor)
+	return fmt.Errorf("%s leads to the master %q, not to %s", t.addr, clip(id), r.master)
+}
+
+// refresh takes the addresses of the moment, and stays with the one in use where
+// it is still among them.
+func (r *route) refresh() {
+	addrs := r.reach()
+	if slices.EqualFunc(r.targets, addrs, func(t *target, addr string) bool { return t.addr == addr }) {
+		return
+	}
+	current := r.address()
+	old := r.targets
+	r.targets, r.at = nil, 0
+	for _, addr := range addrs {
+		i := slices.IndexFunc(old, func(t *target) bool { return t.addr == addr })
+		if i >= 0 {
+			r.targets = append(r.targets, old[i])
+			old = slices.Delete(old, i, i+1)
+			continue
+		}
+		p, err := parsePlace(addr)
+		if err != nil {
+			continue
+		}
+		if call, err := r.open(addr); err == nil {
+			// Whoever answers over a tunnel has proven who it is.
+			r.targets = append(r.targets, &target{addr: addr, local: p.local, proven: p.edge != "", call: call})
+		}
+	}
+	for _, t := range old {
+		t.call.Close()
+	}
+	r.at = max(0, slices.IndexFunc(r.targets, func(t *target) bool { return t.addr == current }))
+}
+
+// address is the one in use; empty before the first call.
+func (r *route) address() string {
+	if len(r.targets) == 0 {
+		return ""
+	}
+	return r.targets[r.at].addr
+}
+
+// local reports whether the address in use is on this machine.
+func (r *route) local() bool { return len(r.targets) > 0 && r.targets[r.at].local }
+
+func (r *route) Close() {
+	for _, t := range r.targets {
+		t.call.Close()
+	}
+}
+
+// whoIs asks a master for its id.
+func whoIs(ctx context.Context, c caller) (id string, err error) {
+	var who struct {
+		Self string `json:"self"`
+	}
+	if err := c.Call(ctx, methodMasters, struct{}{}, &who); err != nil {
+		return "", err
+	}
+	if !validID(who.Self) {
+		return "", errors.New("it does not say which master it is")
+	}
+	return who.Self, nil
+}

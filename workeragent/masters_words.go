@@ -1,0 +1,71 @@
+package workeragent
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// Bounds on what is learned, so that a master that names nonsense costs little.
+const (
+	maxMasters = 64
+	maxPlaces  = 16  // of one master, and of one kind
+	maxPlace   = 256 // bytes
+	maxName    = 128 // bytes, of an id too
+	maxList    = 1 << 20
+)
+
+// The statuses of a master that matter to an agent.
+const (
+	statusSelf  = "self"
+	statusAlive = "alive"
+	statusLeft  = "left"
+)
+
+// word is what a master says of a master, itself or another.
+type word struct {
+	ID        string   `json:"id"`
+	Name      string   `json:"name"`
+	Status    string   `json:"status"`
+	RPCURLs   []string `json:"rpc_urls"`
+	EdgeAddrs []string `json:"edge_addrs"`
+}
+
+// readWords reads the masters in an answer. A list that makes no sense is none: a
+// heartbeat that was taken has not failed for it.
+func readWords(list json.RawMessage) (words []word) {
+	if len(list) == 0 || len(list) > maxList || json.Unmarshal(list, &words) != nil {
+		return nil
+	}
+	if len(words) > maxMasters {
+		words = words[:maxMasters]
+	}
+	return slices.DeleteFunc(words, func(w word) bool { return !validID(w.ID) })
+}
+
+func validID(id string) bool {
+	return id != "" && len(id) <= maxName && !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// usable returns which of the addresses that a master was said to have can be
+// called from here: URLs or edge addresses. One on "this machine" means the machine
+// of whoever said it, so it is taken from a master on this machine only, or kept
+// where it is known.
+func usable(id string, addrs []string, edges, fromHere bool, known []string) (out []string) {
+	for _, addr := range addrs {
+		if len(out) == maxPlaces {
+			break
+		}
+		if len(addr) > maxPlace {
+			continue
+		}
+		p, err := parsePlace(addr)
+		if err != nil || p.ep.Network == "unix" || (p.edge != "") != edges || edges && p.master != id {
+			continue
+		}
+		if s := p.String(); !slices.Contains(out, s) && (!p.local || fromHere || slices.Contains(known, s)) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -85,8 +85,8 @@ func TestDiesAtEveryStep(t *testing.T) {
 	}
 }
 
-// aFile returns a file after some operations, as it is while the process runs and
-// after it was rewritten, and the ids in it.
+// someFiles returns files with the same operations: as it is while the last of them
+// runs, when that has ended, and rewritten. It returns their ids too.
 func someFiles(t *testing.T) (files map[string][]byte, ids []string) {
 	d := newMemDisk()
 	m := mustOpen(t, d, Options{})
@@ -97,7 +97,15 @@ func someFiles(t *testing.T) (files map[string][]byte, ids []string) {
 			t.Fatal(err)
 		}
 	}
-	files = map[string][]byte{"appended": must(d.read(path))}
+	files = map[string][]byte{}
+	ids = append(ids, "last")
+	if _, err := m.Do(t.Context(), "last", [32]byte{}, func(ctx context.Context) ([]byte, error) {
+		files["running"] = must(d.read(path))
+		return new(counter).run("last")(ctx)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	files["appended"] = must(d.read(path))
 	reopen(t, m, d, Options{})
 	files["rewritten"] = must(d.read(path))
 	return files, ids

@@ -316,7 +316,7 @@ func TestBounds(t *testing.T) {
 		wantError(t, err, ErrFull)
 		var wait *WaitError
 		if !errors.As(err, &wait) || wait.After != 30*time.Second {
-			t.Errorf("error %v, want one that says 30s", err)
+			t.Fatalf("error %v, want one that says 30s", err)
 		}
 		m = reopen(t, m, d, o) // its clock stands still meanwhile
 		wantError(t, do("a"), nil)

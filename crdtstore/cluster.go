@@ -103,7 +103,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	}
 	h, err := newHost(s.id.Libp2pKey(), listen)
 	if err != nil {
-		return nil, fmt.Errorf("mesh host: %w", err)
+		return nil, fmt.Errorf("mesh address: %w", err)
 	}
 	if c.mesh, err = p2p.New(p2p.Config{
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,

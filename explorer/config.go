@@ -68,7 +68,7 @@ type Config struct {
 
 	// EdgeAddr is where agents connect to, so that nodes which can only dial out can be
 	// reached: host:port, or "off". Empty, which is the default: off in single-master
-	// mode, else 0.0.0.0:9005.
+	// mode, else 0.0.0.0:9005, or another port where that one is taken.
 	EdgeAddr string
 
 	// PeerMasters are other masters: IP, host, host:port, or multiaddr with or

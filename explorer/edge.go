@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
@@ -64,7 +65,7 @@ func (s *Server) openEdge(ctx context.Context) error {
 			}
 		}
 	}
-	e.host, err = tunnel.Listen(ctx, tunnel.HostConfig{
+	cfg := tunnel.HostConfig{
 		Identity: id, Listen: addr, Advertise: a.hosts, Logger: s.log,
 		Admit: s.admitTunnel,
 		Changed: func(node string, open bool) {
@@ -78,7 +79,15 @@ func (s *Server) openEdge(ctx context.Context) error {
 			ctx = context.WithValue(ctx, callerKey{}, &caller{origin: fromRemote, name: "agent " + key})
 			return e.rpc.Answer(ctx, nil, request)
 		},
-	})
+	}
+	e.host, err = tunnel.Listen(ctx, cfg)
+	if errors.Is(err, syscall.EADDRINUSE) && s.cfg.EdgeAddr == "" {
+		// Agents learn the address from the masters, so any port will do, unless a
+		// firewall lets this one through only.
+		s.log.Warn("the port for tunnels of agents is taken, using another", "addr", addr)
+		cfg.Listen = "0.0.0.0:0"
+		e.host, err = tunnel.Listen(ctx, cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("edge-addr: %w", err)
 	}

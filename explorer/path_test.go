@@ -394,3 +394,25 @@ func TestNamesOfThisMachine(t *testing.T) {
 		t.Error("nobody was called at all")
 	}
 }
+
+// Several masters on one machine need not be told where agents are to connect to.
+func TestEdgePortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", fmt.Sprint("0.0.0.0:", DefaultEdgePort))
+	if err != nil {
+		t.Skip("the port is taken already:", err)
+	}
+	defer l.Close()
+	m := startMaster(t, func(c *Config) { c.ClusterSecret = "s" })
+	if addrs := m.edgeAddrs(); len(addrs) == 0 || strings.HasSuffix(addrs[0], fmt.Sprint("/", DefaultEdgePort)) {
+		t.Errorf("agents find it at %q", addrs)
+	}
+	cfg := testConfig(t)
+	cfg.EdgeAddr = l.Addr().String()
+	s, err := New(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "edge-addr") {
+		t.Errorf("a port that was asked for is taken: %v", err)
+	}
+}

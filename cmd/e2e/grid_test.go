@@ -58,6 +58,7 @@ type masterOptions struct {
 	in    *netns   // the network it lives in; nil: this one
 	// ports are those that others know already; nil: free ones.
 	ports *ports
+	edge  bool // on loopback: agents can open tunnels to it
 }
 
 // ports are those of one master on loopback.
@@ -125,8 +126,14 @@ func (m *master) run() {
 		m.endpoint = unixEndpoint(m.socket)
 	} else {
 		argv = append(argv, "--rpc-addr", m.rpc, "--ui-addr", m.ui)
+		if o.edge {
+			argv = append(argv, "--edge-addr", freeAddr(g.t))
+		}
 		if len(o.peers) > 0 || slices.Contains(o.args, "--cluster-secret-file") {
-			argv = append(argv, "--mesh-addr", m.mesh, "--edge-addr", "off")
+			argv = append(argv, "--mesh-addr", m.mesh)
+			if !o.edge {
+				argv = append(argv, "--edge-addr", "off")
+			}
 		}
 		m.endpoint = tcpEndpoint(m.rpc)
 	}

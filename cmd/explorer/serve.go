@@ -49,7 +49,7 @@ func newMaster(flags *pflag.FlagSet) *master {
 		{Name: "rpc-socket", Env: "EXPLORER_RPC_SOCKET", Value: &c.RPCSocket, Usage: "unix socket of the API, a `path`; empty: none"},
 		{Name: "ui-addr", Env: "EXPLORER_UI_ADDR", Value: &c.UIAddr, Usage: "`host:port` of the page; empty: none"},
 		{Name: "mesh-addr", Env: "EXPLORER_MESH_ADDR", Value: &c.MeshAddr, Usage: "`host:port` or multiaddr for other masters (default 0.0.0.0:9004, but nothing listens without this flag, peers or a secret)"},
-		{Name: "edge-addr", Env: "EXPLORER_EDGE_ADDR", Value: &c.EdgeAddr, Usage: "`host:port` for tunnels of agents, or off (default 0.0.0.0:9005; off in single-master mode); this version checks it and does not listen yet"},
+		{Name: "edge-addr", Env: "EXPLORER_EDGE_ADDR", Value: &c.EdgeAddr, Usage: "`host:port` where agents connect to, so that nodes which only dial out can be reached; or off (default 0.0.0.0:9005; off in single-master mode)"},
 		{Name: "peer-masters", Env: "PEER_MASTERS", Value: &c.PeerMasters, Usage: "other masters: IP, host, host:port or multiaddr; may name this one too (default none: single-master mode)"},
 		{Name: "advertise", Env: "EXPLORER_ADVERTISE", Value: &c.Advertise, Usage: "addresses that others should use: host, host:port, multiaddr, rpc=URL, ui=URL (default those listened on)"},
 		{Name: "cluster-secret-file", Env: "EXPLORER_CLUSTER_SECRET_FILE", Value: &c.ClusterSecretFile, Usage: "`file` with the secret that all masters share; or the secret itself in $EXPLORER_CLUSTER_SECRET"},

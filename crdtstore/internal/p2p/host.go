@@ -3,6 +3,8 @@ package p2p
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
@@ -122,10 +124,18 @@ func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (hos
 	h.Start()
 	if len(listen) > 0 {
 		if err := net.Listen(listen...); err != nil {
-			return nil, errors.Join(fmt.Errorf("mesh address: %w", err), h.Close())
+			return nil, errors.Join(listenError(err), h.Close())
 		}
 	}
 	return h, nil
+}
+
+// listenError wraps the error of the system where the swarm gives only its text.
+func listenError(err error) error {
+	if strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) && !errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: %w", err, syscall.EADDRINUSE)
+	}
+	return err
 }
 
 func overTCP(key crypto.PrivKey, limits network.ResourceManager, gater connmgr.ConnectionGater) (transport.Transport, error) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -58,10 +59,23 @@ func (c *Client) Close() {
 // Call calls a method like [Conn.Call]. Where no service answers, the error is
 // a [*TransportError] about all of them; its Sent is true when any of them may
 // have carried the call out.
+//
+// A call that [Mutates] VMs is an operation: it gets an op_id, unless params have
+// one, and goes on to the next service whatever happened to it; see "At most
+// once" above. Its params are an object, or an array with one object in it.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	repeatable := c.opts.Idempotent(method)
-	timeout := c.opts.Timeout
-	if !repeatable {
+	repeatable, timeout := c.opts.Idempotent(method), c.opts.Timeout
+	switch {
+	case c.opts.Mutates(method):
+		members, err := named(method, params)
+		if err != nil {
+			return err
+		}
+		if bare(method) != "proxy" || !c.opts.Idempotent(proxied(members)) {
+			return c.operate(ctx, method, members, result)
+		}
+		repeatable, timeout = true, timeout+proxyTime(members)
+	case !repeatable:
 		timeout = 0
 	}
 	return c.each(ctx, func(conn *Conn) (next bool, err error) {
@@ -71,6 +85,22 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		}
 		return cannotServe(err), err
 	})
+}
+
+// operate carries out an operation.
+func (c *Client) operate(ctx context.Context, method string, params map[string]json.RawMessage, result any) error {
+	o, err := c.newOperation(method, params)
+	if err != nil {
+		return err
+	}
+	answer, err := o.run(ctx)
+	if err != nil {
+		return err
+	}
+	if err := into(result, method, answer); err != nil {
+		return &TransportError{URL: c.Endpoint().URL, Sent: true, OpID: o.name, Err: err}
+	}
+	return nil
 }
 
 // cannotServe reports whether a service answered that it cannot serve just now

@@ -45,7 +45,7 @@ func serve(t *testing.T, wrap func(http.Handler) http.Handler) *service {
 	t.Helper()
 	s := new(service)
 	mux := new(jsonrpc.Mux)
-	for _, name := range []string{"list_nodes", "deploy_vm"} {
+	for _, name := range []string{"list_nodes", "drain_node"} {
 		mux.Handle(name, func(_ context.Context, params json.RawMessage) (any, error) {
 			s.calls.Add(1)
 			return params, nil
@@ -194,20 +194,20 @@ func TestSent(t *testing.T) {
 		sent   bool
 		calls  int32
 	}{
-		{"reset after", broken(9, true, reset), "deploy_vm", true, 1},
-		{"reset before", broken(9, false, reset), "deploy_vm", true, 0},
-		{"busy", broken(9, false, status(503)), "deploy_vm", false, 0},
-		{"bad gateway", broken(9, true, status(502)), "deploy_vm", true, 1},
-		{"no such path", broken(9, false, status(404)), "deploy_vm", false, 0},
-		{"too slow", broken(9, false, hang), "deploy_vm", true, 0},
-		{"not JSON", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }), "deploy_vm", true, 1},
+		{"reset after", broken(9, true, reset), "drain_node", true, 1},
+		{"reset before", broken(9, false, reset), "drain_node", true, 0},
+		{"busy", broken(9, false, status(503)), "drain_node", false, 0},
+		{"bad gateway", broken(9, true, status(502)), "drain_node", true, 1},
+		{"no such path", broken(9, false, status(404)), "drain_node", false, 0},
+		{"too slow", broken(9, false, hang), "drain_node", true, 0},
+		{"not JSON", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }), "drain_node", true, 1},
 		{"answer to another", broken(9, true, func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"jsonrpc":"2.0","id":77,"result":1}`)
-		}), "deploy_vm", true, 1},
-		{"too long", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 2000)) }), "deploy_vm", true, 1},
+		}), "drain_node", true, 1},
+		{"too long", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 2000)) }), "drain_node", true, 1},
 		{"redirect", broken(9, false, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/rpc", http.StatusTemporaryRedirect)
-		}), "deploy_vm", false, 0},
+		}), "drain_node", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, c.wrap)
@@ -220,12 +220,12 @@ func TestSent(t *testing.T) {
 		})
 	}
 	var e *client.TransportError
-	if err := dial(t, nobody(t), client.Options{}).Call(t.Context(), "deploy_vm", nil, nil); !errors.As(err, &e) || e.Sent {
+	if err := dial(t, nobody(t), client.Options{}).Call(t.Context(), "drain_node", nil, nil); !errors.As(err, &e) || e.Sent {
 		t.Errorf("nobody listens: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := dial(t, serve(t, nil).addr(), client.Options{}).Call(ended, "deploy_vm", nil, nil); !errors.As(err, &e) || e.Sent || !errors.Is(err, context.Canceled) {
+	if err := dial(t, serve(t, nil).addr(), client.Options{}).Call(ended, "drain_node", nil, nil); !errors.As(err, &e) || e.Sent || !errors.Is(err, context.Canceled) {
 		t.Errorf("context has ended: %v", err)
 	}
 }
@@ -251,7 +251,7 @@ func TestKeptConnectionBreaks(t *testing.T) {
 		method string
 		fails  bool
 		calls  int32
-	}{{"list_nodes", false, 3}, {"deploy_vm", true, 2}} {
+	}{{"list_nodes", false, 3}, {"drain_node", true, 2}} {
 		var seen atomic.Int32
 		s := serve(t, func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -282,14 +282,14 @@ func TestFailover(t *testing.T) {
 		fails         bool
 		first, second int32 // how often each carried it out
 	}{
-		{"refused", nil, "deploy_vm", false, 0, 1},
-		{"503", broken(9, false, status(503)), "deploy_vm", false, 0, 1},
-		{"404", broken(9, false, status(404)), "deploy_vm", false, 0, 1},
+		{"refused", nil, "drain_node", false, 0, 1},
+		{"503", broken(9, false, status(503)), "drain_node", false, 0, 1},
+		{"404", broken(9, false, status(404)), "drain_node", false, 0, 1},
 		{"reset, read", broken(9, true, reset), "list_nodes", false, 1, 1},
-		{"reset, write", broken(9, true, reset), "deploy_vm", true, 1, 0},
+		{"reset, write", broken(9, true, reset), "drain_node", true, 1, 0},
 		{"hangs, read", broken(9, false, hang), "list_nodes", false, 0, 1},
 		{"502, read", broken(9, true, status(502)), "list_nodes", false, 1, 1},
-		{"502, write", broken(9, true, status(502)), "deploy_vm", true, 1, 0},
+		{"502, write", broken(9, true, status(502)), "drain_node", true, 1, 0},
 		{"an error of the service", func(h http.Handler) http.Handler { return h }, "fail", true, 1, 0},
 		{"all are busy", func(h http.Handler) http.Handler { return h }, "busy", true, 1, 1},
 	} {
@@ -322,7 +322,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = masters.Call(t.Context(), "deploy_vm", nil, nil)
+	err = masters.Call(t.Context(), "drain_node", nil, nil)
 	var e *client.TransportError
 	if !errors.As(err, &e) || e.Sent || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), b) {
 		t.Errorf("got %v", err)

@@ -26,7 +26,8 @@ type Options struct {
 	// Timeout bounds one call, connecting included, besides its context. 0: for
 	// a Conn the context alone, for a Client 10 s. A Client does not apply it
 	// to a method that is not idempotent, for giving up such a call leaves its
-	// outcome unknown.
+	// outcome unknown. Of a call that mutates VMs it bounds how long one service
+	// may be silent before another one is asked as well, where that is less than 3 s.
 	Timeout time.Duration
 	// MaxAnswer is how many bytes an answer may have. 0: 64 MiB.
 	MaxAnswer int64
@@ -40,8 +41,9 @@ type Options struct {
 	// Dial connects in the place of the endpoint's network and address. nil: those
 	// count.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Idempotent replaces the function of that name.
-	Idempotent func(method string) bool
+	// Idempotent and Mutates replace the functions of those names, for methods
+	// with other names.
+	Idempotent, Mutates func(method string) bool
 }
 
 func (o Options) withDefaults() Options {
@@ -59,6 +61,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Idempotent == nil {
 		o.Idempotent = Idempotent
+	}
+	if o.Mutates == nil {
+		o.Mutates = Mutates
 	}
 	return o
 }
@@ -175,13 +180,21 @@ func (c *Conn) decode(id uint64, method string, answer []byte, status int, resul
 	case err != nil:
 		return fail(true, err)
 	}
-	switch into := result.(type) {
+	if err := into(result, method, resp.Result); err != nil {
+		return fail(true, err)
+	}
+	return nil
+}
+
+// into decodes a result.
+func into(to any, method string, result json.RawMessage) error {
+	switch to := to.(type) {
 	case nil:
 	case *json.RawMessage:
-		*into = resp.Result
+		*to = result
 	default:
-		if err := json.Unmarshal(resp.Result, into); err != nil {
-			return fail(true, fmt.Errorf("result of %s: %w", method, err))
+		if err := json.Unmarshal(result, to); err != nil {
+			return fmt.Errorf("result of %s: %w", method, err)
 		}
 	}
 	return nil

@@ -12,6 +12,15 @@
 // out is not sent again, unless its method is [Idempotent]. An error that the
 // other side answered with is a [jsonrpc.Error].
 //
+// A call of a Client that [Mutates] VMs is carried out once, however often it is
+// sent. It is given a name, its op_id, which the node remembers. A call whose
+// answer was lost goes to the next master under the same name, marked as a
+// repetition by op_again, and gets the first answer; so does one whose master is
+// silent for a few seconds. Where nobody remembers names, a master does not carry
+// a repetition out, but answers that the outcome is unknown. [OutcomeUnknown]
+// tells errors that leave it open from those that are an answer. The context
+// bounds all of it, and so do 150 s.
+//
 // # Limits
 //
 // Redirects are not followed and proxies of the environment are not used.

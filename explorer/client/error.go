@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
 // TransportError says that a call got no answer of the service.
@@ -13,12 +15,18 @@ type TransportError struct {
 	// Sent tells whether the request may have reached the service, and may have
 	// been carried out. false: it certainly was not.
 	Sent bool
+	// OpID names the operation, if the call was one. Who calls again with it as
+	// op_id, and with op_again, gets the answer that was lost.
+	OpID string
 	// Status is the HTTP status, where there was one.
 	Status int
 	Err    error
 }
 
 func (e *TransportError) Error() string {
+	if e.URL == "" && e.Sent {
+		return fmt.Sprintf("it may have been carried out, but no answer came:\n%v", e.Err)
+	}
 	if e.URL == "" {
 		return fmt.Sprintf("no address answers:\n%v", e.Err)
 	}
@@ -34,7 +42,8 @@ func (e *TransportError) Unwrap() error { return e.Err }
 // out.
 func OutcomeUnknown(err error) bool {
 	var t *TransportError
-	return errors.As(err, &t) && t.Sent
+	var e *jsonrpc.Error
+	return errors.As(err, &t) && t.Sent || errors.As(err, &e) && e.Code == jsonrpc.CodeOutcomeUnknown
 }
 
 // idempotent are the methods of masters and compute services that may be
@@ -51,5 +60,19 @@ var idempotent = map[string]bool{
 // or behind the name of its service, may be called again when it is not known
 // whether it was carried out. It is false for methods that it does not know.
 func Idempotent(method string) bool {
-	return idempotent[method[strings.LastIndexByte(method, '.')+1:]]
+	return idempotent[bare(method)]
 }
+
+// mutates are the methods that change VMs, which masters pass on to nodes.
+var mutates = map[string]bool{
+	"deploy_vm": true, "start_vm": true, "stop_vm": true, "restart_vm": true, "delete_vm": true,
+	"vm_exec": true, "proxy": true,
+}
+
+// Mutates reports whether a method of a master, bare or behind the name of its
+// service, changes a VM at a node and takes an op_id. Of proxy it is what it
+// calls that decides.
+func Mutates(method string) bool { return mutates[bare(method)] }
+
+// bare is the name of a method without that of its service.
+func bare(method string) string { return method[strings.LastIndexByte(method, '.')+1:] }

@@ -1,0 +1,33 @@
+package jsonrpc
+
+import "encoding/json"
+
+// Incoming is one request as it was received, for programs that pass requests on
+// rather than carry them out. Its fields point into the body.
+type Incoming struct {
+	Method string
+	Params json.RawMessage // an object or an array; nil: none
+	ID     json.RawMessage // nil: a notification
+}
+
+// ParseRequest reads a body that holds one request. With an error the ID is that of
+// the answer.
+func ParseRequest(body []byte) (Incoming, *Error) {
+	if err := valid(body); err != nil {
+		return Incoming{ID: nullID}, err
+	}
+	if first(body) == '[' {
+		return Incoming{ID: nullID}, invalidRequest("", "batches are not taken here; send one request at a time")
+	}
+	r, err := parseRequest(body)
+	return Incoming{Method: string(r.method), Params: r.params, ID: r.id}, err
+}
+
+// AppendAnswer appends an answer that consists of a member, which is `"result":…` or
+// `"error":…` in JSON, and the id of a request.
+func AppendAnswer(dst, member, id []byte) []byte {
+	return appendID(append(append(dst, `{"jsonrpc":"2.0",`...), member...), id)
+}
+
+// AppendError appends an answer that is an error.
+func AppendError(dst []byte, e *Error, id []byte) []byte { return appendError(dst, id, e) }

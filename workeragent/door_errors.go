@@ -1,0 +1,110 @@
+package workeragent
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
+)
+
+// doorData is the data of errors of the door's own.
+type doorData struct {
+	Retryable   bool   `json:"retryable"`
+	Hint        string `json:"hint"`
+	RetryAfterS int    `json:"retry_after_s,omitempty"`
+}
+
+func doorError(code int, message string, data doorData) *jsonrpc.Error {
+	return &jsonrpc.Error{Code: code, Message: message, Data: data}
+}
+
+// callFailed is the error for a call that the compute service did not answer.
+func callFailed(err error, idempotent bool) *jsonrpc.Error {
+	if !client.OutcomeUnknown(err) {
+		return doorError(jsonrpc.CodeCannotReach, "the compute service of the node cannot be reached",
+			doorData{Retryable: true, Hint: "nothing was done; check the compute service: " + err.Error()})
+	}
+	hint := "it may have run; look at the VM before you repeat it"
+	if idempotent {
+		hint = "nothing was to be changed; try again"
+	}
+	return doorError(jsonrpc.CodeOutcomeUnknown, "the call was sent to the compute service and not answered",
+		doorData{Retryable: idempotent, Hint: hint})
+}
+
+// operationFailed is the error for an operation that has no answer.
+func operationFailed(err error) *jsonrpc.Error {
+	var wait *ops.WaitError
+	after := 0
+	if errors.As(err, &wait) {
+		after = int(math.Ceil(wait.After.Seconds()))
+	}
+	unknown := func(data doorData) *jsonrpc.Error {
+		return doorError(jsonrpc.CodeOutcomeUnknown, "the answer of the operation is not known", data)
+	}
+	switch {
+	case errors.Is(err, ops.ErrOtherCall):
+		return jsonrpc.InvalidParams("op_id", "was used for another call; give every operation an id of its own")
+	case errors.Is(err, ops.ErrUnknown):
+		return unknown(doorData{Hint: "it was begun and may have run, and it will not run again; look at the VM, and use another op_id to do it anew"})
+	case errors.Is(err, ops.ErrTooLarge):
+		return unknown(doorData{Hint: "it was carried out, and its answer was too long to be kept for a repetition; look at the VM"})
+	case errors.Is(err, ops.ErrUnsaved):
+		return unknown(doorData{Retryable: true, Hint: "it was carried out, but the agent's disk does not take the answer; repeat it with the same op_id when the disk is well"})
+	case errors.Is(err, ops.ErrDamaged):
+		return unknown(doorData{Retryable: true, RetryAfterS: after, Hint: "the agent's memory of operations was damaged, so it may have run before; nothing was done now"})
+	case errors.Is(err, ops.ErrFull):
+		return doorError(jsonrpc.CodeLimit, "the node cannot remember more operations", doorData{
+			Retryable: true, RetryAfterS: after, Hint: "nothing was done; try again in " + strconv.Itoa(after) + " s",
+		})
+	case errors.Is(err, ops.ErrDisk):
+		return doorError(jsonrpc.CodeCannotReach, "the node cannot write operations down",
+			doorData{Retryable: true, Hint: "nothing was done; check the disk of the agent's data directory: " + err.Error()})
+	case errors.Is(err, ops.ErrClosed):
+		return doorError(jsonrpc.CodeCannotReach, "the agent of the node stops",
+			doorData{Retryable: true, Hint: "nothing was done; try again when it runs"})
+	}
+	return callFailed(err, false)
+}
+
+func respond(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a caller that is gone is no error here
+}
+
+func respondError(w http.ResponseWriter, status int, id []byte, e *jsonrpc.Error) {
+	if id == nil { // a notification
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	respond(w, status, jsonrpc.AppendError(nil, e, id))
+}
+
+// refuseStream answers what is no JSON-RPC request.
+func refuseStream(w http.ResponseWriter, status int, problem, hint string) {
+	body, err := json.Marshal(map[string]string{"error": problem, "hint": hint})
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	respond(w, status, body)
+}
+
+// streamFailed answers for a compute service that does not. As elsewhere, 503 says
+// that nothing was sent.
+func streamFailed(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case r.Context().Err() != nil:
+		panic(http.ErrAbortHandler)
+	case client.OutcomeUnknown(err):
+		refuseStream(w, http.StatusBadGateway, "the compute service of the node did not answer", err.Error())
+	default:
+		refuseStream(w, http.StatusServiceUnavailable, "the compute service of the node cannot be reached", err.Error())
+	}
+}

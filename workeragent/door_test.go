@@ -1,0 +1,544 @@
+package workeragent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
+)
+
+// compute is a compute service that counts what it carries out. It can be absent.
+type compute struct {
+	t    *testing.T
+	path string
+	stop func()
+
+	mu    sync.Mutex
+	runs  map[string]int // by params
+	got   []string       // bodies
+	about func(w http.ResponseWriter, r *http.Request, body string) bool
+}
+
+func newCompute(t *testing.T) *compute {
+	return &compute{t: t, path: filepath.Join(t.TempDir(), "c.sock"), runs: map[string]int{}, stop: func() {}}
+}
+
+func (c *compute) endpoint() client.Endpoint {
+	ep, err := client.Parse("unix://"+c.path, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return ep
+}
+
+// start lets the service be there; it returns it.
+func (c *compute) start() *compute {
+	ln, err := net.Listen("unix", c.path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s := &http.Server{Handler: c}
+	go s.Serve(ln)
+	c.stop = func() { s.Close() }
+	c.t.Cleanup(c.stop)
+	return c
+}
+
+func (c *compute) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	var in struct{ Method, Params, ID json.RawMessage }
+	_ = json.Unmarshal(body, &in)
+	c.mu.Lock()
+	c.runs[string(in.Params)]++
+	c.got = append(c.got, string(body))
+	about := c.about
+	c.mu.Unlock()
+	if r.Header.Get(operationHeader) != "" {
+		c.t.Error("the id of an operation was passed on")
+	}
+	if about != nil && about(w, r, string(body)) {
+		return
+	}
+	// Spelled as no encoder of ours would.
+	member := `"result":{ "run" : ` + fmt.Sprint(c.ran(string(in.Params))) + `, "f": 1.0, "u":"\u003c" }`
+	if string(in.Method) == `"fail"` {
+		member = `"error": {"message" : "no", "x":1, "code":-32077, "data":{ "retryable":false }}`
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	fmt.Fprintf(w, ` {"id":%s, %s, "jsonrpc":"2.0"}`+"\n", in.ID, member)
+}
+
+func (c *compute) set(about func(w http.ResponseWriter, r *http.Request, body string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.about = about
+}
+
+func (c *compute) ran(params string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.runs[params]
+}
+
+// doorway is a door in front of a compute service.
+type doorway struct {
+	t      *testing.T
+	c      *compute
+	file   string
+	memory *ops.Memory
+	server *httptest.Server
+	close  func()
+}
+
+func newDoorway(t *testing.T, c *compute, o ops.Options) *doorway {
+	d := &doorway{t: t, c: c, file: filepath.Join(t.TempDir(), "operations")}
+	d.open(o)
+	t.Cleanup(func() { d.close() })
+	return d
+}
+
+func (d *doorway) open(o ops.Options) {
+	memory, err := ops.Open(d.file, o)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	door := newDoor(d.c.endpoint(), memory, nil)
+	server := httptest.NewServer(door)
+	d.memory, d.server = memory, server
+	d.close = sync.OnceFunc(func() {
+		server.CloseClientConnections()
+		server.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := memory.Close(ctx); err != nil {
+			d.t.Error(err)
+		}
+		door.close()
+	})
+}
+
+func (d *doorway) reopen(o ops.Options) {
+	d.close()
+	d.open(o)
+}
+
+// post sends a body and returns the answer. No key: key is empty.
+func (d *doorway) post(key, body string) (*http.Response, string) {
+	d.t.Helper()
+	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(body))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if key != "" {
+		req.Header[operationHeader] = strings.Split(key, "\n")
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		d.t.Error(err)
+		return &http.Response{}, ""
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		d.t.Error(err)
+	}
+	return resp, string(text)
+}
+
+func (d *doorway) wants(key, body, want string) {
+	d.t.Helper()
+	if resp, got := d.post(key, body); resp.StatusCode != http.StatusOK || got != want {
+		d.t.Errorf("%s %s: %d %s, want %s", key, body, resp.StatusCode, got, want)
+	}
+}
+
+// fails wants an error of the door's own.
+func (d *doorway) fails(key, body string, code int, retryable bool) (data doorData) {
+	d.t.Helper()
+	_, got := d.post(key, body)
+	var in struct {
+		Error *jsonrpc.Error
+		ID    json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(got), &in); err != nil || in.Error == nil || in.Error.DecodeData(&data) != nil {
+		d.t.Errorf("%s %s: %s, want an error", key, body, got)
+		return data
+	}
+	if in.Error.Code != code || data.Retryable != retryable || data.Hint == "" {
+		d.t.Errorf("%s %s: %s, want code %d, retryable %v, and a hint", key, body, got, code, retryable)
+	}
+	return data
+}
+
+func TestDoorPassesCallsOn(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	body := ` {"method":"m", "params":{ "secret":"<s>" },"jsonrpc":"2.0","id": "\u0061"}`
+	for n := range 2 {
+		resp, got := d.post("", body)
+		want := fmt.Sprintf(` {"id":"\u0061", "result":{ "run" : %d, "f": 1.0, "u":"\u003c" }, "jsonrpc":"2.0"}`+"\n", n+1)
+		if got != want || resp.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+			t.Errorf("%v %s, want %s", resp.Header, got, want)
+		}
+	}
+	if c.got[0] != body {
+		t.Errorf("passed on %s, want %s", c.got[0], body)
+	}
+	c.set(func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusTeapot)
+		fmt.Fprint(w, "short and stout")
+		return true
+	})
+	if resp, got := d.post("", body); resp.StatusCode != http.StatusTeapot || resp.Header.Get("Content-Type") != "text/plain" || got != "short and stout" {
+		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, got)
+	}
+}
+
+func TestDoorRefuses(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	call := `{"jsonrpc":"2.0","method":"m","params":[1],"id":1}`
+	for _, key := range []string{"", "k"} {
+		d.fails(key, `[`+call+`]`, jsonrpc.CodeInvalidRequest, false)
+		d.fails(key, `{"jsonrpc":"2.0"`, jsonrpc.CodeParse, false)
+		d.fails(key, `{"jsonrpc":"2.0","id":3}`, jsonrpc.CodeInvalidRequest, false)
+		resp, got := d.post(key, `{"jsonrpc":"2.0","method":"m","id":1,"params":["`+strings.Repeat("x", jsonrpc.MaxBody)+`"]}`)
+		if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(got, "-32600") {
+			t.Errorf("a long body: %d %s", resp.StatusCode, got)
+		}
+	}
+	for _, key := range []string{" ", "a\tb", "käse", "one\ntwo", strings.Repeat("x", 129)} {
+		if data := d.fails(key, call, jsonrpc.CodeInvalidParams, false); !strings.Contains(data.Hint, "op_id") {
+			t.Errorf("key %q: %+v", key, data)
+		}
+	}
+	for _, path := range []string{"/", "/health", "/rpc/", "/vms//logs", "/vms/../logs", "/vms/%2e%2e/logs", "/vms/a%2fb/console", "/vms/a/exec", "/vms/a/logs/", "/x/vms/a/logs"} {
+		resp, err := raw(d, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		if err != nil || resp.StatusCode != http.StatusNotFound {
+			t.Errorf("GET %s: %v, error %v", path, resp, err)
+		}
+	}
+	if resp, err := raw(d, "GET /rpc HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("GET /rpc: %v, error %v", resp, err)
+	}
+	if resp, err := raw(d, "POST /vms/a/logs HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil || resp.StatusCode != http.StatusNotFound {
+		t.Errorf("POST /vms/a/logs: %v, error %v", resp, err)
+	}
+	if len(c.got) != 0 {
+		t.Errorf("passed on %q", c.got)
+	}
+}
+
+// raw sends a request byte for byte; clients would clean its path.
+func raw(d *doorway, request string) (*http.Response, error) {
+	conn, err := net.Dial("tcp", d.server.Listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, request)
+	return http.ReadResponse(bufio.NewReader(conn), nil)
+}
+
+func TestOperationRunsOnce(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	for _, method := range []string{"deploy", "fail", "vm_stats"} { // also what may be repeated
+		call := func(id string) string {
+			return `{"jsonrpc":"2.0","method":"` + method + `","params":["` + method + `"],"id":` + id + `}`
+		}
+		member := `"result":{ "run" : 1, "f": 1.0, "u":"\u003c" }`
+		if method == "fail" {
+			member = `"error":{"message" : "no", "x":1, "code":-32077, "data":{ "retryable":false }}`
+		}
+		for range 2 {
+			var all sync.WaitGroup
+			for n := range 20 {
+				id := fmt.Sprintf(`"caller %d"`, n)
+				all.Go(func() { d.wants("op "+method, call(id), `{"jsonrpc":"2.0",`+member+`,"id":`+id+`}`) })
+			}
+			all.Wait()
+			d.reopen(ops.Options{})
+		}
+		if resp, got := d.post("op "+method, `{"jsonrpc":"2.0","method":"`+method+`","params":["`+method+`"]}`); resp.StatusCode != http.StatusNoContent || got != "" {
+			t.Errorf("a notification was answered %d %s", resp.StatusCode, got)
+		}
+		if n := c.ran(`["` + method + `"]`); n != 1 {
+			t.Errorf("%s ran %d times", method, n)
+		}
+	}
+	d.fails("op deploy", `{"jsonrpc":"2.0","method":"deploy","params":["other"],"id":1}`, jsonrpc.CodeInvalidParams, false)
+	d.fails("op deploy", `{"jsonrpc":"2.0","method":"deplo","params":["deploy"],"id":1}`, jsonrpc.CodeInvalidParams, false)
+	d.fails("op deploy", `{"jsonrpc":"2.0","method":"deploy","id":1}`, jsonrpc.CodeInvalidParams, false)
+}
+
+const deploy = `{"jsonrpc":"2.0","method":"deploy","params":["x"],"id":1}`
+
+func TestComputeIsAbsentAndComesBack(t *testing.T) {
+	c := newCompute(t)
+	d := newDoorway(t, c, ops.Options{})
+	d.fails("", deploy, jsonrpc.CodeCannotReach, true)
+	d.fails("op", deploy, jsonrpc.CodeCannotReach, true)
+	d.reopen(ops.Options{})
+	d.fails("op", deploy, jsonrpc.CodeCannotReach, true)
+	c.start()
+	for range 2 {
+		d.wants("op", deploy, `{"jsonrpc":"2.0","result":{ "run" : 1, "f": 1.0, "u":"\u003c" },"id":1}`)
+	}
+	c.set(func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	d.fails("op 2", deploy, jsonrpc.CodeCannotReach, true) // it did not take the request
+	c.set(nil)
+	d.wants("op 2", deploy, `{"jsonrpc":"2.0","result":{ "run" : 3, "f": 1.0, "u":"\u003c" },"id":1}`)
+}
+
+func TestComputeDiesInACall(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	deaths := map[string]func(w http.ResponseWriter, r *http.Request, _ string) bool{
+		"at once": func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) },
+		"in its answer": func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			fmt.Fprint(w, `{"jsonrpc":"2.0",`) // in chunks; only the last one is missing
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"behind a gateway": func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		},
+		"and says nonsense": func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			fmt.Fprint(w, "{}")
+			return true
+		},
+	}
+	for key, death := range deaths {
+		c.set(death)
+		d.fails(key, deploy, jsonrpc.CodeOutcomeUnknown, false)
+	}
+	c.set(deaths["at once"])
+	d.fails("", deploy, jsonrpc.CodeOutcomeUnknown, false)
+	d.fails("", `{"jsonrpc":"2.0","method":"ComputeService.list_vms","id":1}`, jsonrpc.CodeOutcomeUnknown, true)
+
+	// An answer of which a part is missing must not look whole.
+	c.set(deaths["in its answer"])
+	resp, err := http.Post(d.server.URL+"/rpc", "application/json", strings.NewReader(deploy))
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("half an answer was passed on as a whole one")
+	}
+
+	c.set(nil)
+	before := c.ran(`["x"]`)
+	for range 2 {
+		for key := range deaths {
+			d.fails(key, deploy, jsonrpc.CodeOutcomeUnknown, false)
+		}
+		d.reopen(ops.Options{})
+	}
+	if n := c.ran(`["x"]`); n != before {
+		t.Errorf("%d operations of unknown outcome ran again", n-before)
+	}
+}
+
+// A caller hangs up, and the next one gets the answer.
+func TestCallerHangsUp(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	arrived, goOn := make(chan bool), make(chan bool)
+	c.set(func(http.ResponseWriter, *http.Request, string) bool {
+		arrived <- true
+		<-goOn
+		return false
+	})
+	ctx, hangUp := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, d.server.URL+"/rpc", strings.NewReader(deploy))
+		req.Header.Set(operationHeader, "op")
+		_, err := http.DefaultTransport.RoundTrip(req)
+		gone <- err
+	}()
+	<-arrived
+	hangUp()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(goOn)
+	d.wants("op", deploy, `{"jsonrpc":"2.0","result":{ "run" : 1, "f": 1.0, "u":"\u003c" },"id":1}`)
+}
+
+func TestMemoryIsFull(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{MaxOps: 1, MaxAnswer: 5})
+	d.wants("op", deploy, `{"jsonrpc":"2.0","result":{ "run" : 1, "f": 1.0, "u":"\u003c" },"id":1}`)
+	d.fails("op", deploy, jsonrpc.CodeOutcomeUnknown, false) // its answer is too long
+	if data := d.fails("op 2", deploy, jsonrpc.CodeLimit, true); data.RetryAfterS < 500 || data.RetryAfterS > 600 {
+		t.Errorf("%+v, want about 600 s", data)
+	}
+	if n := c.ran(`["x"]`); n != 1 {
+		t.Errorf("ran %d times", n)
+	}
+}
+
+func TestErrorsOfOperations(t *testing.T) {
+	for _, c := range []struct {
+		err       error
+		code      int
+		retryable bool
+		after     int
+	}{
+		{ops.ErrDisk, jsonrpc.CodeCannotReach, true, 0},
+		{ops.ErrUnsaved, jsonrpc.CodeOutcomeUnknown, true, 0},
+		{ops.ErrClosed, jsonrpc.CodeCannotReach, true, 0},
+		{&ops.WaitError{Err: ops.ErrDamaged, After: 1500 * time.Millisecond}, jsonrpc.CodeOutcomeUnknown, true, 2},
+	} {
+		e := operationFailed(fmt.Errorf("wrapped: %w", c.err))
+		var data doorData
+		if err := e.DecodeData(&data); err != nil || e.Code != c.code || data.Retryable != c.retryable || data.RetryAfterS != c.after || data.Hint == "" {
+			t.Errorf("%v: %v %+v", c.err, e, data)
+		}
+	}
+}
+
+func TestCallsAreBounded(t *testing.T) {
+	places := make(chan struct{}, 1)
+	release, ok := enter(t.Context(), places, 0)
+	if !ok {
+		t.Fatal("no place")
+	}
+	if _, ok := enter(t.Context(), places, 0); ok {
+		t.Error("two in one place")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, ok := enter(ctx, places, time.Hour); ok {
+		t.Error("two in one place")
+	}
+	release()
+	if _, ok := enter(t.Context(), places, 0); !ok {
+		t.Error("a place was not given back")
+	}
+}
+
+// A line of a log is there before the next one is written.
+func TestLogsAreFlushed(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	next, target := make(chan string), make(chan string, 1)
+	c.set(func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		target <- r.Method + " " + r.RequestURI + " " + r.Header.Get("Authorization")
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header().Set("Content-Length", "35") // or the proxy would flush by itself
+		for line := range next {
+			fmt.Fprintln(w, line)
+			w.(http.Flusher).Flush()
+		}
+		return true
+	})
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, d.server.URL+"/vms/vm%201/logs?follow=1&tail=;x", nil)
+	req.Header.Set("Authorization", "Bearer of-a-master")
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		for s := bufio.NewScanner(resp.Body); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	for n := range 5 {
+		next <- fmt.Sprint("line ", n)
+		if got := <-lines; got != fmt.Sprint("line ", n) {
+			t.Errorf("got %q", got)
+		}
+	}
+	close(next)
+	if _, more := <-lines; more {
+		t.Error("the log has no end")
+	}
+	if got, want := <-target, "GET /vms/vm%201/logs?follow=1&tail=;x "; got != want {
+		t.Errorf("asked %q, want %q", got, want)
+	}
+}
+
+func TestConsole(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	c.set(func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-WebSocket-Key") != "k" || r.URL.Query().Get("secret") != "s" {
+			t.Errorf("asked %s %v", r.RequestURI, r.Header)
+		}
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return true
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: a\r\n\r\nhello ")
+		_, _ = io.Copy(conn, buf) // says what it hears
+		return true
+	})
+	conn, err := net.Dial("tcp", d.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /vms/vm-1/console?secret=s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-WebSocket-Accept") != "a" {
+		t.Fatalf("%v, error %v", resp, err)
+	}
+	sent := bytes.Repeat([]byte{0x81, 0, 255, '\n', 0x88}, 20_000)
+	go conn.Write(sent)
+	got := make([]byte, len("hello ")+len(sent))
+	if _, err := io.ReadFull(r, got); err != nil || string(got[:6]) != "hello " || !bytes.Equal(got[6:], sent) {
+		t.Errorf("%d bytes came back otherwise, error %v", len(got), err)
+	}
+	conn.Close()
+}
+
+func TestStreamsWithoutCompute(t *testing.T) {
+	c := newCompute(t)
+	d := newDoorway(t, c, ops.Options{})
+	get := func() int {
+		resp, err := http.Get(d.server.URL + "/vms/a/logs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	if status := get(); status != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503: nothing was sent", status)
+	}
+	c.start().set(func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) })
+	if status := get(); status != http.StatusBadGateway {
+		t.Errorf("status %d, want 502", status)
+	}
+}

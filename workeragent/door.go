@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	maxDoorCalls   = 64               // at once; each may hold a body and an answer
+	maxDoorCalls   = 64               // at once, and as many operations; each may hold a body and an answer
 	maxDoorStreams = 64               // at once
 	maxDoorAnswer  = 16 << 20         // bytes of the answer to an operation
 	doorPatience   = 5 * time.Second  // how long a call waits for others to end
@@ -45,7 +45,8 @@ type door struct {
 	log     *slog.Logger
 	calls   chan struct{} // holds a token for each call
 	streams chan struct{}
-	conn    *client.Conn // for calls that are no operations
+	running chan struct{} // for each operation; it may outlast its call
+	conn    *client.Conn  // for calls that are no operations
 	proxy   *httputil.ReverseProxy
 	long    *client.Conn // for the proxy; streams must not keep calls waiting
 }
@@ -57,8 +58,9 @@ func newDoor(compute client.Endpoint, mem *ops.Memory, log *slog.Logger) *door {
 	d := &door{
 		compute: compute, memory: mem, log: log,
 		calls: make(chan struct{}, maxDoorCalls), streams: make(chan struct{}, maxDoorStreams),
-		conn: client.Dial(compute, client.Options{MaxConns: maxDoorCalls}),
-		long: client.Dial(compute, client.Options{MaxConns: maxDoorStreams}),
+		running: make(chan struct{}, maxDoorCalls),
+		conn:    client.Dial(compute, client.Options{MaxConns: maxDoorCalls}),
+		long:    client.Dial(compute, client.Options{MaxConns: maxDoorStreams}),
 	}
 	d.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -100,9 +102,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (d *door) call(w http.ResponseWriter, r *http.Request) {
 	release, ok := enter(r.Context(), d.calls, doorPatience)
 	if !ok {
-		respondError(w, http.StatusOK, []byte("null"), doorError(jsonrpc.CodeLimit, "too many calls to this node at once", doorData{
-			Retryable: true, Hint: "nothing was done; try again in a moment", RetryAfterS: 1,
-		}))
+		respondError(w, http.StatusOK, []byte("null"), tooManyCalls())
 		return
 	}
 	defer release()
@@ -199,6 +199,11 @@ func (d *door) operation(w http.ResponseWriter, r *http.Request, keys []string, 
 // that the service closes just when it is used again, nobody can tell whether the
 // request arrived.
 func (d *door) carryOut(ctx context.Context, id string, req jsonrpc.Incoming) ([]byte, error) {
+	release, ok := enter(ctx, d.running, doorPatience)
+	if !ok {
+		return nil, ops.NotRun(errTooManyCalls)
+	}
+	defer release()
 	conn := client.Dial(d.compute, client.Options{MaxConns: 1, MaxAnswer: maxDoorAnswer})
 	defer conn.Close()
 	var result json.RawMessage

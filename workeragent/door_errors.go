@@ -23,6 +23,13 @@ func doorError(code int, message string, data doorData) *jsonrpc.Error {
 	return &jsonrpc.Error{Code: code, Message: message, Data: data}
 }
 
+var errTooManyCalls = errors.New("too many calls to this node at once")
+
+func tooManyCalls() *jsonrpc.Error {
+	return doorError(jsonrpc.CodeLimit, errTooManyCalls.Error(),
+		doorData{Retryable: true, RetryAfterS: 1, Hint: "nothing was done; try again in a moment"})
+}
+
 // callFailed is the error for a call that the compute service did not answer.
 func callFailed(err error, idempotent bool) *jsonrpc.Error {
 	if !client.OutcomeUnknown(err) {
@@ -62,6 +69,8 @@ func operationFailed(err error) *jsonrpc.Error {
 		return doorError(jsonrpc.CodeLimit, "the node cannot remember more operations", doorData{
 			Retryable: true, RetryAfterS: after, Hint: "nothing was done; try again in " + strconv.Itoa(after) + " s",
 		})
+	case errors.Is(err, errTooManyCalls):
+		return tooManyCalls()
 	case errors.Is(err, ops.ErrDisk):
 		return doorError(jsonrpc.CodeCannotReach, "the node cannot write operations down",
 			doorData{Retryable: true, Hint: "nothing was done; check the disk of the agent's data directory: " + err.Error()})

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
@@ -408,6 +409,7 @@ func TestErrorsOfOperations(t *testing.T) {
 		retryable bool
 		after     int
 	}{
+		{ops.NotRun(errTooManyCalls), jsonrpc.CodeLimit, true, 1},
 		{ops.ErrDisk, jsonrpc.CodeCannotReach, true, 0},
 		{ops.ErrUnsaved, jsonrpc.CodeOutcomeUnknown, true, 0},
 		{ops.ErrClosed, jsonrpc.CodeCannotReach, true, 0},
@@ -439,6 +441,19 @@ func TestCallsAreBounded(t *testing.T) {
 	if _, ok := enter(t.Context(), places, 0); !ok {
 		t.Error("a place was not given back")
 	}
+}
+
+// Operations whose callers have gone count as well.
+func TestOperationsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDoor(newCompute(t).endpoint(), nil, nil)
+		for range maxDoorCalls {
+			d.running <- struct{}{}
+		}
+		if _, err := d.carryOut(t.Context(), "op", jsonrpc.Incoming{Method: "m"}); operationFailed(err).Code != jsonrpc.CodeLimit {
+			t.Errorf("error %v", err)
+		}
+	})
 }
 
 // A line of a log is there before the next one is written.

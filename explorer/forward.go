@@ -61,32 +61,13 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	repeatable := remembered || !c.mutates()
-	var lost, busy error
-	for _, p := range all {
-		result, err := s.take(ctx, p, c)
-		var theirs *jsonrpc.Error
-		var transport *client.TransportError
-		switch {
-		case err == nil:
-			s.metrics.forwarded(p, "result")
-			return result, nil
-		case errors.As(err, &theirs):
-			s.metrics.forwarded(p, "error")
-			return nil, theirs
-		case errors.Is(err, errBusy):
-			s.metrics.forwarded(p, "limit")
-			busy = err
-			continue
-		case errors.As(err, &transport) && !transport.Sent:
-			s.metrics.forwarded(p, "unreachable")
-			s.nodes.failed(p.key)
-			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
-			continue
-		}
-		s.metrics.forwarded(p, "unknown")
-		if lost = err; !repeatable || ctx.Err() != nil {
-			break
-		}
+	result, answered, lost, busy := s.tryAll(ctx, all, c, repeatable)
+	if lost != nil && repeatable && ctx.Err() == nil {
+		// Once more, for a connection that was kept may have ended before it was used.
+		result, answered, _, _ = s.tryAll(ctx, all, c, true)
+	}
+	if answered != nil {
+		return result, answered.err
 	}
 	switch {
 	case lost != nil:
@@ -98,6 +79,41 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 		return nil, s.offline(c.node)
 	}
 	return nil, s.cannotReach(c, "nothing was sent; tried "+tried(all)+"; check that its agent and its compute service run, or ask another master")
+}
+
+// answered is the end of a call that the node has answered: err is its own error.
+type answered struct{ err error }
+
+// tryAll sends a call by one path after the other, until the node answers, or may have
+// carried it out and it is not repeatable. lost is set where that may be so, busy where
+// the limit of a path kept a call back.
+func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool) (result json.RawMessage, end *answered, lost, busy error) {
+	for _, p := range all {
+		result, err := s.take(ctx, p, c)
+		var theirs *jsonrpc.Error
+		var transport *client.TransportError
+		switch {
+		case err == nil:
+			s.metrics.forwarded(p, "result")
+			return result, &answered{}, nil, nil
+		case errors.As(err, &theirs):
+			s.metrics.forwarded(p, "error")
+			return nil, &answered{theirs}, nil, nil
+		case errors.Is(err, errBusy):
+			s.metrics.forwarded(p, "limit")
+			busy = err
+		case errors.As(err, &transport) && !transport.Sent:
+			s.metrics.forwarded(p, "unreachable")
+			s.nodes.failed(p.key)
+			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
+		default:
+			s.metrics.forwarded(p, "unknown")
+			if lost = err; !repeatable || ctx.Err() != nil {
+				return nil, nil, lost, busy
+			}
+		}
+	}
+	return nil, nil, lost, busy
 }
 
 // pathsFor returns the paths that a call may take.
@@ -147,7 +163,9 @@ func (s *Server) take(ctx context.Context, p path, c call) (result json.RawMessa
 	defer release()
 	var header http.Header
 	if c.op != "" && c.mutates() {
-		header = http.Header{"Idempotency-Key": {c.op}}
+		// In lower case, for net/http sends a request that has this header once more by
+		// itself, as it pleases.
+		header = http.Header{"idempotency-key": {c.op}}
 	}
 	err = conn.CallHeader(ctx, c.method, c.params, &result, header)
 	return result, err

@@ -48,6 +48,7 @@ type running struct {
 	node      *node
 	watcher   *watcher // nil: no compute service
 	dir       *directory
+	tunnels   *tunnels // nil: calls do not come by the agent
 }
 
 // deps is what tests put their own in place of.
@@ -63,6 +64,7 @@ type deps struct {
 	// spread chooses when within a time something first happens. nil: at random.
 	spread func(within time.Duration) time.Duration
 	serve  bool // the status socket
+	inlet  bool // calls for the compute service come by the agent
 }
 
 // New makes an agent and checks its configuration; a value that cannot be used
@@ -73,6 +75,7 @@ func New(cfg Config, log *slog.Logger) (*Agent, error) {
 		dial:   func(ep client.Endpoint, o client.Options) caller { return client.Dial(ep, o) },
 		sample: host.New().Sample,
 		serve:  true,
+		inlet:  true,
 	})
 }
 
@@ -88,7 +91,7 @@ func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
 		d.spread = rand.N[time.Duration]
 	}
 	for _, addr := range cfg.Explorers {
-		if d.tunnel == nil && isMultiaddr(addr) {
+		if d.tunnel == nil && !d.inlet && isMultiaddr(addr) {
 			return nil, configErrorf("explorers", "%q: tunnels are not available here; use host:port of the master's API, such as tcp://host:%d",
 				addr, DefaultExplorerPort)
 		}
@@ -162,6 +165,11 @@ func (a *Agent) Start() (err error) {
 	r.node.next = func() (uint64, error) {
 		boot, _, err := nextBoot(dir, time.Now().UnixMilli())
 		return boot, err
+	}
+	if a.deps.inlet {
+		if r.node.profile.AgentPath, err = a.openInlet(r, id); err != nil {
+			return err
+		}
 	}
 	if err := a.connect(r); err != nil {
 		return err
@@ -241,6 +249,13 @@ func (a *Agent) launch(r *running) {
 		})
 	})
 	all.Go(func() { r.dir.keep(ctx) })
+	if r.tunnels != nil && a.cfg.Compute != "" {
+		r.tunnels.list = r.dir.masters
+		all.Go(func() {
+			pause(ctx, firstLook, looked) // masters take the tunnel of a node that they know
+			r.tunnels.run(ctx, r.dir.changed)
+		})
+	}
 
 	a.undo = append(a.undo, func() error {
 		cancel()
@@ -325,5 +340,8 @@ func (a *Agent) Status() Status {
 		s.Compute = r.watcher.get()
 	}
 	s.Explorers = r.dir.status()
+	if r.tunnels != nil {
+		s.Tunnels = r.tunnels.status()
+	}
 	return s
 }

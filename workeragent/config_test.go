@@ -56,7 +56,6 @@ func TestConfigIsChecked(t *testing.T) {
 		{"explorers", "a TCP port", func(c *Config) {
 			c.Explorers = []string{"/ip4/10.0.0.1/tcp/9005/p2p/" + idA + "/p2p-circuit/p2p/" + idB}
 		}},
-		{"explorers", "not available", func(c *Config) { c.Explorers = []string{"/ip4/10.0.0.1/tcp/9005/p2p/" + idA} }},
 		{"explorers", "unix:///run/x.sock", func(c *Config) { c.Explorers = []string{"/run/x.sock"} }},
 		{"explorers", "", func(c *Config) { c.Explorers = []string{"ftp://x"} }},
 		{"explorers", "", func(c *Config) { c.Explorers = []string{"host:99999"} }},

@@ -19,15 +19,9 @@ func socketFile(dataDir string) string { return filepath.Join(dataDir, "agent.so
 // serveStatus answers GET /status on a unix socket that only this user can
 // open. The caller holds the lock on the directory, so what is there is stale.
 func serveStatus(path string, status func() Status) (stop func() error, err error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenSocket(path)
 	if err != nil {
 		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, ln.Close())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -51,6 +45,22 @@ func serveStatus(path string, status func() Status) (stop func() error, err erro
 		<-done
 		return err
 	}, nil
+}
+
+// listenSocket listens on a unix socket that only this user can open, in the place of
+// one that was left behind.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return ln, nil
 }
 
 // maxStatus bounds what FetchStatus reads: 1,000 VMs at their longest.

@@ -36,6 +36,7 @@ type Status struct {
 	StartedAt time.Time        `json:"started_at"`
 	Explorers []ExplorerStatus `json:"explorers"`
 	Compute   ComputeStatus    `json:"compute"`
+	Tunnels   []string         `json:"tunnels,omitempty"` // ids of the masters that there are tunnels to
 	// Account is the newest account; nil before the first.
 	Account *record.Report `json:"account"`
 }

@@ -74,9 +74,15 @@ func newNetwork(t *testing.T, n int, hostsFile string) *network {
 	return w
 }
 
-// writeHosts gives the host an /etc/hosts of its own, which ip netns exec lays
-// over the system's.
+// writeHosts gives the host an /etc/hosts of its own.
 func (h *netns) writeHosts(lines string) {
+	h.net.t.Helper()
+	h.writeEtc("hosts", "127.0.0.1 localhost\n"+lines)
+}
+
+// writeEtc gives the host a file of its own in /etc, which ip netns exec lays over the
+// system's.
+func (h *netns) writeEtc(name, text string) {
 	t := h.net.t
 	t.Helper()
 	dir := filepath.Join("/etc/netns", h.name)
@@ -87,7 +93,7 @@ func (h *netns) writeHosts(lines string) {
 		os.RemoveAll(dir)
 		os.Remove("/etc/netns") // where it is empty
 	})
-	if err := os.WriteFile(filepath.Join(dir, "hosts"), []byte("127.0.0.1 localhost\n"+lines), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,96 @@
+package workeragent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
+)
+
+// inlet is how calls for the compute service come to this node: by a socket on this
+// machine, and by tunnels to masters. All of them pass the door.
+type inlet struct {
+	door   *door
+	server *http.Server
+	hangUp context.CancelFunc // ends logs that go on and consoles
+	memory *ops.Memory
+	client *tunnel.Client
+}
+
+// doorFile is the socket on which masters on this machine call the agent.
+func doorFile(dataDir string) string { return filepath.Join(dataDir, "compute.sock") }
+
+// openInlet opens the door. It returns the address to report for it, empty where this
+// agent cannot promise that an operation runs once. The caller holds the lock on the
+// directory.
+func (a *Agent) openInlet(r *running, id *identity.Identity) (agentPath string, err error) {
+	in := &inlet{}
+	if in.client, err = tunnel.NewClient(id); err != nil {
+		return "", fmt.Errorf("tunnels: %w", err)
+	}
+	a.undo = append(a.undo, in.client.Close)
+	r.tunnels = newTunnels(r.node.id, in.client, a.log)
+	a.deps.tunnel, a.deps.framed = r.tunnels.caller, r.tunnels.framed
+	if a.cfg.Compute == "" {
+		return "", nil
+	}
+	ep, err := parseAddress("compute", a.cfg.Compute, DefaultComputePort)
+	if err != nil {
+		return "", err
+	}
+	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log}); err != nil {
+		return "", fmt.Errorf("memory of operations: %w", err)
+	}
+	in.door = newDoor(ep, in.memory, a.log)
+	ctx, cancel := context.WithCancel(context.Background())
+	in.hangUp = cancel
+	in.server = &http.Server{
+		Handler:           in.door,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	a.undo = append(a.undo, in.close)
+	go func() { _ = in.server.Serve(in.client) }() // until it is closed
+	path := doorFile(a.cfg.DataDir)
+	ln, err := listenSocket(path)
+	if err != nil {
+		a.log.Warn("no socket for masters on this machine; they call the compute service itself", "error", err)
+		return "", nil
+	}
+	go func() { _ = in.server.Serve(ln) }() // until it is closed
+	if a.cfg.AdvertiseCompute != a.cfg.Compute {
+		// Masters are told to call the service itself, past the door.
+		return "", nil
+	}
+	return "unix://" + path, nil
+}
+
+// close lets the calls that run end, for a while.
+func (in *inlet) close() error {
+	in.hangUp()
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	defer in.door.close()
+	err := in.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = in.server.Close() // who waits is told that the outcome is unknown
+	}
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	// What still runs is remembered as of unknown outcome.
+	last, cancel := context.WithTimeout(context.Background(), stopWithin/10)
+	defer cancel()
+	return errors.Join(err, in.memory.Close(last))
+}

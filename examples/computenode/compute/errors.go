@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"errors"
 	"fmt"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -14,6 +15,8 @@ const (
 	CodeNoRoom     = -33003 // the node takes no more VMs
 	CodeDriver     = -33004 // the driver could not do it
 	CodeNotSaved   = -33005 // done, but the state file could not be written
+	CodeNotOffered = -33006 // the driver has no such thing
+	CodeBusy       = -33007 // as many streams as the service takes, or it ends
 )
 
 // ErrorData goes with each of the service's own errors.
@@ -39,14 +42,34 @@ func errNotRunning(vm VM) error {
 	}}
 }
 
-func errNoRoom() error {
-	return &jsonrpc.Error{Code: CodeNoRoom, Message: fmt.Sprintf("the node has its most of %d VMs", MaxVMs), Data: ErrorData{
+// NoRoom is the error of a node that cannot take another VM, for the reason
+// given.
+func NoRoom(reason string) error {
+	return &jsonrpc.Error{Code: CodeNoRoom, Message: reason, Data: ErrorData{
 		CodeName: "no_room", Retryable: true,
-		Hint: "delete a VM or deploy on another node",
+		Hint: "stop or delete a VM, or deploy on another node",
 	}}
 }
 
+// NotOffered is the error of a driver that cannot do what is asked of it, with
+// what to do instead.
+func NotOffered(sid, problem, hint string) error {
+	return &jsonrpc.Error{Code: CodeNotOffered, Message: problem, Data: ErrorData{
+		CodeName: "not_offered", SID: sid, Hint: hint,
+	}}
+}
+
+func errBusy(problem, hint string) error {
+	return &jsonrpc.Error{Code: CodeBusy, Message: problem, Data: ErrorData{
+		CodeName: "busy", Retryable: true, Hint: hint,
+	}}
+}
+
+// errDriver is what the caller hears of an error of the driver.
 func errDriver(sid string, err error) error {
+	if own := (*jsonrpc.Error)(nil); errors.As(err, &own) {
+		return own
+	}
 	return &jsonrpc.Error{Code: CodeDriver, Message: "the driver failed: " + err.Error(), Data: ErrorData{
 		CodeName: "driver_failed", Retryable: true, SID: sid,
 		Hint: "vm_logs may tell more",

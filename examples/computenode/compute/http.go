@@ -47,6 +47,8 @@ func (s *Service) Handler() http.Handler {
 		"description": "Runs virtual machines on one node.", "socket": "rpc",
 	}))
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	mux.HandleFunc("GET /vms/{sid}/logs", s.serveLogs)
+	mux.HandleFunc("GET /vms/{sid}/console", s.serveConsole)
 	return mux
 }
 

@@ -51,7 +51,7 @@ func TestDiscovery(t *testing.T) {
 		codes = append(codes, e.Code)
 	}
 	slices.Sort(codes)
-	if want := []int{compute.CodeNotSaved, compute.CodeDriver, compute.CodeNoRoom, compute.CodeWrongState, compute.CodeVMNotFound}; !slices.Equal(codes, want) {
+	if want := []int{compute.CodeBusy, compute.CodeNotOffered, compute.CodeNotSaved, compute.CodeDriver, compute.CodeNoRoom, compute.CodeWrongState, compute.CodeVMNotFound}; !slices.Equal(codes, want) {
 		t.Errorf("documented error codes %v, want %v", codes, want)
 	}
 }

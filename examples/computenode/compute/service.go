@@ -16,7 +16,8 @@ const MaxVMs = 1000
 
 // Config says how a service works. The zero Config is a service in memory.
 type Config struct {
-	// Driver runs the machines; nil: NewMemoryDriver(). The service owns it.
+	// Driver runs the machines; nil: NewMemoryDriver(). The service owns it from
+	// when New succeeds.
 	Driver Driver
 	// StatePath is the file that keeps the VMs over a restart; empty: none does.
 	// The directory must exist. One service at a time may use a file.
@@ -27,10 +28,11 @@ type Config struct {
 
 // Service keeps the VMs of one node.
 type Service struct {
-	driver Driver
-	file   *stateFile // nil: nothing is kept
-	log    *slog.Logger
-	calls  callCounts
+	driver  Driver
+	file    *stateFile // nil: nothing is kept
+	log     *slog.Logger
+	calls   callCounts
+	streams streams
 
 	mu  sync.RWMutex // guards vms and the fields of its entries; never held while the driver works
 	vms map[string]*entry
@@ -55,26 +57,51 @@ func New(cfg Config) (*Service, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.StatePath == "" {
-		return s, nil
+	var saved []savedVM
+	if cfg.StatePath != "" {
+		s.file = &stateFile{path: cfg.StatePath}
+		var err error
+		if saved, err = s.file.load(); err != nil {
+			return nil, fmt.Errorf("read the state file: %w", err)
+		}
 	}
-	s.file = &stateFile{path: cfg.StatePath}
-	saved, err := s.file.load()
-	if err != nil {
-		return nil, fmt.Errorf("read the state file: %w", err)
+	ctx := context.Background()
+	sids := make([]string, 0, len(saved))
+	for _, v := range saved {
+		sids = append(sids, v.SID)
+	}
+	if err := s.driver.Keep(ctx, sids); err != nil {
+		return nil, fmt.Errorf("end machines that nobody knows: %w", err)
 	}
 	for _, v := range saved {
 		e := &entry{vm: v.VM, lock: v.Lock}
 		s.vms[v.SID] = e
-		if v.State != Running {
-			continue
-		}
-		if e.vm.IP, err = s.driver.Start(context.Background(), v.VM); err != nil {
-			s.log.Error("VM could not be started again", "sid", v.SID, "name", v.Name, "err", err)
+		if err := s.resume(ctx, e); err != nil {
+			s.log.Error("VM could not be brought back to its state", "sid", v.SID, "name", v.Name, "state", v.State, "err", err)
 			e.vm.State = Stopped
 		}
 	}
 	return s, nil
+}
+
+// resume makes the machine what the state file says of it. It may run although
+// it should not, after a crash between the one and the other.
+func (s *Service) resume(ctx context.Context, e *entry) (err error) {
+	if e.vm.State != Running {
+		return s.driver.Stop(ctx, e.vm.SID)
+	}
+	e.vm.IP, err = s.driver.Start(ctx, e.vm)
+	return err
+}
+
+// Close ends the streams and all machines, the more abruptly the sooner ctx
+// ends. Those that ran are started again by the next service on the state file.
+// The service must get no more calls.
+func (s *Service) Close(ctx context.Context) error {
+	s.EndStreams()
+	err := s.driver.Close(ctx)
+	s.streams.wait(ctx)
+	return err
 }
 
 // Deployment is what deploy_vm asks for.
@@ -102,7 +129,7 @@ func (s *Service) Deploy(ctx context.Context, d Deployment) (VM, error) {
 	s.mu.Lock()
 	if len(s.vms) >= MaxVMs {
 		s.mu.Unlock()
-		return VM{}, errNoRoom()
+		return VM{}, NoRoom(fmt.Sprintf("the node has its most of %d VMs", MaxVMs))
 	}
 	s.vms[sid] = e
 	s.mu.Unlock()

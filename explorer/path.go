@@ -31,6 +31,7 @@ type path struct {
 	dial func(ctx context.Context) (net.Conn, error)
 	// remembers: it leads to the node's agent, which carries out an operation once.
 	remembers bool
+	silent    bool // the master on it has not been heard just now
 }
 
 // paths returns the ways to a node, in the order in which they are to be tried: those
@@ -50,6 +51,10 @@ func (s *Server) paths(node crdtstore.Node) (all []path, unusable error) {
 		}
 		unusable = err
 	}
+	var masters []crdtstore.Master
+	if len(node.Tunnel) > 0 {
+		masters = s.store.Masters()
+	}
 	for _, master := range node.Tunnel {
 		p := path{kind: pathSplice, key: pathSplice + " " + master + " " + node.NodeID, remembers: true}
 		if p.dial = func(ctx context.Context) (net.Conn, error) { return s.splice(ctx, master, node.NodeID) }; master == s.store.ID() {
@@ -57,6 +62,9 @@ func (s *Server) paths(node crdtstore.Node) (all []path, unusable error) {
 			p.dial = func(ctx context.Context) (net.Conn, error) { return s.edge.dial(ctx, node.NodeID) }
 		}
 		p.ep = client.Endpoint{Network: "unix", URL: p.key}
+		p.silent = slices.ContainsFunc(masters, func(m crdtstore.Master) bool {
+			return m.ID == master && m.Status != crdtstore.MasterSelf && time.Since(m.LastSeen) > silentAfter
+		})
 		all = append(all, p)
 	}
 	slices.SortStableFunc(all, func(a, b path) int { return s.rank(a) - s.rank(b) })
@@ -66,6 +74,9 @@ func (s *Server) paths(node crdtstore.Node) (all []path, unusable error) {
 // rank orders paths.
 func (s *Server) rank(p path) int {
 	rank := slices.Index([]string{pathAgent, pathDirect, pathTunnel, pathSplice}, p.kind)
+	if p.silent {
+		rank += 5
+	}
 	if s.nodes.failing(p.key) {
 		rank += 10
 	}
@@ -112,6 +123,10 @@ func (s *Server) spliced(_ string, conn net.Conn) {
 		_ = conn.Close() // the other master says that it cannot reach the node
 	}
 }
+
+// silentAfter is when a master that says something every second is not the first to be
+// asked for a splice: to find out that nobody answers takes longer.
+const silentAfter = 2 * time.Second
 
 // failedFor is for how long a path that could not be dialled is tried last.
 const failedFor = 15 * time.Second

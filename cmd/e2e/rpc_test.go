@@ -157,7 +157,8 @@ type (
 			Master string  `json:"master"`
 			AgeS   float64 `json:"age_s"`
 		} `json:"seen_by"`
-		Signed bool `json:"signed"`
+		Tunnel []string `json:"tunnel"`
+		Signed bool     `json:"signed"`
 	}
 	capacity struct {
 		CRU float64 `json:"cru"`

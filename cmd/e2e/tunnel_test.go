@@ -122,7 +122,14 @@ func TestNodeThatOnlyDialsOut(t *testing.T) {
 	}
 	// A tunnel is opened elsewhere.
 	began := time.Now()
-	eventually(t, 30*time.Second, func() error { return g.tunnelled(2, with[1], without[0]) })
+	eventually(t, 30*time.Second, func() error {
+		for _, m := range []*master{with[1], without[0]} {
+			if tunnels := m.mustNodes()["node-1"].Tunnel; !slices.Contains(tunnels, with[1].id) || !slices.Contains(tunnels, without[0].id) {
+				return errNotYet("%s sees tunnels to %v", m.name, tunnels)
+			}
+		}
+		return g.tunnelled(2, with[1], without[0])
+	})
 	t.Logf("the node had two tunnels again after %v", time.Since(began).Round(time.Millisecond))
 	with[0].options.in.plug()
 	eventually(t, 30*time.Second, func() error { return g.tunnelled(2) })

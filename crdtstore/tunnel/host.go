@@ -253,7 +253,7 @@ func (h *Host) Has(node string) bool {
 }
 
 // Dial opens a connection to a node. It returns when the agent at the other end has
-// said that it is there, within 3 s, so that a request which follows was sent to
+// said that it is there, within 2 s, so that a request which follows was sent to
 // somebody. Errors: ErrNone, and nothing was sent.
 func (h *Host) Dial(ctx context.Context, node string) (net.Conn, error) {
 	h.mu.Lock()

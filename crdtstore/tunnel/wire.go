@@ -26,7 +26,7 @@ const (
 	maxNode  = 1 << 10  // bytes of a node id, as a splice names it
 
 	// dialTimeout bounds how long an end of a tunnel may take to say that it is there.
-	dialTimeout = 3 * time.Second
+	dialTimeout = 2 * time.Second
 	// An agent says every pingEvery that it is there; after silence the tunnel is closed.
 	pingEvery = 4 * time.Second
 	silence   = 12 * time.Second

@@ -182,9 +182,9 @@ func (l *link) beat(ctx context.Context) (time.Duration, bool) {
 		return l.reregister()
 	}
 	wait := jittered(l.interval)
-	if l.failures > 0 {
-		// Those who waited for this master came back sooner than one after the
-		// other. From here on they beat evenly again.
+	if l.failures > 0 || l.good.IsZero() && l.first > 0 {
+		// Those who waited for this master came sooner than evenly over an
+		// interval. From here on they beat evenly.
 		wait = rand.N(l.interval)
 	}
 	l.failures, l.confirmed, l.good = 0, true, began

@@ -9,8 +9,9 @@ import (
 )
 
 // maxFirst bounds the time over which first calls are spread; the interval does
-// that too.
-const maxFirst = 10 * time.Second
+// that too. It is what a person who has started an agent waits at most until the
+// node is listed.
+const maxFirst = 5 * time.Second
 
 // connectExplorers makes the directory and the links to the configured addresses.
 // It reports whether any of them is on another machine.
@@ -69,7 +70,7 @@ func (a *Agent) call(addr string) (caller, error) {
 
 // firstCall is how long a link waits before its first call. Machines that get
 // their power back together, and agents that are upgraded together, come evenly
-// over an interval. A master on this machine has no crowd before it.
+// over some seconds. A master on this machine has no crowd before it.
 func (a *Agent) firstCall(local bool) time.Duration {
 	if local {
 		return 0

@@ -32,6 +32,7 @@ type directory struct {
 	log     *slog.Logger
 	path    string                     // of the file; empty: none is kept
 	link    func(m *master) *link      // makes one to a learned master
+	first   func() time.Duration       // to wait before the first call after a start
 	tunnels bool                       // edge addresses can be called
 	tunnel  func(master string) caller // over a tunnel that is up; nil: there are none
 

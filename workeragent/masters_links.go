@@ -22,7 +22,6 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 		route := &route{master: m.id, open: a.call, reach: func() []string { return d.reach(m.id) }}
 		l := newLink(r.node, d, d.addresses(m)[0], route, a.cfg.HeartbeatInterval, a.log)
 		l.route, l.seat.master = route, m.id
-		l.first = a.firstCall(false)
 		return l
 	}
 	for _, addr := range a.cfg.Explorers {
@@ -52,6 +51,7 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 			l.seat.master = d.leads[l.state.get().Address]
 		}
 	}
+	d.first = func() time.Duration { return a.firstCall(false) }
 	r.dir = d
 	return elsewhere, nil
 }
@@ -86,14 +86,16 @@ func (d *directory) run(ctx context.Context, start func(*link)) {
 		start(l)
 	}
 	d.mu.Unlock()
-	for ctx.Err() == nil {
-		d.review(start)
+	// Agents learn of a master when they beat to another, and so one after the
+	// other. What they remember, they remember together.
+	for first := d.first; ctx.Err() == nil; first = func() time.Duration { return 0 } {
+		d.review(start, first)
 		pause(ctx, sweepEvery, d.work)
 	}
 }
 
-// review is one look of run.
-func (d *directory) review(start func(*link)) {
+// review is one look of run. first says how long a new link waits.
+func (d *directory) review(start func(*link), first func() time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -109,6 +111,7 @@ func (d *directory) review(start func(*link)) {
 		}
 		if d.wanting(m) {
 			l := d.link(m)
+			l.first = first()
 			d.links = append(d.links, l)
 			start(l)
 		}

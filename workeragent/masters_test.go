@@ -267,8 +267,14 @@ func TestFindsAChangedFleet(t *testing.T) {
 		// What is known to be another master needs no look at those first.
 		f.with(func() { f.masters["a"].hangs = true })
 		f.beats()
-		s = f.start(cfg)
+		spread := 0
+		s = f.start(cfg, func(s *setup) {
+			s.deps.spread = func(time.Duration) time.Duration { spread++; return 0 }
+		})
 		f.gotBeats(time.Second, "d", "e")
+		if spread != 5 {
+			t.Errorf("%d first calls are spread, want those to 3 configured and 2 remembered masters", spread)
+		}
 		_ = s.agent.Stop()
 		f.with(func() { f.masters["a"].hangs, f.masters["a"].down = false, true })
 

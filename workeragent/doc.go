@@ -29,6 +29,11 @@
 // times that grow to the heartbeat interval, or to minutes where the explorer
 // refuses the node. The log has one line per change of state, not per failure.
 //
+// Answers name the masters of the grid. One to which no configured address leads
+// gets a link of its own, after it has said who it is; where two addresses lead to
+// one master, one of them stands by. Masters that are learned are remembered over
+// restarts, and forgotten when they are named and heard no more.
+//
 // # VMs
 //
 // The list comes from the local compute service by its method list_vms. The
@@ -43,5 +48,5 @@
 // # Files
 //
 // In the data directory: key.pem (the identity, see package identity), boot (the
-// last boot number), agent.sock (GET /status, for this user only) and lock.
+// last boot number), masters.json (the masters learned of), agent.sock (GET /status, for this user only) and lock.
 package workeragent

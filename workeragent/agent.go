@@ -183,7 +183,7 @@ func (a *Agent) Start() (err error) {
 		}
 	}
 	a.launch(r)
-	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.dir.links), "data", dir)
+	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.dir.places), "data", dir)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -704,5 +705,32 @@ func TestOneGoodAddressIsEnough(t *testing.T) {
 			}
 		})
 		f.gotBeats(3*time.Second, "a", "b")
+	})
+}
+
+// What a master says of masters is bounded and can be called, whatever it says.
+func FuzzWords(f *testing.F) {
+	f.Add([]byte(`[{"id":"a","name":"n","status":"self","rpc_urls":["http://127.0.0.1:1","x:2"],"edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]}]`))
+	f.Add([]byte(`[{"id":"` + idA + `","status":"alive","edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]},{"id":"b","status":"left"}]`))
+	f.Fuzz(func(t *testing.T, list []byte) {
+		d := newDirectory("", slog.New(slog.DiscardHandler))
+		d.tunnels = true
+		for range 2 {
+			d.learn(readWords(list), false)
+		}
+		if len(d.known) > maxMasters {
+			t.Errorf("%d masters", len(d.known))
+		}
+		for id, m := range d.known {
+			if !validID(id) || len(m.urls) > maxPlaces || len(m.edges) > maxPlaces || len(m.name) > 256 {
+				t.Errorf("learned %+v", m)
+			}
+			for _, addr := range d.addresses(m) {
+				p, err := parsePlace(addr)
+				if err != nil || p.local || p.ep.Network == "unix" || p.String() != addr || p.edge != "" && p.master != id {
+					t.Errorf("learned %q of %s: %+v, %v", addr, id, p, err)
+				}
+			}
+		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // listenUnix listens on a unix socket that only this user can open. It makes
@@ -50,6 +52,20 @@ func removeStale(path string) error {
 		return fmt.Errorf("%s is in use or not ours: %w", path, err)
 	}
 	return os.Remove(path)
+}
+
+// counting counts the connections that it accepts.
+type counting struct {
+	net.Listener
+	accepted prometheus.Counter
+}
+
+func (c counting) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.accepted.Inc()
+	}
+	return conn, err
 }
 
 func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }

@@ -146,7 +146,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		if l.bound != nil {
 			*l.bound = listener.Addr()
 		}
-		serve = append(serve, served{listener, l.srv})
+		serve = append(serve, served{counting{listener, s.metrics.conns.WithLabelValues(l.flag)}, l.srv})
 	}
 
 	s.rpcURLs = urlsFor(s.cfg.Advertise, s.rpcAddr, func(a advertised) []string { return a.rpc })

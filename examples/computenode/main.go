@@ -31,7 +31,13 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	socket := flags.String("socket", defaultSocket(), "unix `path` to serve on, which only this user can open; empty: none")
 	listen := flags.String("listen", "", "`host:port` to serve on as well; whoever reaches it can deploy VMs, so loopback or a private network")
-	state := flags.String("state", "", "JSON `file` that keeps the VMs over a restart; empty: they end with the service")
+	var o options
+	flags.StringVar(&o.state, "state", "", "JSON `file` that keeps the VMs over a restart; empty: vms.json in --data-dir with QEMU, else they end with the service")
+	flags.StringVar(&o.driver, "driver", "auto", "what runs the VMs: memory plays them, qemu does, auto takes qemu if it is installed and --images is given")
+	flags.StringVar(&o.images, "images", "", "`directory` of what VMs boot with QEMU: <name>/kernel with initrd and cmdline, or <name>.qcow2, .raw or .img")
+	flags.StringVar(&o.dataDir, "data-dir", defaultDataDir(), "`directory` of the VMs' disks and logs with QEMU")
+	flags.DurationVar(&o.grace, "grace", 5*time.Second, "how long a VM may take to shut down with QEMU before it is ended")
+	flags.Uint64Var(&o.memoryMB, "memory-mb", 0, "memory in `MiB` for all VMs together with QEMU; 0: three quarters of this machine's")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -45,7 +51,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "computenode: nowhere to serve; give --socket or --listen")
 		return 2
 	}
-	if err := start(ctx, *socket, *listen, *state, slog.New(slog.NewTextHandler(stderr, nil))); err != nil {
+	if err := o.validate(); err != nil {
+		fmt.Fprintf(stderr, "computenode: %v\n", err)
+		return 2
+	}
+	if err := start(ctx, *socket, *listen, o, slog.New(slog.NewTextHandler(stderr, nil))); err != nil {
 		fmt.Fprintf(stderr, "computenode: %v\n", err)
 		return 1
 	}
@@ -64,40 +74,43 @@ func defaultSocket() string {
 
 // start opens the listeners before it reads the state, so that only one service
 // at a time uses both.
-func start(ctx context.Context, socket, listen, state string, log *slog.Logger) error {
+func start(ctx context.Context, socket, listen string, o options, log *slog.Logger) error {
 	listeners, err := open(ctx, socket, listen)
 	if err != nil {
 		return err
 	}
-	svc, err := compute.New(compute.Config{StatePath: state, Log: log})
+	svc, err := o.service(ctx, log)
 	if err != nil {
 		return errors.Join(err, closeAll(listeners))
 	}
-	return serve(ctx, svc.Handler(), listeners, log)
+	return serve(ctx, svc, listeners, log)
 }
 
-// serve serves until ctx ends, and lets the calls that run then finish.
-func serve(ctx context.Context, handler http.Handler, listeners []net.Listener, log *slog.Logger) error {
+// serve serves until ctx ends, lets the calls that run then finish, and ends the
+// VMs.
+func serve(ctx context.Context, svc *compute.Service, listeners []net.Listener, log *slog.Logger) error {
 	srv := &http.Server{
-		Handler:           handler,
+		Handler:           svc.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
+	srv.RegisterOnShutdown(svc.EndStreams)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		log.Info("serving", "network", l.Addr().Network(), "addr", l.Addr().String())
 		go func() { failed <- srv.Serve(l) }()
 	}
+	var err error
 	select {
-	case err := <-failed:
-		return errors.Join(err, srv.Close())
+	case err = <-failed:
 	case <-ctx.Done():
 	}
-	bounded, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
 	defer cancel()
-	return srv.Shutdown(bounded)
+	// A call that does not finish in time must not hold up the end of the VMs.
+	return errors.Join(err, srv.Shutdown(bounded), srv.Close(), svc.Close(bounded))
 }
 
 // open opens a listener for each address that is not empty.

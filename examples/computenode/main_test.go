@@ -43,7 +43,7 @@ func TestServeOnSocket(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- serve(ctx, svc.Handler(), listeners, slog.New(slog.DiscardHandler)) }()
+		go func() { done <- serve(ctx, svc, listeners, slog.New(slog.DiscardHandler)) }()
 
 		resp, err := client(socket).Post("http://compute/rpc", "application/json",
 			strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"deploy_vm","params":{"name":"web"}}`))
@@ -109,6 +109,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"--help"}, 0, "-socket"},
 		{[]string{"--what"}, 2, "what"},
 		{[]string{"extra"}, 2, "extra"},
+		{[]string{"--driver", "xen"}, 2, "--driver"},
+		{[]string{"--driver", "qemu"}, 2, "--images"},
+		{[]string{"--grace", "0s"}, 2, "--grace"},
+		{[]string{"--memory-mb", "99999999"}, 2, "--memory-mb"},
 		{[]string{"--socket", ""}, 2, "--listen"},
 		{[]string{"--socket", "", "--listen", "nowhere"}, 1, "nowhere"},
 	} {

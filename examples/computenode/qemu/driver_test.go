@@ -17,6 +17,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/compute"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/qemu"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/qemu/qemutest"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -41,6 +42,16 @@ func shortDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// writeImage makes a directory of images with one, "echo".
+func writeImage(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "echo.raw"), qemutest.Disk(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 
@@ -97,7 +108,7 @@ func isUp(t *testing.T, d *qemu.Driver, sid string, times int) {
 	t.Helper()
 	eventually(t, func() error {
 		lines, err := d.Logs(t.Context(), sid, 1000)
-		if text := strings.Join(lines, "\n"); err == nil && strings.Count(text, greeting) != times {
+		if text := strings.Join(lines, "\n"); err == nil && strings.Count(text, qemutest.Greeting) != times {
 			err = fmt.Errorf("the log of %s is %q, want %d greetings", sid, text, times)
 		}
 		return err
@@ -251,7 +262,7 @@ func TestMachineEndsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(console, off); err != nil {
+	if _, err := io.WriteString(console, qemutest.Off); err != nil {
 		t.Fatal(err)
 	}
 	ends(t, d, "vm-a")

@@ -1,23 +1,17 @@
-package qemu_test
+package qemutest
 
-import (
-	"os"
-	"path/filepath"
-	"testing"
-)
+// Greeting is what the guest says when it is up.
+const Greeting = "hello from the boot sector"
 
-// greeting is what the guest says when it is up.
-const greeting = "hello from the boot sector"
-
-// off, typed, makes the guest power itself off. Anything else it echoes.
-const off = "!"
+// Off, typed, makes the guest power itself off. Anything else it echoes.
+const Off = "!"
 
 // bootSector is a guest that boots in an instant: 16-bit code on the serial line.
 var bootSector = []byte{
 	0x31, 0xc0, //       xor ax, ax
 	0x8e, 0xd8, //       mov ds, ax
 	0xfa,             // cli              ; the firmware reads the line, too
-	0xbe, 0x4f, 0x7c, // mov si, greeting
+	0xbe, 0x4f, 0x7c, // mov si, Greeting
 	0xac,       // print: lodsb
 	0x84, 0xc0, //       test al, al
 	0x74, 0x05, //       jz echo
@@ -31,7 +25,7 @@ var bootSector = []byte{
 	0xeb, 0xf5, //       jmp echo
 	0xba, 0xf8, 0x03, // typed: mov dx, 0x3f8
 	0xec,         //       in al, dx
-	0x3c, off[0], //     cmp al, off
+	0x3c, Off[0], //     cmp al, Off
 	0x74, 0x0f, //       je off
 	0xe8, 0x16, 0x00, // call put
 	0x80, 0xfc, 0x0d, // cmp ah, '\r'
@@ -55,16 +49,11 @@ var bootSector = []byte{
 	0xc3, //             ret
 }
 
-// writeImage makes a directory of images with one, "echo".
-func writeImage(t *testing.T) string {
-	t.Helper()
+// Disk returns a raw disk image with the guest.
+func Disk() []byte {
 	disk := make([]byte, 1<<20) // the firmware reads from no smaller one
 	n := copy(disk, bootSector)
-	copy(disk[n:], greeting+"\r\n\x00")
+	copy(disk[n:], Greeting+"\r\n\x00")
 	disk[510], disk[511] = 0x55, 0xaa
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "echo.raw"), disk, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return disk
 }

@@ -33,7 +33,6 @@ func TestMain(m *testing.M) {
 // node is a computenode that can be killed.
 type node struct {
 	dir    string
-	args   []string
 	socket string
 	cmd    *exec.Cmd
 }

@@ -230,7 +230,7 @@ func (s *Service) whyConsoleEnds(err error) (websocket.StatusCode, string) {
 func writeError(w http.ResponseWriter, err error) {
 	e := (*jsonrpc.Error)(nil)
 	if !errors.As(err, &e) {
-		e = errDriver("", err).(*jsonrpc.Error)
+		panic(err) // the service's errors are error objects
 	}
 	status := http.StatusInternalServerError
 	switch e.Code {

@@ -199,7 +199,7 @@ func (d *Driver) Close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = m.end(patience) })
 	}
 	wg.Wait()
-	return errors.Join(append(errs, d.lock.Close())...)
+	return errors.Join(errors.Join(errs...), d.lock.Close())
 }
 
 // Start boots a machine, or lets one go on that is paused. There is no network,

@@ -22,7 +22,7 @@ const namespace = "ComputeService."
 var openRPC []byte
 
 // Handler serves the service over HTTP: POST /rpc, GET /health, /openrpc.json,
-// /.well-known/heroservice.json and /metrics.
+// /.well-known/heroservice.json and /metrics, and the streams of VMs.
 func (s *Service) Handler() http.Handler {
 	rpc := new(jsonrpc.Mux)
 	for name, h := range s.methods() {

@@ -218,7 +218,7 @@ func (d *Driver) Start(ctx context.Context, vm compute.VM) (ip string, err error
 	if p != nil {
 		return "", p.goOn(ctx)
 	}
-	img, err := findImage(d.cfg.Images, vm.Image)
+	img, err := imageOf(d.cfg.Images, vm.Image)
 	if err != nil {
 		return "", err
 	}

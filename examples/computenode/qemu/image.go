@@ -30,7 +30,7 @@ var diskFormats = []struct{ ending, format string }{{".qcow2", "qcow2"}, {".raw"
 // validImage leaves no way out of the directory of images.
 var validImage = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
-// findImage returns the image of a name.
+// findImage returns the image of a name, or errNoImage.
 func findImage(dir, name string) (image, error) {
 	if !validImage.MatchString(name) {
 		return image{}, jsonrpc.InvalidParams("image", "may have letters, digits, '.', '_' and '-', and begins with a letter or digit")
@@ -44,7 +44,18 @@ func findImage(dir, name string) (image, error) {
 			return image{disk: base + f.ending, format: f.format}, nil
 		}
 	}
-	return image{}, jsonrpc.InvalidParams("image", fmt.Sprintf("%q is not on this node, which has %s", name, listImages(dir)))
+	return image{}, errNoImage
+}
+
+var errNoImage = errors.New("no such image")
+
+// imageOf returns the image of a name that a caller gave.
+func imageOf(dir, name string) (image, error) {
+	img, err := findImage(dir, name)
+	if errors.Is(err, errNoImage) {
+		err = jsonrpc.InvalidParams("image", fmt.Sprintf("%q is not on this node, which has %s", name, listImages(dir)))
+	}
+	return img, err
 }
 
 func kernelImage(base string) (image, error) {
@@ -82,10 +93,11 @@ func listImages(dir string) string {
 		for _, f := range diskFormats {
 			name = strings.TrimSuffix(name, f.ending)
 		}
-		if (name != entry.Name() || isFile(filepath.Join(dir, name, "kernel"))) && validImage.MatchString(name) {
+		if _, err := findImage(dir, name); err == nil {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	names = slices.Compact(names)
 	switch {
 	case len(names) == 0:

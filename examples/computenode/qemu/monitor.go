@@ -21,12 +21,14 @@ const (
 // monitor speaks QMP, the protocol by which QEMU is controlled: one JSON object
 // a line. One process at a time may do so.
 type monitor struct {
-	conn    net.Conn
-	replies chan reply
-	closed  chan struct{} // QEMU has hung up
+	conn   net.Conn
+	closed chan struct{} // QEMU has hung up
 
-	mu   sync.Mutex // one command at a time
-	last uint64     // its id
+	one sync.Mutex // held for a command: one at a time
+
+	mu     sync.Mutex
+	last   uint64       // the id of the last command
+	answer chan<- reply // takes the reply to it; nil: it has come
 }
 
 // reply is any message of QEMU.
@@ -46,7 +48,7 @@ var errHungUp = errors.New("QEMU has hung up")
 // openMonitor takes over the connection, and waits until QEMU takes commands.
 // The events are reported one after the other, as they come.
 func openMonitor(ctx context.Context, conn net.Conn, event func(name string)) (*monitor, error) {
-	m := &monitor{conn: conn, replies: make(chan reply, 1), closed: make(chan struct{})}
+	m := &monitor{conn: conn, closed: make(chan struct{})}
 	greeted := make(chan struct{})
 	go m.read(greeted, event)
 	select {
@@ -84,10 +86,7 @@ func (m *monitor) read(greeted chan<- struct{}, event func(name string)) {
 		case r.Event != "":
 			event(r.Event)
 		default:
-			select {
-			case m.replies <- r:
-			default: // nobody waits for it
-			}
+			m.deliver(r)
 		}
 	}
 }
@@ -96,14 +95,10 @@ func (m *monitor) read(greeted chan<- struct{}, event func(name string)) {
 func (m *monitor) execute(ctx context.Context, command string, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	select {
-	case <-m.replies: // to a command that was not waited for
-	default:
-	}
-	m.last++
-	line, err := json.Marshal(map[string]any{"execute": command, "id": m.last})
+	m.one.Lock()
+	defer m.one.Unlock()
+	id, answer := m.expect()
+	line, err := json.Marshal(map[string]any{"execute": command, "id": id})
 	if err != nil {
 		return err
 	}
@@ -114,23 +109,38 @@ func (m *monitor) execute(ctx context.Context, command string, result any) error
 	if _, err := m.conn.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("QMP %s: %w", command, err)
 	}
-	for {
-		select {
-		case r := <-m.replies:
-			if r.ID != m.last {
-				continue
-			}
-			if r.Error != nil {
-				return fmt.Errorf("QMP %s: %s", command, r.Error.Desc)
-			}
-			if result == nil {
-				return nil
-			}
-			return json.Unmarshal(r.Return, result)
-		case <-m.closed:
-			return errHungUp
-		case <-ctx.Done():
-			return fmt.Errorf("QMP %s: %w", command, ctx.Err())
+	select {
+	case r := <-answer:
+		if r.Error != nil {
+			return fmt.Errorf("QMP %s: %s", command, r.Error.Desc)
 		}
+		if result == nil {
+			return nil
+		}
+		return json.Unmarshal(r.Return, result)
+	case <-m.closed:
+		return errHungUp
+	case <-ctx.Done():
+		return fmt.Errorf("QMP %s: %w", command, ctx.Err())
+	}
+}
+
+// expect returns the id of a new command and what its reply comes on.
+func (m *monitor) expect() (uint64, <-chan reply) {
+	answer := make(chan reply, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last++
+	m.answer = answer
+	return m.last, answer
+}
+
+// deliver drops a reply to a command that was not waited for.
+func (m *monitor) deliver(r reply) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.answer != nil && r.ID == m.last {
+		m.answer <- r
+		m.answer = nil
 	}
 }

@@ -57,6 +57,16 @@ func TestServeOnSocket(t *testing.T) {
 		if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket: %v, %v", info, err)
 		}
+		// Whoever follows a log does not hold up the end.
+		vm, err := svc.Deploy(t.Context(), compute.Deployment{Name: "watched"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, err := client(socket).Get("http://compute/vms/" + vm.SID + "/logs?follow=true")
+		if err != nil || log.StatusCode != http.StatusOK {
+			t.Fatal(log, err)
+		}
+		defer log.Body.Close()
 		var other bytes.Buffer
 		if code := run(ctx, []string{"--socket", socket}, &other); code != 1 || !strings.Contains(other.String(), "another process") {
 			t.Errorf("a second service on the socket: exit code %d, %s", code, &other)

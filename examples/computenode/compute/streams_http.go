@@ -105,10 +105,8 @@ func (s *Service) sendLogs(w http.ResponseWriter, r *http.Request, p streamParam
 		return err
 	}
 	defer log.Close()
-	// The limits of the server are for requests that end; those here are for each
-	// line. A server that has none refuses both.
+	// The limit of the server is for answers that end; that here is for each line.
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{})
 	send := func(text string) error {
 		_ = control.SetWriteDeadline(time.Now().Add(streamPatience))
 		if _, err := io.WriteString(w, text); err != nil {

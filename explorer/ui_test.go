@@ -3,10 +3,14 @@ package explorer
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -140,5 +144,60 @@ func TestPageDoesNotRepeat(t *testing.T) {
 	m.store.set(func() { m.store.masters = m.store.masters[:2] })
 	if a := m.callAt(m.page+"/explorer/rpc", "stats", `{}`); a.Error == nil || a.Error.Code != -32603 || !*a.Error.Data.Retryable {
 		t.Errorf("%+v", a)
+	}
+}
+
+// A call that names its operation goes on to the next master when its answer is
+// lost, as a repetition.
+func TestPageRepeatsOperations(t *testing.T) {
+	var mu sync.Mutex // of asked and works
+	var asked []string
+	masters := make([]*httptest.Server, 3)
+	works := 2
+	for i := range masters {
+		masters[i] = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, string(body))
+			if i != works {
+				panic(http.ErrAbortHandler)
+			}
+			fmt.Fprint(w, `{"jsonrpc":"2.0","id":1,"result":"done"}`)
+		}))
+		defer masters[i].Close()
+	}
+	m := startMaster(t, func(c *Config) { c.Aliases = map[string]string{"boot": "start_vm"} })
+	m.know(masters[0].URL, masters[1].URL, masters[2].URL)
+	m.store.health = errors.New("full")
+	const first = `{"jsonrpc":"2.0", "id":1, "method":"start_vm", "params":{"z": 1e0, "op_id":"x"}}`
+	const again = `{"id":1,"jsonrpc":"2.0","method":"start_vm","params":{"op_again":true,"op_id":"x","z":1e0}}`
+	for _, c := range []struct {
+		name, body string
+		works      int
+		want       []string
+		answer     string
+	}{
+		{"the third has it", first, 2, []string{first, again, again}, `"result":"done"`},
+		{"nobody has", first, -1, []string{first, again, again}, `"code":-32004,"message":"the call was sent to other masters and not answered","data":{"retryable":true`},
+		{"positional, by an alias", `{"id":1,"method":"boot","params":[{"op_id":"x"}]}`, 1, []string{
+			`{"id":1,"method":"boot","params":[{"op_id":"x"}]}`, `{"id":1,"method":"boot","params":{"op_again":true,"op_id":"x"}}`,
+		}, `"result":"done"`},
+		{"with a read", `[` + first + `,{"id":2,"method":"stats"}]`, 1, []string{
+			`[` + first + `,{"id":2,"method":"stats"}]`, `[` + again + `,{"id":2,"method":"stats"}]`,
+		}, `"result":"done"`},
+		{"with what has no name", `[` + first + `,{"id":2,"method":"stop_vm"}]`, 2, []string{`[` + first + `,{"id":2,"method":"stop_vm"}]`}, `"retryable":false`},
+		{"an empty name", `{"id":1,"method":"stop_vm","params":{"op_id":""}}`, 2, []string{`{"id":1,"method":"stop_vm","params":{"op_id":""}}`}, `"retryable":false`},
+		{"a name for what takes none", `{"id":1,"method":"drain_node","params":{"op_id":"x"}}`, 2, []string{`{"id":1,"method":"drain_node","params":{"op_id":"x"}}`}, `"retryable":false`},
+	} {
+		mu.Lock()
+		asked, works = nil, c.works
+		mu.Unlock()
+		_, b := m.post(m.page+"/explorer/rpc", c.body)
+		mu.Lock()
+		if !slices.Equal(asked, c.want) || !strings.Contains(string(b), c.answer) {
+			t.Errorf("%s: asked\n%s\nanswer %s", c.name, strings.Join(asked, "\n"), b)
+		}
+		mu.Unlock()
 	}
 }

@@ -43,6 +43,7 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 	}
 	calls, batch := sketch(body)
 	var last error
+	lost := false // a master may have passed the calls on
 	for _, base := range others {
 		sent, err := s.askMaster(w, r, base+"/rpc", body)
 		if err == nil {
@@ -50,13 +51,22 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 		}
 		last = err
 		s.log.Debug("master does not answer for the page", slog.String("url", base), slog.Any("error", err))
-		if sent && slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c.Method) }) {
+		if !sent {
+			continue
+		}
+		if lost = true; slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c) }) {
 			answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to another master and not answered",
 				errorData{Hint: "it may have run; look before you repeat it"}))
 			return
 		}
+		body = s.repetition(body)
 	}
 	s.log.Warn("no master answers for the page", slog.Any("error", last))
+	if lost && slices.ContainsFunc(calls, s.isOperation) {
+		answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to other masters and not answered",
+			errorData{Retryable: true, Hint: "repeat it with the same op_id, and op_again"}))
+		return
+	}
 	answerCalls(w, calls, batch, failure(jsonrpc.CodeInternal, "no master can serve now",
 		errorData{Retryable: true, Hint: "try again in a moment; /health of each master says more", RetryAfterS: 1}))
 }
@@ -223,6 +233,7 @@ func newMasterClient() *http.Client {
 type sketched struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
 }
 
 // sketch reads the calls in a body, none where it is not JSON-RPC: the other
@@ -258,9 +269,60 @@ func answerCalls(w http.ResponseWriter, calls []sketched, batch bool, err *jsonr
 
 // repeatable reports whether a call may be sent again when its outcome is not
 // known.
-func (s *Server) repeatable(method string) bool {
+func (s *Server) repeatable(c sketched) bool {
+	return client.Idempotent(s.realName(c.Method)) || s.isOperation(c)
+}
+
+// isOperation reports whether a call carries a name by which its node tells a
+// repetition.
+func (s *Server) isOperation(c sketched) bool {
+	_, ok := operationParams(c.Params)
+	return ok && client.Mutates(s.realName(c.Method))
+}
+
+func (s *Server) realName(method string) string {
 	if real, ok := s.cfg.Aliases[method]; ok {
-		method = real
+		return real
 	}
-	return client.Idempotent(method)
+	return method
+}
+
+// operationParams returns the params of a call that names an operation.
+func operationParams(raw json.RawMessage) (params map[string]json.RawMessage, ok bool) {
+	var name string
+	raw, err := namedParams(raw)
+	if err != nil || json.Unmarshal(raw, &params) != nil || json.Unmarshal(params["op_id"], &name) != nil {
+		return nil, false
+	}
+	return params, name != ""
+}
+
+// repetition marks the operations in a body as such that were sent before.
+func (s *Server) repetition(body []byte) []byte {
+	mark := func(raw json.RawMessage) json.RawMessage {
+		var c sketched
+		var request map[string]json.RawMessage
+		if json.Unmarshal(raw, &c) != nil || !s.isOperation(c) || json.Unmarshal(raw, &request) != nil {
+			return raw
+		}
+		params, _ := operationParams(c.Params)
+		params["op_again"] = json.RawMessage("true")
+		request["params"] = encodeObject(params)
+		return encodeObject(request)
+	}
+	if firstByte(body) != '[' {
+		return mark(body)
+	}
+	var batch []json.RawMessage
+	if json.Unmarshal(body, &batch) != nil {
+		return body
+	}
+	marked := []byte{'['}
+	for i, raw := range batch {
+		if i > 0 {
+			marked = append(marked, ',')
+		}
+		marked = append(marked, mark(raw)...)
+	}
+	return append(marked, ']')
 }

@@ -1,9 +1,11 @@
 package ui_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -38,6 +40,7 @@ type fixture struct {
 	down    bool // event streams are refused
 	seq     int
 	held    map[string]chan struct{} // by method: answers wait until it is closed
+	lose    map[string]int           // by method: how many answers get lost
 }
 
 // recorded is a call that the page made.
@@ -52,6 +55,7 @@ func newFixture() *fixture {
 		fail:    map[string]*jsonrpc.Error{},
 		streams: map[chan string]struct{}{},
 		held:    map[string]chan struct{}{},
+		lose:    map[string]int{},
 		masters: []crdtstore.Master{{ID: "12D3KooWself0000", Name: "alpha", Status: crdtstore.MasterSelf, Version: "0.1.0", InSync: true}},
 	}
 }
@@ -88,6 +92,16 @@ func (f *fixture) handler() http.Handler {
 			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one"}}}`)
 			return
 		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if f.loses(body) {
+			rpc.ServeHTTP(httptest.NewRecorder(), r)
+			// Without the beginning of an answer the browser would ask again by itself.
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "{")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
 		rpc.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /explorer/events", f.serveEvents)
@@ -102,6 +116,35 @@ func (f *fixture) allowed(r *http.Request) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.token == "" || r.Header.Get("Authorization") == "Bearer "+f.token
+}
+
+// loses tells whether the answer to a request is to be lost.
+func (f *fixture) loses(body []byte) bool {
+	var request struct{ Method string }
+	_ = json.Unmarshal(body, &request) // not a call: nothing to lose
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lose[request.Method]--
+	return f.lose[request.Method] >= 0
+}
+
+// operations returns the params of the calls of a method that changes a VM, but
+// for the names of the operations, which it checks: each is new unless the call
+// is marked as a repetition.
+func (f *fixture) operations(t *testing.T, method string) (params []map[string]any) {
+	t.Helper()
+	names := map[any]bool{}
+	for _, given := range f.called(method) {
+		name, _ := given["op_id"].(string)
+		if again := given["op_again"] == true; len(name) != 32 || names[name] != again {
+			t.Errorf("%s was called with %v", method, given)
+		}
+		names[name] = true
+		given = maps.Clone(given)
+		delete(given, "op_id")
+		params = append(params, given)
+	}
+	return params
 }
 
 // call handles a call, and tells what its answer has to wait for.

@@ -1,7 +1,7 @@
 // The detail of one node, and what an operator can do to it.
 
-import { call } from './rpc.js';
-import { $, ago, bytes, count, fill, h, id, show, span, when } from './dom.js';
+import { call, operation } from './rpc.js';
+import { $, ago, badge, bytes, count, fill, h, id, show, span, td, when } from './dom.js';
 import { ask, toast } from './dialogs.js';
 import { amounts, label, lastSeen, locality, masterName, nodeBadges, vmRow } from './rows.js';
 import { vmAction } from './vms.js';
@@ -120,6 +120,7 @@ function remove(node) {
 }
 
 function deploy(node) {
+  const change = operation('deploy_vm');
   ask({
     title: `Deploy a VM on ${nameOf(node)}`,
     fields: [
@@ -137,7 +138,7 @@ function deploy(node) {
       if (given.slice_sid) params.slice_sid = given.slice_sid;
       params.cpu_count = Number(given.cpu_count);
       params.memory_mb = Number(given.memory_mb);
-      const vm = await call('deploy_vm', params);
+      const vm = await change(params);
       toast(`${given.name} is deployed${vm?.sid ? ` as ${vm.sid}` : ''}. The list follows with the node’s next report.`);
     },
   });
@@ -207,9 +208,9 @@ function facts(node) {
     ['Known since', when(node.created_at) && ago(node.created_at)],
     ['Changed', when(node.updated_at) && ago(node.updated_at)],
     ['Removed', node.removed_at && ago(node.removed_at)],
-    ['Conflict', node.conflict && conflict(node.conflict)],
   ];
-  return h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+  const list = h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+  return node.conflict ? h('div', {}, conflict(node.conflict), list) : list;
 }
 
 function witnesses(all) {
@@ -218,9 +219,19 @@ function witnesses(all) {
     `${masterName(masters, w.master)}, ${span(w.age_s)} ago${w.reachable === false ? ' (not reachable now)' : ''}`)));
 }
 
+/** conflict shows who claims the node's id, whose account is shown, and since when. */
 function conflict({ reason, since, claims }) {
-  return h('div', {}, h('span', {}, reason, ', since ', ago(since)), h('ul', { class: 'bare' }, (claims ?? []).map((c) => h('li', {},
-    `${c.hostname || 'no hostname'} at ${c.socket_path || 'no address'}, boot ${c.boot}, ${c.public_key ? 'signed' : 'unsigned'}${c.shown ? ', shown here' : ''}`))));
+  return h('section', { class: 'conflict', role: 'alert' },
+    h('h3', {}, `${count(claims?.length)} machines claim this id`),
+    h('p', {}, `${reason}; the latest came `, ago(since), '. What is shown below is one of them, and stays so. Give the other machine an id of its own, or remove the node and restart the right one.'),
+    h('table', { role: 'table', 'aria-label': 'Claims' },
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ['Host', 'Address', 'Key', 'Came', 'Account'].map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)))),
+      h('tbody', { role: 'rowgroup' }, (claims ?? []).map((c) => h('tr', { role: 'row', 'data-shown': c.shown && 'true' },
+        td('Host', { class: 'name' }, h('strong', {}, c.hostname || 'no name'), c.shown && badge('shown', 'this account is the node’s record')),
+        td('Address', {}, c.socket_path ? h('code', {}, c.socket_path) : h('span', { class: 'note' }, 'none')),
+        td('Key', { class: 'key' }, c.public_key ? h('code', {}, c.public_key) : h('span', { class: 'note' }, 'unsigned')),
+        td('Came', {}, ago(c.since)),
+        td('Account', {}, `boot ${c.boot}, report ${c.seq}`))))));
 }
 
 function labels(node, gone) {

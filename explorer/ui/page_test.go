@@ -197,7 +197,7 @@ func TestOperatesVMs(t *testing.T) {
 	p.fill(`#ask-fields [name="secret"]`, "right")
 	p.click(`#ask-go`)
 	p.until(`!document.querySelector('#ask-dialog').open`)
-	if got := fmt.Sprint(f.called("stop_vm")); got != "[map[node_id:n1 secret:wrong sid:vm-1] map[node_id:n1 secret:right sid:vm-1]]" {
+	if got := fmt.Sprint(f.operations(t, "stop_vm")); got != "[map[node_id:n1 secret:wrong sid:vm-1] map[node_id:n1 secret:right sid:vm-1]]" {
 		t.Errorf("stop_vm was called with %s", got)
 	}
 	p.until(`!document.body.innerHTML.includes('right"') && !document.querySelector('#ask-fields input')`) // the secret is gone
@@ -208,9 +208,97 @@ func TestOperatesVMs(t *testing.T) {
 	p.fill(`#ask-fields [name="secret"]`, "s3")
 	p.click(`#ask-go`)
 	p.text(`#toasts`, "web is deployed")
-	if got := fmt.Sprint(f.called("deploy_vm")); got != "[map[cpu_count:1 memory_mb:1024 name:web node_id:n1 secret:s3]]" {
+	if got := fmt.Sprint(f.operations(t, "deploy_vm")); got != "[map[cpu_count:1 memory_mb:1024 name:web node_id:n1 secret:s3]]" {
 		t.Errorf("deploy_vm was called with %s", got)
 	}
+}
+
+// A change whose answer was lost is asked for again under its name, so that it is
+// made once. Where no answer comes at all the page says so, and the same again is
+// still the same change.
+func TestRepeatsOperations(t *testing.T) {
+	f := startFixture(t)
+	f.put(withVM(aNode("n1"), "vm-1", "running"))
+	p := open(t, f)
+	do := func(action string) {
+		p.click(`#vms tr[data-vm-sid="vm-1"] [data-action="` + action + `"]`)
+		p.click(`#ask-go`)
+	}
+	const call, again = "map[node_id:n1 secret: sid:vm-1]", "map[node_id:n1 op_again:true secret: sid:vm-1]"
+
+	f.set(func() { f.lose["stop_vm"] = 1 })
+	do("stop")
+	p.text(`#toasts`, "Stop name-of-vm-1: done")
+	if got := fmt.Sprint(f.operations(t, "stop_vm")); got != "["+call+" "+again+"]" {
+		t.Errorf("stop_vm was called with %s", got)
+	}
+
+	f.set(func() { f.lose["restart_vm"] = 5 })
+	do("restart")
+	p.text(`#ask-dialog .failed`, "it is not known whether this was done")
+	p.text(`#ask-dialog .failed`, "does nothing twice")
+	p.click(`#ask-go`)
+	p.text(`#toasts`, "Restart name-of-vm-1: done")
+	if got := fmt.Sprint(f.operations(t, "restart_vm")); got != "["+call+strings.Repeat(" "+again, 5)+"]" {
+		t.Errorf("restart_vm was called with %s", got)
+	}
+
+	// A node that does not remember cannot tell, and is not asked again.
+	f.set(func() {
+		f.fail["delete_vm"] = &jsonrpc.Error{Code: jsonrpc.CodeOutcomeUnknown, Message: "sent and not answered", Data: jsonrpc.ErrorData{Hint: "look"}}
+	})
+	do("delete")
+	p.text(`#ask-dialog .failed`, "Look at the VM before you do it again")
+	if got := fmt.Sprint(f.operations(t, "delete_vm")); got != "["+call+"]" {
+		t.Errorf("delete_vm was called with %s", got)
+	}
+	p.click(`#ask-dialog [data-action="close"]`)
+
+	// One that was refused for now was not made, so it is no repetition.
+	f.set(func() {
+		delete(f.fail, "delete_vm")
+		f.fail["stop_vm"] = &jsonrpc.Error{Code: jsonrpc.CodeLimit, Message: "too many calls", Data: jsonrpc.ErrorData{Retryable: true, Hint: "wait"}}
+	})
+	do("stop")
+	p.text(`#ask-dialog .failed`, "too many calls")
+	for _, given := range f.called("stop_vm")[2:] {
+		if given["op_again"] != nil {
+			t.Errorf("stop_vm was called with %v", given)
+		}
+	}
+}
+
+// Two machines that claim one id are both shown, wherever the node is.
+func TestShowsConflicts(t *testing.T) {
+	f := startFixture(t)
+	n := aNode("n1")
+	since := time.Now().Add(-time.Hour)
+	n.Conflict = &record.Conflict{Reason: "several identities claim this node id", Since: since, Claims: []record.ConflictClaim{
+		{PublicKey: []byte("key of the one"), Boot: 5, Seq: 8, Hostname: "host-of-n1", SocketPath: "tcp://192.0.2.1:9003", Since: since.Add(-48 * time.Hour), Shown: true},
+		{PublicKey: []byte("key of another"), Boot: 6, Seq: 2, Hostname: "copied-disk", SocketPath: "tcp://192.0.2.2:9003", Since: since},
+	}}
+	f.put(n)
+	f.put(aNode("n2"))
+	p := open(t, f)
+	p.text(`#nodes tr[data-node-id="n1"] .badge[data-status="conflict"]`, "conflict")
+	p.text(`#nodes tr[data-node-id="n1"] .status`, "claimed by host-of-n1 and copied-disk")
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+	p.text(`#node-facts .conflict h3`, "2 machines claim this id")
+	for i, want := range [][]string{
+		{"host-of-n1", "tcp://192.0.2.1:9003", "a2V5IG9mIHRoZSBvbmU=", "2 d ago", "boot 5, report 8", "shown"},
+		{"copied-disk", "tcp://192.0.2.2:9003", "a2V5IG9mIGFub3RoZXI=", "1 h ago", "boot 6, report 2"},
+	} {
+		for _, text := range want {
+			p.text(fmt.Sprintf(`#node-facts .conflict tbody tr:nth-child(%d)`, i+1), text)
+		}
+	}
+	if got := p.eval(`document.querySelectorAll('.conflict [data-shown]').length`); got != 1.0 {
+		t.Errorf("%v claims are shown as the node's", got)
+	}
+	// Once it is settled nothing is left of it.
+	n.Conflict = nil
+	f.put(n)
+	p.until(`!document.querySelector('.conflict, [data-status="conflict"]')`)
 }
 
 func TestReconnects(t *testing.T) {

@@ -15,7 +15,8 @@ export function nodeRow(node, masters) {
   td('Node', { class: 'name' },
     h('button', { type: 'button', class: 'open', 'data-action': 'open' }, node.hostname || node.node_id),
     node.hostname && node.hostname !== node.node_id && id(node.node_id)),
-  td('Status', { class: 'status' }, nodeBadges(node), node.reason && h('span', { class: 'note' }, node.reason)),
+  td('Status', { class: 'status' }, nodeBadges(node), node.reason && h('span', { class: 'note' }, node.reason),
+    node.conflict && h('span', { class: 'note' }, claimants(node.conflict))),
   td('Cores', { class: 'gauge' }, meter(usage.cru, total.cru, count)),
   td('Memory', { class: 'gauge' }, meter(usage.mru, total.mru, bytes)),
   td('Disk', { class: 'gauge' }, disks(usage, total)),
@@ -40,6 +41,9 @@ export function nodeBadges(node) {
     node.removed_at && badge('removed'),
     node.conflict && badge('conflict', node.conflict.reason));
 }
+
+/** claimants names the machines that claim one id. */
+const claimants = ({ claims }) => `claimed by ${(claims ?? []).map((c) => c.hostname || c.socket_path || 'a machine without a name').join(' and ')}`;
 
 function disks(usage, total) {
   return [

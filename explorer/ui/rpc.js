@@ -2,6 +2,9 @@
 
 const tokenKey = 'explorer-token';
 const unauthorized = -32005;
+const outcomeUnknown = -32004;
+const behind = [-32001, -32002, -32005, -32008]; // a master that knows the node or the caller badly
+const nothingDone = [-32603, -32003, -32007]; // where they are retryable: this master cannot do it now
 
 /** The error of a call: code, message, hint, and data as the other side gave it. */
 export class CallError extends Error {
@@ -9,12 +12,17 @@ export class CallError extends Error {
     super(String(error.message ?? 'failed'));
     this.code = error.code;
     this.data = error.data;
+    this.lost = error.lost === true; // it may have been carried out
     const hint = error.data?.hint;
     this.hint = typeof hint === 'string' && hint !== this.message ? hint : undefined;
   }
 
   get unauthorized() {
     return this.code === unauthorized;
+  }
+
+  get outcomeUnknown() {
+    return this.lost || this.code === outcomeUnknown;
   }
 }
 
@@ -52,11 +60,11 @@ export async function newToken(error, { background = false } = {}) {
  * call calls a method. When a token is needed it asks for one and repeats the
  * call, which was refused and so did not run; in the background it does not ask.
  */
-export async function call(method, params = {}, { signal, background = false } = {}) {
+export async function call(method, params = {}, { signal, background = false, limit } = {}) {
   for (;;) {
     const used = sessionStorage.getItem(tokenKey);
     try {
-      return await once(method, params, signal);
+      return await once(method, params, signal, limit);
     } catch (error) {
       if (!(error instanceof CallError) || !error.unauthorized) throw error;
       // Another call may have been given a new one while this one was under way.
@@ -66,10 +74,64 @@ export async function call(method, params = {}, { signal, background = false } =
   }
 }
 
+const attempts = 5;
+const attemptLimit = 150_000; // the master gives a node 120 s at most
+
+/**
+ * operation prepares one change of a VM, and returns a function that calls its
+ * method with the params. The change has a name, by which the node tells a
+ * repetition; so when the answer is lost the call is repeated, and yet the change
+ * is made once. Called again with the same params after all of that led to no
+ * answer, the function asks for the first answer again.
+ */
+export function operation(method) {
+  let open; // the change whose outcome is unknown
+  return async (params) => {
+    const wanted = JSON.stringify(params);
+    const change = open?.wanted === wanted ? open : { wanted, op_id: randomName(), again: false };
+    open = undefined;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const named = { ...params, op_id: change.op_id };
+        if (change.again) named.op_again = true;
+        return await call(method, named, { limit: attemptLimit });
+      } catch (error) {
+        if (!(error instanceof CallError)) throw error;
+        const retryable = error.lost || error.data?.retryable === true;
+        const refusedNow = retryable && nothingDone.includes(error.code);
+        const refusedHere = change.again && behind.includes(error.code);
+        if (!error.outcomeUnknown && !refusedNow && !refusedHere) throw error;
+        change.again ||= error.outcomeUnknown;
+        const more = retryable || refusedHere;
+        if (more && attempt < attempts) {
+          await new Promise((wake) => { setTimeout(wake, 300 * 2 ** attempt * (0.5 + Math.random())); });
+          continue;
+        }
+        if (!change.again) throw error;
+        if (more) open = change;
+        throw new CallError({
+          code: outcomeUnknown,
+          message: 'it is not known whether this was done',
+          data: {
+            hint: more
+              ? `The answer was lost, and no master has it (${error.message}). The same again asks for it once more, and does nothing twice.`
+              : 'The answer was lost, and this node does not remember what it did. Look at the VM before you do it again.',
+          },
+        });
+      }
+    }
+  };
+}
+
+/** randomName works on plain HTTP as well, where crypto.randomUUID is missing. */
+function randomName() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
+}
+
 let lastID = 0;
 
-async function once(method, params, signal) {
-  const limit = AbortSignal.timeout(330_000); // the master gives a node 300 s at most
+async function once(method, params, signal, most = 330_000) { // the master gives a node 300 s at most
+  const limit = AbortSignal.timeout(most);
   let response;
   let answer;
   try {
@@ -86,6 +148,7 @@ async function once(method, params, signal) {
     if (response && !response.ok) throw refused(response);
     throw new CallError({
       message: 'no answer from the master',
+      lost: true,
       data: { hint: 'it may be down or restarting; a call that changes something may have run, so look before you repeat it' },
     });
   }
@@ -94,4 +157,8 @@ async function once(method, params, signal) {
   return answer.result;
 }
 
-const refused = (response) => new CallError({ message: `the server answered ${response.status} ${response.statusText}` });
+const refused = (response) => new CallError({
+  message: `the server answered ${response.status} ${response.statusText}`,
+  lost: response.status >= 500 && response.status !== 503, // a gateway may have sent it on
+  ...(response.status === 503 && { code: -32603, data: { retryable: true, hint: 'no master can serve now; try again in a moment' } }),
+});

@@ -1,7 +1,7 @@
 // What can be done to a VM. The call goes to its node, which asks for the VM's
 // secret.
 
-import { call } from './rpc.js';
+import { operation } from './rpc.js';
 import { ask, toast } from './dialogs.js';
 import { verb } from './rows.js';
 
@@ -16,6 +16,7 @@ const consequence = {
 export function vmAction(action, vm) {
   if (!Object.hasOwn(consequence, action)) return;
   const name = vm.name || vm.sid;
+  const change = operation(`${action}_vm`);
   ask({
     title: `${verb(action)} ${name}?`,
     text: consequence[action],
@@ -23,7 +24,7 @@ export function vmAction(action, vm) {
     go: verb(action),
     danger: action === 'delete',
     run: async ({ secret }) => {
-      const answer = await call(`${action}_vm`, { node_id: vm.node_id, sid: vm.sid, secret });
+      const answer = await change({ node_id: vm.node_id, sid: vm.sid, secret });
       const state = typeof answer?.state === 'string' ? `: ${answer.state}` : '';
       toast(`${verb(action)} ${name}${state}. The list follows with the node’s next report.`);
     },

@@ -134,7 +134,7 @@ func (r *remote) fetchBackup(ctx context.Context, w io.Writer) (saved, error) {
 	defer c.Close()
 	ctx, wait := r.patience(ctx)
 	defer wait.stop()
-	body, err := c.Download(ctx, "/backup")
+	body, err := c.Download(ctx, "/backup", nil)
 	if err != nil {
 		return saved{}, wait.explain(ctx, err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -75,6 +76,7 @@ func nodesList(cmd *cobra.Command, r *remote) {
 				t.row(nodeRow(n)...)
 			}
 			t.flush()
+			r.warnOfConflicts(page)
 		}})
 	}
 }
@@ -174,12 +176,13 @@ func (r *remote) printNode(n crdtstore.Node) {
 		t.row("removed", n.RemovedAt.Format(time.RFC3339))
 	}
 	if n.Conflict != nil {
-		t.row("conflict", n.Conflict.Reason+", since "+n.Conflict.Since.Format(time.RFC3339))
-		for _, c := range n.Conflict.Claims {
-			t.row("  claim", fmt.Sprintf("%s at %s, boot %d", c.Hostname, c.SocketPath, c.Boot))
-		}
+		t.row("conflict", fmt.Sprintf("%s, the latest since %s", n.Conflict.Reason, n.Conflict.Since.Format(time.RFC3339)))
 	}
 	t.flush()
+	if n.Conflict != nil {
+		fmt.Fprintln(r.out)
+		r.printClaims(n)
+	}
 	if len(n.VMs) > 0 {
 		fmt.Fprintln(r.out)
 		t := newTable(r.out, "SID", "NAME", "STATE", "CPU", "MEMORY", "IP")
@@ -187,6 +190,37 @@ func (r *remote) printNode(n crdtstore.Node) {
 			t.row(vm.SID, vm.Name, vm.State, fmt.Sprint(vm.CPU), size(vm.Memory), vm.IP)
 		}
 		t.flush()
+	}
+}
+
+// printClaims prints who claims one node id. The account that is marked is the
+// one that is shown as the node's.
+func (r *remote) printClaims(n crdtstore.Node) {
+	t := newTable(r.out, "CLAIM", "HOST", "ADDRESS", "KEY", "SINCE", "ACCOUNT")
+	for _, claim := range n.Conflict.Claims {
+		mark, key := "rival", "unsigned"
+		if claim.Shown {
+			mark = "shown"
+		}
+		if len(claim.PublicKey) > 0 {
+			key = base64.StdEncoding.EncodeToString(claim.PublicKey) // as in JSON
+		}
+		t.row(mark, claim.Hostname, claim.SocketPath, key, claim.Since.Format(time.RFC3339), fmt.Sprintf("boot %d, sequence %d", claim.Boot, claim.Seq))
+	}
+	t.flush()
+}
+
+// warnOfConflicts says which nodes of a list several machines claim.
+func (r *remote) warnOfConflicts(nodes []crdtstore.Node) {
+	for _, n := range nodes {
+		if n.Conflict == nil {
+			continue
+		}
+		var who []string
+		for _, c := range n.Conflict.Claims {
+			who = append(who, cmp.Or(c.Hostname, "a machine without a name")+" at "+cmp.Or(c.SocketPath, "no address"))
+		}
+		fmt.Fprintf(r.err, "conflict: %s is claimed by %s; 'explorer nodes get %[1]s' shows the claims\n", printable(n.NodeID), printable(strings.Join(who, " and by ")))
 	}
 }
 

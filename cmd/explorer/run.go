@@ -58,6 +58,10 @@ func (p *program) complain(cmd *cobra.Command, err error) {
 
 // hintOf returns what a master says to do about an error.
 func hintOf(err error) string {
+	var lost *client.TransportError
+	if errors.As(err, &lost) && lost.OpID != "" {
+		return "the same command with --repeat " + lost.OpID + " asks for its answer, and does nothing twice"
+	}
 	var wire *jsonrpc.Error
 	var data jsonrpc.ErrorData
 	if errors.As(err, &wire) && wire.Data != nil && wire.DecodeData(&data) == nil {

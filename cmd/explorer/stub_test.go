@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
@@ -72,18 +73,27 @@ func newStub() *httptest.Server {
 			b, err := json.Marshal(p)
 			return `{"nodes":[],"total":0,"asked":` + string(b) + `}`, err
 		}
+		if p["q"] == "conflict" {
+			return `{"nodes":[` + stubConflict() + `],"total":1}`, nil
+		}
 		if p["cursor"] == "c2" {
 			return `{"nodes":[` + stubNode("n3", false) + `],"total":3}`, nil
 		}
 		return `{"nodes":[` + stubNode("n1", false) + `,` + stubNode("n2", true) + `],"total":3,"next_cursor":"c2"}`, nil
 	})
+	stubVMCalls(answer)
 	known := func(p map[string]any, result string) (string, error) {
 		if id := p["node_id"]; id != "n1" {
 			return "", &jsonrpc.Error{Code: jsonrpc.CodeNodeNotFound, Message: fmt.Sprintf("node %v is not known", id), Data: jsonrpc.ErrorData{Hint: "list_nodes shows the nodes"}}
 		}
 		return result, nil
 	}
-	answer("get_node", func(p map[string]any) (string, error) { return known(p, stubNode("n1", false)) })
+	answer("get_node", func(p map[string]any) (string, error) {
+		if p["node_id"] == "torn" {
+			return stubConflict(), nil
+		}
+		return known(p, stubNode("n1", false))
+	})
 	for _, m := range []string{"drain_node", "undrain_node", "label_node", "remove_node"} {
 		answer(m, func(p map[string]any) (string, error) {
 			if b, err := json.Marshal(p); m == "label_node" && string(b) != `{"labels":{"a":"b=c","gone":null},"node_id":"n1"}` {
@@ -123,8 +133,56 @@ func newStub() *httptest.Server {
 			<-r.Context().Done()
 		}
 	})
+	mux.HandleFunc("GET /vms/v1/logs", func(w http.ResponseWriter, r *http.Request) {
+		if secret := r.Header.Get("X-VM-Secret"); secret != "s3" {
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"error":"wrong secret","hint":"give the secret of the VM"}`)
+			return
+		}
+		fmt.Fprintf(w, "asked for %s\nboot\x1b[2J\n", r.URL.RawQuery)
+	})
 	stubBackups(mux)
 	return httptest.NewServer(mux)
+}
+
+// stubConflict is a node that two machines claim.
+func stubConflict() string {
+	return strings.Replace(stubNode("torn", false), `"signed":true`, `"signed":true,"conflict":{"reason":"several identities claim this node id","since":"2026-01-02T00:00:00Z","claims":[
+		{"public_key":"b25l","boot":7,"seq":9,"hostname":"alpha","socket_path":"tcp://192.0.2.1:9003","since":"2026-01-01T00:00:00Z","shown":true},
+		{"boot":8,"seq":1,"hostname":"beta\u001b[31m","socket_path":"","since":"2026-01-02T00:00:00Z","shown":false}]}`, 1)
+}
+
+// stubVMCalls adds what a master passes on to the node of v1, which tells what
+// it was called with. The answer to what is done to v1 with the secret "lost"
+// gets lost until somebody repeats it by hand.
+func stubVMCalls(answer func(method string, f func(p map[string]any) (string, error))) {
+	for _, m := range []string{"deploy_vm", "start_vm", "stop_vm", "restart_vm", "delete_vm"} {
+		answer(m, func(p map[string]any) (string, error) {
+			if name, _ := p["op_id"].(string); len(name) < 8 {
+				return "", fmt.Errorf("op_id is %v", p["op_id"])
+			}
+			if p["secret"] == "lost" && p["op_id"] != "by-hand-1" {
+				return "", &jsonrpc.Error{Code: jsonrpc.CodeOutcomeUnknown, Message: "sent and not answered", Data: jsonrpc.ErrorData{Retryable: true, Hint: "repeat it"}}
+			}
+			if p["op_id"] != "by-hand-1" {
+				delete(p, "op_id")
+			}
+			b, err := json.Marshal(p)
+			return `{"sid":"v1","state":"done with ` + strings.ReplaceAll(string(b), `"`, "'") + `"}`, err
+		})
+	}
+	answer("vm_stats", func(map[string]any) (string, error) {
+		return `{"sid":"v1","cpu_percent":12.5,"memory_used":1048576}`, nil
+	})
+	answer("vm_logs", func(p map[string]any) (string, error) {
+		return fmt.Sprintf(`{"sid":"v1","lines":["first of %v","last\u001b[2J"]}`, p["lines"]), nil
+	})
+	answer("vm_exec", func(p map[string]any) (string, error) {
+		if fmt.Sprint(p["command"]) == "[false]" {
+			return `{"exit_code":3,"stdout":"","stderr":"it is false\n"}`, nil
+		}
+		return fmt.Sprintf(`{"exit_code":0,"stdout":"ran %v on %v\n","stderr":""}`, p["command"], p["node_id"]), nil
+	})
 }
 
 // stubBackup looks like a backup of 3 nodes from outside.

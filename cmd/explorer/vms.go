@@ -15,13 +15,14 @@ import (
 func (p *program) vmsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vms",
-		Short: "List and show VMs",
+		Short: "List and show VMs, and call their nodes",
 	}
 	r := p.bind(cmd)
 	p.vmsList(cmd, r)
 	list := &cobra.Command{Use: "list", Short: "List VMs (what happens without a command, too)"}
 	p.vmsList(list, r)
 	cmd.AddCommand(list, p.vmsGet(r))
+	cmd.AddCommand(vmCalls(r)...)
 	return cmd
 }
 

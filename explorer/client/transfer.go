@@ -28,14 +28,14 @@ func (e *StatusError) Error() string {
 	return e.Message
 }
 
-// Download sends an HTTP GET and returns the body of a good answer, which the
-// caller closes. A body that does not end properly fails with an error other
+// Download sends an HTTP GET with further headers and returns the body of a good
+// answer, which the caller closes. A body that does not end properly fails with an error other
 // than io.EOF. Like [Client.Get] it goes on to the next service where one cannot
 // be reached, and also where one cannot serve. Errors: [*StatusError],
 // [*TransportError].
-func (c *Client) Download(ctx context.Context, path string) (body io.ReadCloser, err error) {
+func (c *Client) Download(ctx context.Context, path string, header http.Header) (body io.ReadCloser, err error) {
 	err = c.each(ctx, func(conn *Conn) (next bool, err error) {
-		resp, err := conn.Get(ctx, path, nil)
+		resp, err := conn.Get(ctx, path, header)
 		if err != nil {
 			return true, err
 		}

@@ -60,7 +60,7 @@ func TestTransfersGoOnToTheNext(t *testing.T) {
 		}
 	}
 	c = newClient(t, "127.0.0.1:1", files(t, 503, busyText), files(t, 0, ""))
-	body, err := c.Download(t.Context(), "/x")
+	body, err := c.Download(t.Context(), "/x", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestTransfersGoOnToTheNext(t *testing.T) {
 }
 
 func TestDownloadThatBreaksOff(t *testing.T) {
-	body, err := newClient(t, files(t, 0, "")).Download(t.Context(), "/cut")
+	body, err := newClient(t, files(t, 0, "")).Download(t.Context(), "/cut", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestTransfersAreRefused(t *testing.T) {
 		addr := files(t, c.status, c.text)
 		body := strings.NewReader("body")
 		_, up := newClient(t, addr).Upload(t.Context(), "/x", body)
-		_, down := newClient(t, addr).Download(t.Context(), "/x")
+		_, down := newClient(t, addr).Download(t.Context(), "/x", nil)
 		for what, err := range map[string]error{"upload": up, "download": down} {
 			var e *client.StatusError
 			if !errors.As(err, &e) || e.Status != c.status || !strings.Contains(e.Error(), c.message) || e.Hint != c.hint {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+
+	"github.com/coder/websocket"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
@@ -140,6 +143,25 @@ func newStub() *httptest.Server {
 			return
 		}
 		fmt.Fprintf(w, "asked for %s\nboot\x1b[2J\n", r.URL.RawQuery)
+	})
+	mux.HandleFunc("GET /vms/v1/console", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-VM-Secret") != "s3" {
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"error":"wrong secret","hint":"give the secret of the VM"}`)
+			return
+		}
+		ws, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		serial := websocket.NetConn(r.Context(), ws, websocket.MessageBinary)
+		fmt.Fprintf(serial, "login on %s: ", r.URL.Query().Get("node_id"))
+		typed, _ := bufio.NewReader(serial).ReadString('\n')
+		fmt.Fprintf(serial, "hello %s", typed)
+		if strings.HasPrefix(typed, "root") {
+			_ = ws.Close(websocket.StatusNormalClosure, "")
+		}
+		_, _, _ = ws.Read(r.Context()) // until the other side leaves
 	})
 	stubBackups(mux)
 	return httptest.NewServer(mux)

@@ -46,7 +46,7 @@ func vmCalls(r *remote) []*cobra.Command {
 		vmWord(r, "stop", "Stop a VM"),
 		vmWord(r, "restart", "Restart a VM"),
 		vmWord(r, "delete", "Delete a VM and all that is on it"),
-		vmLogs(r), vmStats(r), vmExec(r),
+		vmLogs(r), vmStats(r), vmExec(r), vmConsole(r),
 	}
 }
 

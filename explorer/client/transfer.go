@@ -71,6 +71,33 @@ func (c *Client) Upload(ctx context.Context, path string, body io.Reader) (answe
 	return answer, err
 }
 
+// HTTP returns an HTTP client for libraries that need one, such as those for
+// WebSockets. It sends GET requests like [Client.Download], to the first service
+// that can serve; of their URL only path and query count. Errors are those of
+// Download.
+func (c *Client) HTTP() *http.Client { return &http.Client{Transport: getter{c}} }
+
+type getter struct{ client *Client }
+
+func (g getter) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	if req.Method != http.MethodGet || req.Body != nil {
+		return nil, errors.New("only GET without a body can go to any of several services")
+	}
+	err = g.client.each(req.Context(), func(conn *Conn) (next bool, err error) {
+		if resp, err = conn.Get(req.Context(), req.URL.RequestURI(), req.Header); err != nil { //nolint:bodyclose // the caller does
+			return true, err
+		}
+		if resp.StatusCode != http.StatusSwitchingProtocols {
+			_, err = conn.good(resp)
+		}
+		return unavailable(err), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
 // good returns the body of an answer with status 200, else an error of what the
 // service said.
 func (c *Conn) good(resp *http.Response) (io.ReadCloser, error) {

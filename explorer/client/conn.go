@@ -131,7 +131,9 @@ func (c *Conn) Call(ctx context.Context, method string, params, result any) erro
 	return c.call(ctx, method, params, result, c.opts.Timeout, nil)
 }
 
-// CallHeader is Call with further headers of the HTTP request.
+// CallHeader is Call with further headers of the HTTP request. One with an
+// Idempotency-Key, spelled so, is sent again by itself where a kept connection
+// breaks; that leave is not taken from a header that is spelled in another way.
 func (c *Conn) CallHeader(ctx context.Context, method string, params, result any, header http.Header) error {
 	return c.call(ctx, method, params, result, c.opts.Timeout, header)
 }
@@ -205,9 +207,9 @@ type attempt struct{ sent, reused bool }
 
 // post sends a request and reads the whole answer.
 func (c *Conn) post(ctx context.Context, body []byte, header http.Header) (answer []byte, status int, at attempt, err error) {
-	// The transport repeats a POST by itself in one case only: a kept
-	// connection turned out to be closed before a byte was written. Then GetConn
-	// fires again, and what counts is how far the last attempt came.
+	// The transport repeats a POST by itself if a kept connection turned out to be
+	// closed before a byte was written, or if it carries an Idempotency-Key. Then
+	// GetConn fires again, and what counts is how far the last attempt came.
 	var got atomic.Uint32
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { got.Store(0) },

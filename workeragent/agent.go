@@ -200,7 +200,7 @@ func (a *Agent) connect(r *running) error {
 	if err != nil {
 		return err
 	}
-	if addr := a.cfg.AdvertiseCompute; addr != "" && elsewhere {
+	if addr := a.cfg.AdvertiseCompute; a.cfg.direct && elsewhere {
 		if ep, err := parseAddress("advertise-compute", addr, DefaultComputePort); err == nil && local(ep) {
 			a.log.Warn("explorers on other machines cannot pass VM calls on to this node",
 				"compute", ep.URL, "hint", "give --advertise-compute an address that they can reach, such as tcp://<this machine>:9003")

@@ -171,8 +171,9 @@ func TestWarnsOfAComputeAddressThatNobodyReaches(t *testing.T) {
 		explorer, compute, advertise string
 		warns                        bool
 	}{
-		{"10.0.0.1:1", "unix:///run/rpc.sock", "", true},
-		{"10.0.0.1:1", "tcp://127.0.0.1:9003", "", true},
+		{"10.0.0.1:1", "unix:///run/rpc.sock", "", false}, // they call the agent
+		{"10.0.0.1:1", "unix:///run/rpc.sock", "unix:///run/rpc.sock", true},
+		{"10.0.0.1:1", "tcp://10.0.0.2:9003", "tcp://127.0.0.1:9003", true},
 		{"10.0.0.1:1", "unix:///run/rpc.sock", "worker", false},
 		{"10.0.0.1:1", "", "", false},
 		{"localhost:1", "unix:///run/rpc.sock", "", false},

@@ -39,9 +39,10 @@ type Config struct {
 	// answers there, the node is listed without VMs.
 	Compute string
 
-	// AdvertiseCompute is the address at which masters reach the compute
-	// service: the forms of Compute. Empty, which is the default: Compute. A
-	// unix socket is good for masters on this machine only.
+	// AdvertiseCompute is the address at which masters call the compute service
+	// itself, past the agent: the forms of Compute. The agent cannot see to it then
+	// that an operation runs once. Empty, which is the default: they call the agent,
+	// by its socket on this machine or by tunnels, and Compute is what is shown.
 	AdvertiseCompute string
 
 	// Labels are names and values by which people find the node. At most 64.
@@ -81,6 +82,8 @@ type Config struct {
 
 	// Version is the program's version, as shown to people. Default "dev".
 	Version string
+
+	direct bool // AdvertiseCompute was set; see resolve
 }
 
 // DefaultConfig returns a configuration that lacks only Explorers.
@@ -129,7 +132,7 @@ func (c Config) resolve() (Config, error) {
 			*addr = "unix://" + path
 		}
 	}
-	if c.AdvertiseCompute == "" {
+	if c.direct = c.AdvertiseCompute != ""; !c.direct {
 		c.AdvertiseCompute = c.Compute
 	}
 	if err := c.validate(); err != nil {

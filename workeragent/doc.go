@@ -45,8 +45,18 @@
 // were for a grace time, and then with the state "unknown": they may well run on,
 // and their slices are not free.
 //
+// # Calls
+//
+// Masters call the compute service by way of the agent: over a socket in its data
+// directory where they are on this machine, else over tunnels, connections that the
+// agent keeps to two masters. So nothing on this machine has to listen. A call that
+// names its operation is carried out once, however often and by whichever masters it is
+// asked for; the agent remembers the answer.
+//
 // # Files
 //
 // In the data directory: key.pem (the identity, see package identity), boot (the
-// last boot number), masters.json (the masters learned of), agent.sock (GET /status, for this user only) and lock.
+// last boot number), masters.json (the masters learned of), operations (what was asked
+// for by name, and the answers), agent.sock (GET /status, for this user only),
+// compute.sock (where masters on this machine call) and lock.
 package workeragent

@@ -69,7 +69,7 @@ func (a *Agent) openInlet(r *running, id *identity.Identity) (agentPath string, 
 		return "", nil
 	}
 	go func() { _ = in.server.Serve(ln) }() // until it is closed
-	if a.cfg.AdvertiseCompute != a.cfg.Compute {
+	if a.cfg.direct {
 		// Masters are told to call the service itself, past the door.
 		return "", nil
 	}

@@ -102,7 +102,7 @@ func (p *program) settings() []settings.Setting {
 		{Name: "explorers", Env: "EXPLORER_ADDRESSES", Value: &c.Explorers, Usage: "`addresses` of the masters to report to: unix:///path, tcp://host:port, http(s)://host:port, host[:port], or /ip4/.../tcp/9005/p2p/ID, a tunnel; agents learn of the others"},
 		{Name: "node-id", Env: "NODE_ID", Value: &c.NodeID, Usage: "`name` of the node; empty: the id of the agent's key"},
 		{Name: "compute", Env: "COMPUTE_ADDRESS", Value: &c.Compute, Usage: "`address` of this machine's compute service; empty: there is none"},
-		{Name: "advertise-compute", Env: "COMPUTE_ADVERTISE", Value: &c.AdvertiseCompute, Usage: "`address` at which masters reach the compute service; empty: that of --compute"},
+		{Name: "advertise-compute", Env: "COMPUTE_ADVERTISE", Value: &c.AdvertiseCompute, Usage: "`address` at which masters call the compute service itself, past the agent, which then cannot see to it that nothing runs twice; empty: they call the agent, by tunnels where they are on other machines"},
 		{Name: "compute-poll", Env: "AGENT_COMPUTE_POLL", Value: &c.ComputePoll, Usage: "time between two looks at the VMs"},
 		{Name: "compute-grace", Env: "AGENT_COMPUTE_GRACE", Value: &c.ComputeGrace, Usage: "time for which VMs stay listed as they were when the compute service stops answering"},
 		{Name: "labels", Env: "NODE_LABELS", Value: &c.Labels, Usage: "names and values by which people find the node"},

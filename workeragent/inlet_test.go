@@ -1,0 +1,124 @@
+package workeragent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+)
+
+// post sends a call to an agent over a connection, as masters do.
+func post(t *testing.T, dial func(context.Context) (net.Conn, error), op string) string {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+	defer transport.CloseIdleConnections()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://node/rpc",
+		strings.NewReader(`{"jsonrpc":"2.0","id":7,"method":"start_vm","params":{"sid":"v"}}`))
+	req.Header["idempotency-key"] = []string{op}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// Whatever way a call comes, and whether the agent was started anew meanwhile, an
+// operation runs once.
+func TestCallsComeByTheAgent(t *testing.T) {
+	dir := shortTempDir(t)
+	compute := new(jsonrpc.Mux)
+	var runs atomic.Int32
+	compute.Handle("list_vms", func(context.Context, json.RawMessage) (any, error) { return []int{}, nil })
+	compute.Handle("start_vm", func(context.Context, json.RawMessage) (any, error) { return runs.Add(1), nil })
+	defer serveUnix(t, filepath.Join(dir, "rpc.sock"), compute)()
+
+	// A master's edge, which the agent learns of from the answers of its API.
+	_, key, _ := ed25519.GenerateKey(nil)
+	id, err := identity.FromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := make(chan bool, 10)
+	edge, err := tunnel.Listen(t.Context(), tunnel.HostConfig{
+		Identity: id, Listen: "127.0.0.1:0",
+		Admit:   func(string, string) error { return nil },
+		Changed: func(_ string, up bool) { open <- up },
+		Answer:  func(context.Context, string, []byte) []byte { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer edge.Close()
+	explorer := new(jsonrpc.Mux)
+	paths := make(chan string, 100)
+	for _, method := range []string{"register_node", "node_heartbeat"} {
+		explorer.Handle("ExplorerService."+method, func(_ context.Context, params json.RawMessage) (any, error) {
+			var r struct {
+				AgentPath string `json:"agent_path"`
+			}
+			_ = json.Unmarshal(params, &r)
+			if method == "register_node" {
+				paths <- r.AgentPath
+			}
+			return map[string]any{"accepted": true, "heartbeat_interval_s": 10, "masters": []any{
+				map[string]any{"id": id.ID(), "status": "self", "edge_addrs": []string{edge.Addrs()[0] + "/p2p/" + id.ID()}},
+			}}, nil
+		})
+	}
+	defer serveUnix(t, filepath.Join(dir, "explorer.sock"), explorer)()
+
+	cfg := DefaultConfig()
+	cfg.NodeID, cfg.DataDir, cfg.Compute = "n", filepath.Join(dir, "data"), "unix://"+filepath.Join(dir, "rpc.sock")
+	cfg.Explorers = []string{"unix://" + filepath.Join(dir, "explorer.sock")}
+	for start := range 2 {
+		a, err := New(cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		path := strings.TrimPrefix(<-paths, "unix://")
+		if path != filepath.Join(cfg.DataDir, "compute.sock") {
+			t.Errorf("it reports %q", path)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the socket: %v, %v", info, err)
+		}
+		socket := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }
+		if !<-open {
+			t.Fatal("the tunnel has closed")
+		}
+		through := func(ctx context.Context) (net.Conn, error) { return edge.Dial(ctx, "n") }
+		for _, dial := range []func(context.Context) (net.Conn, error){socket, through, socket} {
+			if got := post(t, dial, "op"); got != `{"jsonrpc":"2.0","result":1,"id":7}` && got != `{"jsonrpc":"2.0","id":7,"result":1}` {
+				t.Errorf("start %d: %s", start, got)
+			}
+		}
+		if err := a.Stop(); err != nil {
+			t.Error(err)
+		}
+		if <-open {
+			t.Fatal("a tunnel has opened when the agent stopped")
+		}
+	}
+	if n := runs.Load(); n != 1 {
+		t.Errorf("it ran %d times", n)
+	}
+}

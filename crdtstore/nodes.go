@@ -2,6 +2,7 @@ package crdtstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,10 +23,13 @@ const maxWords = 4 * record.MaxLabels
 // context's, and the account may have been taken all the same, or may be later. It can
 // be sent again.
 func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
-	known := s.replica.State(r.NodeID)
+	known, before := s.replica.State(r.NodeID), s.table.Get(r.NodeID)
 	news, err := record.Accept(known, r, record.Acceptance{
 		Now: s.replica.Wall(), RequireSigned: s.cfg.RequireSigned,
 	})
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		s.contest(time.Now(), before, &r, false, refused)
+	}
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -36,6 +40,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	stands := owner.Latest()
 	v := r.AccountVersion()
 	current := v.Compare(stands) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == stands.Boot) // Accept chose what is missing
+	s.contest(time.Now(), before, &r, current, nil)
 	if current {
 		// An account is a sign of life as good as a beat.
 		usage, uptime := &r.Usage, &r.UptimeS
@@ -122,6 +127,7 @@ func (s *Store) show(now time.Time, e *table.Entry) Node {
 	if len(v.witnesses) > 0 {
 		n.SeenBy = v.witnesses
 	}
+	s.rivals.dispute(now, &n)
 	for _, h := range v.Heard {
 		if h.Tunnel && s.reachable(h.Master) {
 			n.Tunnel = append(n.Tunnel, h.Master)

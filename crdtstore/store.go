@@ -36,6 +36,7 @@ type Store struct {
 	table   *table.Table
 	board   *liveness.Board
 	hub     *hub
+	rivals  rivals
 	telling sync.Mutex // held while it is found out what to tell of a node
 	history *epoch.Log
 	replica *replica.Replica

@@ -240,3 +240,24 @@ func TestTargetOnAnotherMachine(t *testing.T) {
 		}
 	}
 }
+
+// A request on a connection that was kept and breaks is not sent once more by the
+// transport, which takes a name for the operation as a promise that it may be.
+func TestOperationIsNotReplayed(t *testing.T) {
+	m := startMaster(t)
+	var broken atomic.Bool
+	node, addr := startNode(t, "tcp", func(w http.ResponseWriter, id, body json.RawMessage) {
+		if broken.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		result(`1`)(w, id, body)
+	})
+	m.must(nil, "register_node", `{"node_id":"n","socket_path":"`+addr+`"}`)
+	m.must(nil, "start_vm", `{"node_id":"n","op_id":"a"}`) // makes a connection that is kept
+	broken.Store(true)
+	node.count.Store(0)
+	m.fails(-32004, "", "start_vm", `{"node_id":"n","op_id":"b"}`)
+	if n := node.count.Load(); n != 1 {
+		t.Errorf("it was sent %d times", n)
+	}
+}

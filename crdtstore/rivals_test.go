@@ -1,0 +1,158 @@
+package crdtstore_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"testing"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+)
+
+// claimant is a machine that speaks as the node "n".
+type claimant struct {
+	host, machine string
+	key           ed25519.PrivateKey // nil: it does not sign
+	boot, seq     uint64
+}
+
+func (c *claimant) says(t *testing.T, s *crdtstore.Store) (accepted bool, err error) {
+	t.Helper()
+	r := crdtstore.Report{NodeID: "n", Profile: crdtstore.Profile{Hostname: c.host, MachineID: c.machine}}
+	if c.boot > 0 {
+		c.seq++
+		r.Boot, r.Seq = c.boot, c.seq
+	}
+	if c.key != nil {
+		r.Sign(c.key)
+	}
+	got, err := s.Report(t.Context(), r)
+	return got.Accepted, err
+}
+
+func newKey(t *testing.T) ed25519.PrivateKey {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// hosts are those of the claims of a conflict, the one that stands first.
+func hosts(t *testing.T, s *crdtstore.Store) (list string) {
+	t.Helper()
+	n, err := s.Node("n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Conflict == nil {
+		return ""
+	}
+	for _, c := range n.Conflict.Claims {
+		mark := ""
+		if c.Shown {
+			mark = "*"
+		}
+		list += c.Hostname + mark + " "
+	}
+	return list + "| " + n.Conflict.Reason
+}
+
+// Two machines that claim one id are shown, both of them, and what stands goes on
+// standing.
+func TestTwoMachinesClaimOneID(t *testing.T) {
+	key := newKey(t)
+	for name, c := range map[string]struct {
+		first, second claimant
+		conflict      string
+		stands        string
+		refused       bool
+	}{
+		"another key": {
+			claimant{"one", "m1", key, 1, 0}, claimant{"two", "m2", newKey(t), 2, 0},
+			"one* two | another key claims this node id", "one", true,
+		},
+		"unsigned": {
+			claimant{"one", "m1", key, 1, 0}, claimant{"two", "m2", nil, 2, 0},
+			"one* two | an unsigned sender claims this node id", "one", true,
+		},
+		"a copied key": {
+			claimant{"one", "m1", key, 2, 0}, claimant{"two", "m2", key, 1, 0},
+			"one* two | another machine speaks with the key of this node", "one", false,
+		},
+		"the key of a machine that was renamed": {
+			claimant{"one", "m1", key, 1, 0}, claimant{"two", "m1", key, 2, 0}, "", "two", false,
+		},
+		"a report that is late": {
+			claimant{"one", "m1", key, 2, 0}, claimant{"one", "m1", key, 1, 0}, "", "one", false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			for range 3 {
+				if _, err := c.first.says(t, s); err != nil {
+					t.Fatal(err)
+				}
+				_, err := c.second.says(t, s)
+				var refused *crdtstore.RefusedError
+				if errors.As(err, &refused) != c.refused {
+					t.Fatal(err)
+				}
+				if got := hosts(t, s); got != c.conflict {
+					t.Errorf("conflict %q, want %q", got, c.conflict)
+				}
+				if n, _ := s.Node("n"); n.Hostname != c.stands {
+					t.Errorf("%s stands, want %s", n.Hostname, c.stands)
+				}
+				if name == "the key of a machine that was renamed" {
+					return
+				}
+			}
+		})
+	}
+}
+
+// Without keys nobody can say who is right, but that two machines take turns is seen.
+func TestTwoMachinesTakeTurns(t *testing.T) {
+	s := open(t, t.TempDir())
+	one, two := claimant{host: "one"}, claimant{host: "two"}
+	for i := range 4 {
+		for _, c := range []*claimant{&one, &two} {
+			if _, err := c.says(t, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := hosts(t, s); i == 0 && got != "" {
+			t.Errorf("a machine that got another name once: %s", got)
+		} else if want := "two* one | two machines take turns as this node"; i > 1 && got != want {
+			t.Errorf("conflict %q, want %q", got, want)
+		}
+	}
+}
+
+// However many claim however many nodes, it is bounded what is remembered of them.
+func TestRivalsAreBounded(t *testing.T) {
+	s := open(t, t.TempDir())
+	owner := claimant{"one", "m1", newKey(t), 1, 0}
+	if _, err := owner.says(t, s); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		other := claimant{fmt.Sprint("host-", i), "m", newKey(t), 1, 0}
+		if _, err := other.says(t, s); err == nil {
+			t.Fatal("another key was taken")
+		}
+	}
+	n, err := s.Node("n")
+	if err != nil || n.Conflict == nil || len(n.Conflict.Claims) < 2 || len(n.Conflict.Claims) > 5 {
+		t.Errorf("%+v, %v", n.Conflict, err)
+	}
+	if n.Hostname != "one" || !n.Signed {
+		t.Errorf("what stands is %+v", n)
+	}
+	// A removal ends it.
+	if n, err = s.Remove(t.Context(), "n", "test", ""); err != nil || n.Conflict != nil {
+		t.Errorf("removed: %+v, %v", n.Conflict, err)
+	}
+}

@@ -33,15 +33,16 @@ type Store struct {
 	text  string    // id, as text
 	since time.Time // when this run began to listen
 
-	table   *table.Table
-	board   *liveness.Board
-	hub     *hub
-	rivals  rivals
-	telling sync.Mutex // held while it is found out what to tell of a node
-	history *epoch.Log
-	replica *replica.Replica
-	cluster *cluster // nil: a single master
-	join    *join
+	table     *table.Table
+	board     *liveness.Board
+	hub       *hub
+	rivals    rivals
+	chronicle chronicle
+	telling   sync.Mutex // held while it is found out what to tell of a node
+	history   *epoch.Log
+	replica   *replica.Replica
+	cluster   *cluster // nil: a single master
+	join      *join
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup

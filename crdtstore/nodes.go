@@ -167,7 +167,7 @@ func (s *Store) vital(now time.Time, e *table.Entry, buf *scratch) vital {
 		v.lastSeen = laterOf(v.lastSeen, now.Add(-age).Round(0).UTC())
 	}
 	v.witnesses = buf.witnesses
-	v.status, v.reason = record.Liveness(v.witnesses, now.Sub(s.since), s.cfg.OfflineAfter)
+	v.status, v.reason = record.Liveness(v.witnesses, s.listening(now))
 	if e.Removed {
 		v.status, v.reason = Offline, "removed"
 	}

@@ -42,6 +42,9 @@ func (s *Store) Stats() Stats {
 	if p, joining := s.Joining(); joining {
 		out.Joining = &p
 	}
+	if p, preserving := s.Preservation(); preserving {
+		out.Preservation = &p
+	}
 	out.History = s.History()
 	digest, _ := s.table.Digest()
 	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:])}

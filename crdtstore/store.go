@@ -37,6 +37,7 @@ type Store struct {
 	board     *liveness.Board
 	hub       *hub
 	rivals    rivals
+	preserver preserver
 	chronicle chronicle
 	telling   sync.Mutex // held while it is found out what to tell of a node
 	history   *epoch.Log
@@ -101,6 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.recall()
 	s.join.again(s.history.SetAside())
 	s.replica.Use(s.history)
 	go s.replica.Run()
@@ -108,6 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if s.cluster, err = joinCluster(background, s); err != nil {
 			return nil, err
 		}
+		s.Serve(endPreservation, s.preservationEnded)
 		s.cluster.start(background)
 	}
 	w := newWatch(s)

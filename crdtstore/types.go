@@ -192,6 +192,9 @@ type Stats struct {
 	Masters map[string]int `json:"masters"` // by status, this one too
 	// Convergence tells whether the masters hold the same.
 	Convergence Convergence `json:"convergence"`
+	// Preservation is set while a large part of the grid is silent and its nodes are
+	// suspect rather than offline.
+	Preservation *Preservation `json:"preservation,omitempty"`
 	// Joining is set while this master is new and fetches what the others have.
 	Joining *Joining `json:"joining,omitempty"`
 	// History is what the records take on this master's disk.

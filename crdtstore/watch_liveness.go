@@ -25,7 +25,9 @@ type watch struct {
 	tick int64                // that was looked at last
 	read uint64               // position in the event log
 	live []string             // masters, at the last tick
-	buf  scratch
+	// preserving is whether silence was doubted at the last tick.
+	preserving bool
+	buf        scratch
 }
 
 // watched is what was last found of a node.
@@ -66,7 +68,12 @@ func (w *watch) step(now time.Time, tell func(id string)) {
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
 	live := w.s.live()
-	if len(w.was) == 0 || !ok || !slices.Equal(live, w.live) {
+	preserving := w.s.preserve(now)
+	// By an operator's word too.
+	if state := w.s.preserver.state.Load() != nil; state != w.preserving {
+		w.preserving, preserving = state, true
+	}
+	if len(w.was) == 0 || preserving || !ok || !slices.Equal(live, w.live) {
 		w.live = live
 		for e := range w.s.table.All() {
 			w.look(now, e.ID, tell)
@@ -113,7 +120,7 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 		is = &watched{id: e.ID}
 		w.was[e.ID] = is
 	}
-	if holds, ends := record.LivenessHolds(v.witnesses, now.Sub(w.s.since), w.s.cfg.OfflineAfter); ends && !e.Removed {
+	if holds, ends := record.LivenessHolds(v.witnesses, w.s.listening(now)); ends && !e.Removed {
 		w.schedule(is, w.at(now.Add(holds))+1)
 	} else {
 		is.due = 0

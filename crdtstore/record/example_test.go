@@ -83,13 +83,13 @@ func ExampleState_Remove() {
 }
 
 func ExampleLiveness() {
-	const listening, offlineAfter = time.Hour, 30 * time.Second
+	listening := record.Listening{For: time.Hour, OfflineAfter: 30 * time.Second}
 	status, reason := record.Liveness([]record.Witness{
 		{Master: "master-a", AgeS: 95, Reachable: true},
 		{Master: "master-b", AgeS: 1.2, Reachable: true},
-	}, listening, offlineAfter)
+	}, listening)
 	fmt.Printf("%s %q\n", status, reason)
-	status, reason = record.Liveness([]record.Witness{{Master: "master-b", AgeS: 31}}, listening, offlineAfter)
+	status, reason = record.Liveness([]record.Witness{{Master: "master-b", AgeS: 31}}, listening)
 	fmt.Printf("%s %q\n", status, reason)
 	// Output:
 	// online ""

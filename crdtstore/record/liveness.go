@@ -37,52 +37,102 @@ func (w Witness) Age() time.Duration {
 	return time.Duration(max(ns, 0))
 }
 
-// Liveness computes the status of a node from who heard it, and how long this
-// master has been listening.
+// Listening is by what a master judges the silence of nodes.
+type Listening struct {
+	For          time.Duration // since this master started
+	OfflineAfter time.Duration
+	// Preserving: so large a part of the grid went silent together that a fault of the
+	// masters or of the network is likelier than the death of all these nodes (see
+	// [Preserve]); Preserved is for how long that is so.
+	Preserving bool
+	Preserved  time.Duration
+}
+
+// Liveness computes the status of a node from who heard it.
 //
-//   - online: some reachable master heard it within offlineAfter;
+//   - online: some reachable master heard it within OfflineAfter;
 //   - suspect: the only masters that did are themselves gone (until twice
-//     offlineAfter), or nobody has yet but this master has only just begun to
-//     listen;
+//     OfflineAfter), or nobody has yet but this master has only just begun to
+//     listen, or it fell silent together with a large part of the grid;
 //   - offline: otherwise.
-func Liveness(witnesses []Witness, listening, offlineAfter time.Duration) (Status, string) {
+func Liveness(witnesses []Witness, l Listening) (Status, string) {
 	var lost *Witness
 	for i := range witnesses {
 		w := &witnesses[i]
 		switch {
-		case w.Reachable && w.Age() <= offlineAfter:
+		case w.Reachable && w.Age() <= l.OfflineAfter:
 			return Online, ""
-		case !w.Reachable && w.Age() <= 2*offlineAfter && (lost == nil || w.AgeS < lost.AgeS):
+		case !w.Reachable && w.Age() <= 2*l.OfflineAfter && (lost == nil || w.AgeS < lost.AgeS):
 			lost = w
 		}
 	}
 	if lost != nil {
 		return Suspect, "the master that heard it last is gone: " + lost.Master
 	}
-	if listening < offlineAfter && len(witnesses) == 0 {
+	if l.For < l.OfflineAfter && len(witnesses) == 0 {
 		return Suspect, "not heard since this master started"
+	}
+	if l.preserves(witnesses) {
+		return Suspect, "a large part of the grid fell silent with it"
 	}
 	return Offline, ""
 }
 
+// preserves reports whether a node that is silent is one of those that fell silent
+// together: what was silent before has nothing to do with it. Both sides grow with
+// time, so it stays as it is.
+func (l Listening) preserves(witnesses []Witness) bool {
+	silence := l.For // of what was not heard in this run
+	for i, w := range witnesses {
+		if i == 0 || w.Age() < silence {
+			silence = w.Age()
+		}
+	}
+	return l.Preserving && silence <= l.OfflineAfter+l.Preserved
+}
+
+// Preserve decides whether the silence of nodes is to be doubted. late are the nodes
+// that should have been heard again by now (half of offline-after is over), of those
+// that were alive a moment ago; on is what was decided before.
+//
+// It takes three nodes to speak of a grid. Of fewer than ten more than half have to be
+// late, else more than a quarter; it ends when a third, or an eighth, or less is. One
+// dead node is never doubted, and the doubt does not go on for the few that are left
+// dead when the rest has come back. Agents beat several times in offline-after, so half
+// of all heartbeats being lost makes more than a third of the nodes late.
+func Preserve(late, alive int, on bool) bool {
+	small := alive < 10
+	switch {
+	case alive < 3 || late < 2:
+		return false
+	case on && small:
+		return 3*late > alive
+	case on:
+		return 8*late > alive
+	case small:
+		return 2*late > alive
+	}
+	return 4*late > alive
+}
+
 // LivenessHolds returns for how long the status that [Liveness] computes stays as
-// it is when nobody is heard and no master comes or goes, the last moment
-// included; false: for ever.
-func LivenessHolds(witnesses []Witness, listening, offlineAfter time.Duration) (time.Duration, bool) {
-	status, _ := Liveness(witnesses, listening, offlineAfter)
-	if status == Offline {
+// it is when nobody is heard, no master comes or goes and nothing changes about
+// preservation, the last moment included; false: for ever.
+func LivenessHolds(witnesses []Witness, l Listening) (time.Duration, bool) {
+	status, _ := Liveness(witnesses, l)
+	if status == Offline || status == Suspect && l.preserves(witnesses) {
 		return 0, false
 	}
 	if len(witnesses) == 0 {
-		return offlineAfter - listening - 1, true
+		return l.OfflineAfter - l.For - 1, true
 	}
 	var holds time.Duration
 	for _, w := range witnesses {
 		switch {
 		case w.Reachable:
-			holds = max(holds, offlineAfter-w.Age())
+			holds = max(holds, l.OfflineAfter-w.Age())
 		case status == Suspect:
-			holds = max(holds, 2*offlineAfter-w.Age())
+			holds = max(holds, 2*l.OfflineAfter-w.Age())
 		}
 	}
 	return holds, true

@@ -35,12 +35,26 @@ func TestLiveness(t *testing.T) {
 		{"two are gone, the later is named", []Witness{lost("m2", 50), lost("m3", 40)}, long, Suspect, "m3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, reason := Liveness(c.witnesses, c.listening, 30*time.Second)
+			status, reason := Liveness(c.witnesses, Listening{For: c.listening, OfflineAfter: 30 * time.Second})
 			if status != c.want || !strings.Contains(reason, c.reason) || (reason == "") != (status != Suspect) {
 				t.Errorf("Liveness = %s, %q; want %s, %q", status, reason, c.want, c.reason)
 			}
 		})
 	}
+}
+
+func drawListening(t *rapid.T) Listening {
+	return Listening{
+		For: time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "listening")), OfflineAfter: 30 * time.Second,
+		Preserving: rapid.Bool().Draw(t, "preserving"), Preserved: time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "preserved")),
+	}
+}
+
+// after is the same at a later time.
+func (l Listening) after(d time.Duration) Listening {
+	l.For += d
+	l.Preserved += d
+	return l
 }
 
 // More evidence of life never makes a node less alive, whatever its order.
@@ -51,18 +65,18 @@ func TestLivenessIsMonotone(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		some := rapid.SliceOfN(witness, 1, 4).Draw(t, "witnesses")
-		listening := draw(t, "listening", 0, time.Second, time.Minute)
-		status, _ := Liveness(some, listening, 30*time.Second)
-		if s, _ := Liveness(rapid.Permutation(some).Draw(t, "order"), listening, 30*time.Second); s != status {
+		l := drawListening(t)
+		status, _ := Liveness(some, l)
+		if s, _ := Liveness(rapid.Permutation(some).Draw(t, "order"), l); s != status {
 			t.Fatalf("%v is %s, in another order %s", some, status, s)
 		}
 		fresh := append([]Witness{{"m3", 0, true}}, some...)
-		if s, _ := Liveness(fresh, listening, 30*time.Second); s != Online {
+		if s, _ := Liveness(fresh, l); s != Online {
 			t.Fatalf("heard this moment, and %s", s)
 		}
 		younger := append([]Witness(nil), some...)
 		younger[0].AgeS /= 2
-		if s, _ := Liveness(younger, listening, 30*time.Second); rank[s] < rank[status] {
+		if s, _ := Liveness(younger, l); rank[s] < rank[status] {
 			t.Fatalf("%v is %s, and heard later %s", some, status, s)
 		}
 	})
@@ -77,23 +91,22 @@ func TestWitnessAge(t *testing.T) {
 // A status stays as long as it is said to, and the time that is said comes to an
 // end: then it changes, or time can not change it any more.
 func TestLivenessHolds(t *testing.T) {
-	const offlineAfter = 30 * time.Second
 	witness := rapid.Custom(func(t *rapid.T) Witness {
 		return Witness{draw(t, "master", "m1", "m2"), rapid.Float64Range(0, 90).Draw(t, "age"), rapid.Bool().Draw(t, "reachable")}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		some := rapid.SliceOfN(witness, 0, 4).Draw(t, "witnesses")
-		listening := time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "listening"))
+		l := drawListening(t)
 		after := func(d time.Duration) Status {
 			later := append([]Witness(nil), some...)
 			for i := range later {
 				later[i].AgeS += d.Seconds()
 			}
-			s, _ := Liveness(later, listening+d, offlineAfter)
+			s, _ := Liveness(later, l.after(d))
 			return s
 		}
 		const rounding = time.Microsecond // ages are floating point
-		holds, ends := LivenessHolds(some, listening, offlineAfter)
+		holds, ends := LivenessHolds(some, l)
 		now := after(0)
 		if !ends {
 			holds = time.Hour
@@ -102,6 +115,73 @@ func TestLivenessHolds(t *testing.T) {
 		}
 		if d := time.Duration(rapid.Int64Range(0, max(0, int64(holds-rounding))).Draw(t, "d")); after(d) != now {
 			t.Fatalf("%v is %s for %v, but %s after %v", some, now, holds, after(d), d)
+		}
+	})
+}
+
+// The whole of the function, over who heard a node when, whether they are reachable,
+// and whether the grid is being preserved.
+func TestStatusTable(t *testing.T) {
+	const offlineAfter = 30 * time.Second
+	ages := []float64{0, 30, 30.5, 45, 60, 60.5, 89, 91, 1000} // seconds
+	for _, preserved := range []time.Duration{-1, 0, 30 * time.Second, time.Minute} {
+		l := Listening{For: time.Hour, OfflineAfter: offlineAfter, Preserving: preserved >= 0, Preserved: max(preserved, 0)}
+		for _, a := range ages {
+			for _, b := range ages {
+				for _, reachable := range [][2]bool{{true, true}, {true, false}, {false, true}, {false, false}} {
+					witnesses := []Witness{{"m1", a, reachable[0]}, {"m2", b, reachable[1]}}
+					fresh, recent, youngest := false, false, min(a, b)
+					for _, w := range witnesses {
+						fresh = fresh || w.Reachable && w.AgeS <= 30
+						recent = recent || !w.Reachable && w.AgeS <= 60
+					}
+					want := Offline
+					switch {
+					case fresh:
+						want = Online
+					case recent, preserved >= 0 && youngest <= 30+preserved.Seconds():
+						want = Suspect
+					}
+					if got, reason := Liveness(witnesses, l); got != want || (reason == "") != (got != Suspect) {
+						t.Errorf("%+v, preserved %v: %s %q, want %s", witnesses, preserved, got, reason, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestPreserve(t *testing.T) {
+	for _, c := range []struct {
+		late, alive int
+		starts      bool // where nothing was preserved
+		goesOn      bool // where something was
+	}{
+		{0, 0, false, false}, {1, 1, false, false}, {2, 2, false, false},
+		{1, 3, false, false}, {2, 3, true, true}, {3, 3, true, true},
+		{2, 4, false, true}, {3, 4, true, true}, {1, 9, false, false}, {4, 9, false, true}, {5, 9, true, true},
+		{1, 10, false, false}, {2, 10, false, true}, {3, 10, true, true},
+		{250, 1000, false, true}, {251, 1000, true, true}, {125, 1000, false, false}, {126, 1000, false, true},
+		{25_000, 100_000, false, true}, {25_001, 100_000, true, true}, {1, 100_000, false, false},
+	} {
+		if got := Preserve(c.late, c.alive, false); got != c.starts {
+			t.Errorf("%d of %d late starts it: %v", c.late, c.alive, got)
+		}
+		if got := Preserve(c.late, c.alive, true); got != c.goesOn {
+			t.Errorf("%d of %d late goes on: %v", c.late, c.alive, got)
+		}
+	}
+	// What starts it does not end it at once, and more that are late never end it.
+	rapid.Check(t, func(t *rapid.T) {
+		alive := rapid.IntRange(0, 1000).Draw(t, "alive")
+		late := rapid.IntRange(0, alive).Draw(t, "late")
+		if Preserve(late, alive, false) && !Preserve(late, alive, true) {
+			t.Fatal("it ends when it starts")
+		}
+		for _, on := range []bool{false, true} {
+			if late > 0 && Preserve(late-1, alive, on) && !Preserve(late, alive, on) {
+				t.Fatal("one more that is late ends it")
+			}
 		}
 	})
 }

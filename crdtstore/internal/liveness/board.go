@@ -55,6 +55,7 @@ type life struct {
 	heard   []Heard        // one per master
 	first   [1]Heard       // of which this is the first, to be found beside the rest
 	queued  bool
+	gone    bool // forgotten, while there is still something to tell of it
 	awaited bool // the next word of it is to be told by Roused
 }
 
@@ -159,6 +160,7 @@ func (b *Board) Merge(now time.Time, master string, p Pulse) {
 }
 
 func (s *shard) hear(l *life, master string, at time.Time) *Heard {
+	l.gone = false
 	if l.awaited {
 		l.awaited = false
 		s.roused = append(s.roused, l.id)
@@ -212,6 +214,9 @@ func (b *Board) pulses(now time.Time, all bool) []Pulse {
 			for _, l := range s.pending {
 				l.queued = false
 				add(l)
+				if l.gone {
+					delete(s.lives, l.id)
+				}
 			}
 			s.pending = s.pending[:0]
 		}
@@ -255,6 +260,33 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// Silent counts the nodes that any master has heard within a window, and those of them
+// that none has heard for longer than late. Silent ones that are not missed do not count.
+func (b *Board) Silent(now time.Time, window, late time.Duration, missed func(id string) bool) (silent, heard int) {
+	for i := range b.part {
+		s := &b.part[i]
+		s.mu.Lock()
+		for _, l := range s.lives {
+			var at time.Time
+			for j := range l.heard {
+				if at.Before(l.heard[j].At) {
+					at = l.heard[j].At
+				}
+			}
+			switch age := now.Sub(at); {
+			case age > window:
+			case age <= late:
+				heard++
+			case missed(l.id):
+				heard++
+				silent++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return silent, heard
 }
 
 // LastHeard returns when any master last heard a node; the zero time: none has.
@@ -317,7 +349,9 @@ func (b *Board) Forget(id string) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := s.lives[id]; l != nil && !l.queued {
-		delete(s.lives, id)
+	if l := s.lives[id]; l != nil {
+		if l.gone = true; !l.queued {
+			delete(s.lives, id)
+		}
 	}
 }

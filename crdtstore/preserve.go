@@ -1,0 +1,215 @@
+package crdtstore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+const (
+	// preserveTimes bounds preservation to so many times Config.OfflineAfter.
+	preserveTimes = 10
+	// preserveLooks is how often in OfflineAfter the silence of all nodes is looked at.
+	preserveLooks = 10
+	// endPreservation is what masters tell each other an operator's word by.
+	endPreservation = "end-preservation/1"
+)
+
+// Preservation is the doubt that all the nodes are dead that fell silent together: for
+// the time being they are suspect and not offline. It ends when most of them are heard
+// again, when an operator says so, or by EndsBy.
+type Preservation struct {
+	Since  time.Time `json:"since"`
+	EndsBy time.Time `json:"ends_by"`
+	Late   int       `json:"late"` // nodes that should have been heard again by now
+	Of     int       `json:"of"`   // nodes that were alive before
+}
+
+// preserver decides about preservation, for this master and by what it hears.
+type preserver struct {
+	state atomic.Pointer[preserving] // nil: nothing is preserved
+
+	mu    sync.Mutex
+	muted time.Time // until when no other begins
+	next  time.Time // when to look again
+	// newest is when any node was last seen before this run, by the records: those that
+	// were seen about as late were alive then.
+	newest int64
+}
+
+// preserving is a preservation under way.
+type preserving struct {
+	Preservation
+	began time.Time // by the monotonic clock
+}
+
+// listening is by what the silence of nodes is judged now.
+func (s *Store) listening(now time.Time) record.Listening {
+	l := record.Listening{For: now.Sub(s.since), OfflineAfter: s.cfg.OfflineAfter}
+	if p := s.preserver.state.Load(); p != nil {
+		l.Preserving, l.Preserved = true, now.Sub(p.began)
+	}
+	return l
+}
+
+// recall notes which nodes were alive before this run. It is to be called when the
+// records are there and before anybody is heard.
+func (s *Store) recall() {
+	for e := range s.table.All() {
+		s.preserver.newest = max(s.preserver.newest, e.State.LastSeen)
+	}
+}
+
+// silence is for how long nobody has heard a node. Of one that was not heard in this
+// run, the records tell how long it was silent before, as closely as they are written.
+func (s *Store) silence(now time.Time, e *table.Entry) time.Duration {
+	if at := s.board.LastHeard(e.ID); !at.IsZero() {
+		return now.Sub(at)
+	}
+	before := time.Duration(s.preserver.newest-e.State.LastSeen)*time.Millisecond - 2*s.cfg.Checkpoint
+	return now.Sub(s.since) + max(before, 0)
+}
+
+// silent counts the nodes that were alive within the window, and those of them that
+// should have been heard again by now.
+func (s *Store) silent(now time.Time, window time.Duration) (late, alive int) {
+	if now.Sub(s.since) > window {
+		// What was not heard in this run was not alive, and the rest is on the board,
+		// where a hundred thousand are counted in two milliseconds.
+		return s.board.Silent(now, window, s.cfg.OfflineAfter/2, func(id string) bool {
+			e := s.table.Get(id)
+			return e != nil && !e.Removed
+		})
+	}
+	for e := range s.table.All() {
+		if e.Removed {
+			continue
+		}
+		silence := s.silence(now, e)
+		if silence <= window {
+			alive++
+		}
+		if silence <= window && silence > s.cfg.OfflineAfter/2 {
+			late++
+		}
+	}
+	return late, alive
+}
+
+// preserve looks whether preservation is to begin or to end. It reports whether it did.
+func (s *Store) preserve(now time.Time) bool {
+	p := &s.preserver
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Before(p.next) {
+		return false
+	}
+	p.next = now.Add(s.cfg.OfflineAfter / preserveLooks)
+	was := p.state.Load()
+	window := 2 * s.cfg.OfflineAfter
+	if was != nil {
+		window = max(window, s.cfg.OfflineAfter+now.Sub(was.began))
+	}
+	late, alive := s.silent(now, window)
+	switch {
+	case was == nil && now.Before(p.muted):
+	case was == nil && record.Preserve(late, alive, false):
+		wall := s.cfg.Wall().UTC().Round(0)
+		p.state.Store(&preserving{Preservation{wall, wall.Add(preserveTimes * s.cfg.OfflineAfter), late, alive}, now})
+		s.log.Warn("a large part of the grid is silent; its nodes are suspect and not offline, for this is likelier a fault of the network or of this master",
+			"late", late, "of", alive, "at_most", preserveTimes*s.cfg.OfflineAfter)
+		s.happened(Occurrence{Kind: AboutGrid, What: "preservation",
+			Text: fmt.Sprintf("%d of %d nodes are silent; they are suspect and not offline for now", late, alive)})
+		return true
+	case was != nil && now.Sub(was.began) >= preserveTimes*s.cfg.OfflineAfter:
+		s.endPreserving(now, late, alive, "the time is over", "")
+		return true
+	case was != nil && !record.Preserve(late, alive, true):
+		s.endPreserving(now, late, alive, "most nodes are heard again", "")
+		return true
+	case was != nil:
+		still := *was
+		still.Late, still.Of = late, alive
+		p.state.Store(&still)
+	}
+	return false
+}
+
+// endPreserving is called with the preserver's mutex held.
+func (s *Store) endPreserving(now time.Time, late, alive int, why, by string) {
+	s.preserver.state.Store(nil)
+	s.preserver.muted = now.Add(2 * s.cfg.OfflineAfter) // the same nodes do not begin it again
+	s.log.Warn("silent nodes are offline again: "+why, "late", late, "of", alive, "by", by)
+	s.happened(Occurrence{Kind: AboutGrid, What: "preservation_ended", By: by,
+		Text: fmt.Sprintf("silent nodes are offline again, for %s; %d of %d are silent", why, late, alive)})
+}
+
+// Preservation returns the preservation that is under way, if one is.
+func (s *Store) Preservation() (Preservation, bool) {
+	if p := s.preserver.state.Load(); p != nil {
+		return p.Preservation, true
+	}
+	return Preservation{}, false
+}
+
+// EndPreservation is an operator's word that the silent nodes are dead: it ends what
+// [Store.Preservation] returns, on this master and on those that it can reach. by says
+// who asks. It returns how many masters have heard it, those that preserve nothing
+// included.
+func (s *Store) EndPreservation(ctx context.Context, by string) int {
+	s.endHere(by)
+	if s.cluster == nil {
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var told atomic.Int32
+	var all sync.WaitGroup
+	for _, id := range s.cluster.mesh.Peers() {
+		all.Go(func() {
+			conn, err := s.Dial(ctx, id.String(), endPreservation)
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			deadline, _ := ctx.Deadline()
+			_ = conn.SetDeadline(deadline)
+			if _, err = fmt.Fprintln(conn, by); err == nil {
+				_, err = io.ReadFull(conn, make([]byte, 1))
+			}
+			if err == nil {
+				told.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return 1 + int(told.Load())
+}
+
+func (s *Store) endHere(by string) {
+	p := &s.preserver
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if was := p.state.Load(); was != nil {
+		s.endPreserving(time.Now(), was.Late, was.Of, "an operator says so", by)
+	}
+}
+
+// preservationEnded takes an operator's word from another master.
+func (s *Store) preservationEnded(from string, conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	var by string
+	if _, err := fmt.Fscanln(io.LimitReader(conn, 1<<10), &by); err != nil {
+		by = "an operator"
+	}
+	s.endHere(by + " through " + from)
+	_, _ = conn.Write([]byte{1})
+}

@@ -18,7 +18,7 @@ var (
 		{"node_heartbeats", `{"beats":[]}`},
 	}
 	guardedCalls = [][2]string{
-		{"drain_node", `{"node_id":"n1"}`}, {"undrain_node", `{"node_id":"n1"}`}, {"label_node", `{"node_id":"n1","labels":{"a":"b"}}`},
+		{"end_preservation", `{}`}, {"drain_node", `{"node_id":"n1"}`}, {"undrain_node", `{"node_id":"n1"}`}, {"label_node", `{"node_id":"n1","labels":{"a":"b"}}`},
 		{"deploy_vm", `{"node_id":"n1"}`}, {"start_vm", `{"node_id":"n1"}`}, {"stop_vm", `{"node_id":"n1"}`}, {"restart_vm", `{"node_id":"n1"}`},
 		{"delete_vm", `{"node_id":"n1"}`}, {"vm_stats", `{"node_id":"n1"}`}, {"vm_logs", `{"node_id":"n1"}`}, {"vm_exec", `{"node_id":"n1"}`},
 		{"proxy", `{"node_id":"n1","method":"list_vms"}`}, {"remove_node", `{"node_id":"n1"}`},

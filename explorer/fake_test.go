@@ -38,6 +38,8 @@ type fakeStore struct {
 	served    map[string]func(from string, conn net.Conn)
 	tunnelsOf map[string][]string // masters that hold a node's tunnel
 
+	endedBy   string              // who ended preservation
+
 	backingUp func(context.Context, io.Writer) error // at the end of Backup
 	restoring func()                                 // once Restore has read all
 }
@@ -70,6 +72,11 @@ func (f *fakeStore) Serve(name string, handle func(from string, conn net.Conn)) 
 
 func (f *fakeStore) SetTunnel(id string, open bool) {
 	f.set(func() { f.tunnels[id] = open })
+}
+
+func (f *fakeStore) EndPreservation(_ context.Context, by string) int {
+	f.set(func() { f.endedBy = by })
+	return 1
 }
 
 func (f *fakeStore) Health() error {

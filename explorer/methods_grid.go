@@ -17,6 +17,11 @@ type MastersAnswer struct {
 	Masters []crdtstore.Master `json:"masters"`
 }
 
+// EndedPreservation answers end_preservation.
+type EndedPreservation struct {
+	Masters int `json:"masters"` // that have heard it, this one too
+}
+
 func (s *Server) gridMethods() []method {
 	return []method{
 		takes(method{
@@ -36,6 +41,12 @@ func (s *Server) gridMethods() []method {
 			summary: "Compares this master's records with another's, and names the nodes and fields that differ.",
 			errors:  []int{jsonrpc.CodeNotFound, jsonrpc.CodeCannotReach},
 		}, s.diff),
+		takes(method{
+			name: "end_preservation", access: accessAdmin, errors: []int{jsonrpc.CodeUnauthorized},
+			summary: "Says that the nodes are dead which fell silent together and are suspect for that reason (stats: preservation). All masters that this one reaches hear it.",
+		}, func(ctx context.Context, _ noParams) (EndedPreservation, error) {
+			return EndedPreservation{s.store.EndPreservation(ctx, callerOf(ctx).name)}, nil
+		}),
 		takes(method{
 			name:    "rpc.discover",
 			summary: "Returns the OpenRPC document of this service.",

@@ -141,12 +141,13 @@ var (
 	aimDesc   = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
 	tunDesc   = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
 	edgeDesc  = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
+	presDesc  = prometheus.NewDesc(metricPrefix+"preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", nil, nil)
 	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -180,6 +181,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(tunDesc, float64(g.s.edge.host.Len()))
 		gauge(edgeDesc, float64(g.s.edge.host.Conns()))
 	}
+	gauge(presDesc, oneIf(stats.Preservation != nil))
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }
 

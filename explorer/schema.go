@@ -201,6 +201,10 @@ var fieldDocs = map[string]string{
 	"VM.as_of":                    "Time of the report that says so.",
 	"Stats.total":                 "Capacity of all nodes.",
 	"Stats.free":                  "Free capacity of online nodes that are not drained.",
+	"Stats.preservation":          "Set while a large part of the grid is silent and its nodes are suspect rather than offline; end_preservation ends it.",
+	"Preservation.late":           "Nodes that should have been heard again by now.",
+	"Preservation.of":             "Nodes that were alive before.",
+	"EndedPreservation.masters":   "How many masters have heard it.",
 	"Stats.joining":               "Set while this master is new and fetches what the others have.",
 	"Joining.of":                  "Nodes that another master has.",
 }

@@ -31,6 +31,7 @@ type store interface {
 	VM(nodeID, sid string) (crdtstore.VM, error)
 	VMs(q crdtstore.VMQuery) (crdtstore.VMPage, error)
 
+	EndPreservation(ctx context.Context, by string) int
 	Masters() []crdtstore.Master
 	Stats() crdtstore.Stats
 	Diff(ctx context.Context, master string) (crdtstore.Diff, error)

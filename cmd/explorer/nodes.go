@@ -28,7 +28,7 @@ func (p *program) nodesCommand() *cobra.Command {
 	cmd.AddCommand(list, nodesGet(r), nodesWatch(r),
 		nodeWord(r, "drain", "Mark a node as drained: its capacity is no longer offered", "is drained"),
 		nodeWord(r, "undrain", "Take the mark of drain away", "is not drained"),
-		nodeLabel(r), nodeRemove(r),
+		nodeLabel(r), nodeRemove(r), nodesEndPreservation(r),
 	)
 	return cmd
 }
@@ -222,6 +222,26 @@ func (r *remote) warnOfConflicts(nodes []crdtstore.Node) {
 		}
 		fmt.Fprintf(r.err, "conflict: %s is claimed by %s; 'explorer nodes get %[1]s' shows the claims\n", printable(n.NodeID), printable(strings.Join(who, " and by ")))
 	}
+}
+
+// nodesEndPreservation makes the command end-preservation.
+func nodesEndPreservation(r *remote) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "end-preservation", Args: cobra.NoArgs,
+		Short: "Say that nodes are dead which fell silent together",
+		Long: "When a large part of the grid falls silent at once, its nodes are suspect and not offline for a while,\n" +
+			"for a fault of the network or of a master is likelier. This ends it, on all masters that can be reached.",
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		result, err := r.call(cmd.Context(), "end_preservation", nil)
+		if err != nil {
+			return err
+		}
+		return show(r, result, func(e struct{ Masters int }) {
+			fmt.Fprintf(r.out, "silent nodes are offline again, on %d masters\n", e.Masters)
+		})
+	}
+	return cmd
 }
 
 // nodeWord makes the commands drain and undrain.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -152,6 +153,9 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 	t.row("health", health)
 	if s.Joining != nil {
 		t.row("joining", fmt.Sprintf("%d of %d nodes are here", s.Joining.Nodes, s.Joining.Of))
+	}
+	if p := s.Preservation; p != nil {
+		t.row("preserving", fmt.Sprintf("%d of %d nodes are silent; suspect rather than offline until %s", p.Late, p.Of, p.EndsBy.Local().Format(time.TimeOnly)))
 	}
 	nodes := fmt.Sprintf("%d online, %d suspect, %d offline", s.Nodes.Online, s.Nodes.Suspect, s.Nodes.Offline)
 	if s.Nodes.Drained > 0 {

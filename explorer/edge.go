@@ -105,7 +105,7 @@ func (s *Server) edgeAddrs() []string {
 
 // admitTunnel decides whether an agent may hold the tunnel of a node: the one whose key
 // signs the node's account.
-func (s *Server) admitTunnel(nodeID, key string) error {
+func (s *Server) admitTunnel(nodeID, key string, boot uint64) error {
 	if !s.ready.Load() {
 		return errors.New("this master is starting; try again in a moment")
 	}
@@ -120,6 +120,9 @@ func (s *Server) admitTunnel(nodeID, key string) error {
 	}
 	if owner, err := tunnel.ID(node.PublicKey); err != nil || owner != key {
 		return errors.New("the node belongs to another key")
+	}
+	if boot < node.Boot {
+		return errors.New("the node speaks as a later boot")
 	}
 	return nil
 }

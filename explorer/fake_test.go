@@ -38,7 +38,7 @@ type fakeStore struct {
 	served    map[string]func(from string, conn net.Conn)
 	tunnelsOf map[string][]string // masters that hold a node's tunnel
 
-	endedBy   string              // who ended preservation
+	endedBy string // who ended preservation
 
 	backingUp func(context.Context, io.Writer) error // at the end of Backup
 	restoring func()                                 // once Restore has read all

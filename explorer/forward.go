@@ -64,9 +64,10 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	result, answered, lost, busy := s.tryAll(ctx, all, c, repeatable)
 	if lost != nil && repeatable && ctx.Err() == nil {
 		// Once more, for a connection that was kept may have ended before it was used.
+		c.again = true
 		result, answered, _, _ = s.tryAll(ctx, all, c, true)
 	}
-	if answered != nil {
+	if answered != nil && !(lost != nil && refusedByAgent(answered.err)) {
 		return result, answered.err
 	}
 	switch {
@@ -83,6 +84,17 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 
 // answered is the end of a call that the node has answered: err is its own error.
 type answered struct{ err error }
+
+// refusedByAgent reports whether an error says that the node's agent did nothing. What
+// was sent by another path, and lost, may have run all the same, or may yet.
+func refusedByAgent(err error) bool {
+	var theirs *jsonrpc.Error
+	var data struct {
+		By string `json:"by"`
+	}
+	return errors.As(err, &theirs) && theirs.DecodeData(&data) == nil && data.By == "agent" &&
+		(theirs.Code == jsonrpc.CodeCannotReach || theirs.Code == jsonrpc.CodeLimit)
+}
 
 // tryAll sends a call by one path after the other, until the node answers, or may have
 // carried it out and it is not repeatable. lost is set where that may be so, busy where
@@ -111,6 +123,7 @@ func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool
 			if lost = err; !repeatable || ctx.Err() != nil {
 				return nil, nil, lost, busy
 			}
+			c.again = true
 		}
 	}
 	return nil, nil, lost, busy
@@ -161,11 +174,14 @@ func (s *Server) take(ctx context.Context, p path, c call) (result json.RawMessa
 		return nil, err
 	}
 	defer release()
-	var header http.Header
+	header := http.Header{"Hero-Node": {c.node.NodeID}}
 	if c.op != "" && c.mutates() {
 		// In lower case, for net/http sends a request that has this header once more by
 		// itself, as it pleases.
-		header = http.Header{"idempotency-key": {c.op}}
+		header["idempotency-key"] = []string{c.op}
+		if c.again {
+			header["Hero-Op-Again"] = []string{"1"}
+		}
 	}
 	err = conn.CallHeader(ctx, c.method, c.params, &result, header)
 	return result, err

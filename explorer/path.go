@@ -56,9 +56,9 @@ func (s *Server) paths(node crdtstore.Node) (all []path, unusable error) {
 		masters = s.store.Masters()
 	}
 	for _, master := range node.Tunnel {
-		p := path{kind: pathSplice, key: pathSplice + " " + master + " " + node.NodeID, remembers: true}
+		p := path{kind: pathSplice, key: fmt.Sprintf("%s %s %s %x", pathSplice, master, node.NodeID, node.PublicKey), remembers: true}
 		if p.dial = func(ctx context.Context) (net.Conn, error) { return s.splice(ctx, master, node.NodeID) }; master == s.store.ID() {
-			p.kind, p.key = pathTunnel, pathTunnel+" "+node.NodeID
+			p.kind, p.key = pathTunnel, fmt.Sprintf("%s %s %x", pathTunnel, node.NodeID, node.PublicKey)
 			p.dial = func(ctx context.Context) (net.Conn, error) { return s.edge.dial(ctx, node.NodeID) }
 		}
 		p.ep = client.Endpoint{Network: "unix", URL: p.key}

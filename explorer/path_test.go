@@ -132,7 +132,7 @@ func tunnels(t *testing.T) (without, with *testMaster, n *tunnelled) {
 	for _, m := range []*testMaster{without, with} {
 		m.must(nil, "register_node", n.report(1, nil))
 	}
-	if _, err := n.at(t, with).Open(t.Context(), n.id.ID()); err != nil {
+	if _, err := n.at(t, with).Open(t.Context(), n.id.ID(), 1); err != nil {
 		t.Fatal(err)
 	}
 	without.store.set(func() {
@@ -257,20 +257,20 @@ func TestWhoMayHoldATunnel(t *testing.T) {
 	} {
 		c.before()
 		var refused *tunnel.RefusedError
-		if _, err := at.Open(t.Context(), n.id.ID()); !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.why) {
+		if _, err := at.Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.why) {
 			t.Errorf("%s: %v", c.why, err)
 		}
 	}
 	m.must(nil, "register_node", n.report(1, nil))
 	var refused *tunnel.RefusedError
-	if _, err := other.at(t, m).Open(t.Context(), n.id.ID()); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "another key") {
+	if _, err := other.at(t, m).Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "another key") {
 		t.Errorf("another key: %v", err)
 	}
-	if _, err := at.Open(t.Context(), n.id.ID()); err != nil {
+	if _, err := at.Open(t.Context(), n.id.ID(), 1); err != nil {
 		t.Error(err)
 	}
 	m.must(nil, "remove_node", `{"node_id":"`+n.id.ID()+`"}`)
-	if _, err := at.Open(t.Context(), n.id.ID()); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "removed") {
+	if _, err := at.Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "removed") {
 		t.Errorf("removed: %v", err)
 	}
 }

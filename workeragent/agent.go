@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -138,6 +139,8 @@ func (a *Agent) Start() (err error) {
 		return err
 	}
 	a.undo = append(a.undo, lock.Close)
+	_, err = os.Stat(KeyFile(dir))
+	newborn := errors.Is(err, fs.ErrNotExist)
 	id, err := identity.Load(KeyFile(dir))
 	if err != nil {
 		return err
@@ -167,7 +170,7 @@ func (a *Agent) Start() (err error) {
 		return boot, err
 	}
 	if a.deps.inlet {
-		if r.node.profile.AgentPath, err = a.openInlet(r, id); err != nil {
+		if r.node.profile.AgentPath, err = a.openInlet(r, id, newborn); err != nil {
 			return err
 		}
 	}

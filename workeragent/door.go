@@ -29,8 +29,15 @@ const (
 	doorBodyLimit  = 30 * time.Second // how long a body may take to come
 )
 
-// operationHeader names the operation that a call is.
-const operationHeader = "Idempotency-Key"
+const (
+	// operationHeader names the operation that a call is; againHeader says that it was
+	// asked for before.
+	operationHeader = "Idempotency-Key"
+	againHeader     = "Hero-Op-Again"
+	// nodeHeader is the id of the node that a call is for. On several machines agents
+	// have sockets of one name, and a master may take one of them for another.
+	nodeHeader = "Hero-Node"
+)
 
 // door is where an agent takes calls for the compute service of its node, and
 // passes them on: POST /rpc, GET /vms/{sid}/logs and the WebSocket GET
@@ -40,6 +47,7 @@ const operationHeader = "Idempotency-Key"
 // Who may call is decided by who can connect. Streams end with the context of their
 // request, so a server that is to stop ends that (http.Server.BaseContext).
 type door struct {
+	node    string // id
 	compute client.Endpoint
 	memory  *ops.Memory
 	log     *slog.Logger
@@ -51,12 +59,12 @@ type door struct {
 	long    *client.Conn // for the proxy; streams must not keep calls waiting
 }
 
-func newDoor(compute client.Endpoint, mem *ops.Memory, log *slog.Logger) *door {
+func newDoor(node string, compute client.Endpoint, mem *ops.Memory, log *slog.Logger) *door {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	d := &door{
-		compute: compute, memory: mem, log: log,
+		node: node, compute: compute, memory: mem, log: log,
 		calls: make(chan struct{}, maxDoorCalls), streams: make(chan struct{}, maxDoorStreams),
 		running: make(chan struct{}, maxDoorCalls),
 		conn:    client.Dial(compute, client.Options{MaxConns: maxDoorCalls}),
@@ -66,7 +74,7 @@ func newDoor(compute client.Endpoint, mem *ops.Memory, log *slog.Logger) *door {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.RawQuery = r.In.URL.RawQuery
 			// What a caller shows to a master is not for the compute service.
-			for _, name := range []string{"Authorization", "Cookie", operationHeader, "X-" + operationHeader} {
+			for _, name := range []string{"Authorization", "Cookie", operationHeader, "X-" + operationHeader, againHeader, nodeHeader} {
 				r.Out.Header.Del(name)
 			}
 		},
@@ -85,7 +93,9 @@ func (d *door) close() {
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
+	switch node := r.Header.Get(nodeHeader); {
+	case node != "" && node != d.node:
+		refuseStream(w, http.StatusMisdirectedRequest, "this is the agent of another node", "nothing was done")
 	case r.URL.Path == "/rpc" && r.Method == http.MethodPost:
 		d.call(w, r)
 	case r.URL.Path == "/rpc":
@@ -179,7 +189,11 @@ func (d *door) operation(w http.ResponseWriter, r *http.Request, keys []string, 
 		return
 	}
 	id := keys[0]
-	member, err := d.memory.Do(r.Context(), id, fingerprint(req), func(ctx context.Context) ([]byte, error) {
+	do := d.memory.Do
+	if r.Header.Get(againHeader) != "" {
+		do = d.memory.Repeat
+	}
+	member, err := do(r.Context(), id, fingerprint(req), func(ctx context.Context) ([]byte, error) {
 		return d.carryOut(ctx, id, req)
 	})
 	switch {

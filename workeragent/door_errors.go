@@ -14,12 +14,14 @@ import (
 
 // doorData is the data of errors of the door's own.
 type doorData struct {
+	By          string `json:"by"` // "agent": not the node's compute service
 	Retryable   bool   `json:"retryable"`
 	Hint        string `json:"hint"`
 	RetryAfterS int    `json:"retry_after_s,omitempty"`
 }
 
 func doorError(code int, message string, data doorData) *jsonrpc.Error {
+	data.By = "agent"
 	return &jsonrpc.Error{Code: code, Message: message, Data: data}
 }
 
@@ -65,6 +67,8 @@ func operationFailed(err error) *jsonrpc.Error {
 		return unknown(doorData{Retryable: true, Hint: "it was carried out, but the agent's disk does not take the answer; repeat it with the same op_id when the disk is well"})
 	case errors.Is(err, ops.ErrDamaged):
 		return unknown(doorData{Retryable: true, RetryAfterS: after, Hint: "the agent's memory of operations was damaged, so it may have run before; nothing was done now"})
+	case errors.Is(err, ops.ErrFresh):
+		return unknown(doorData{RetryAfterS: after, Hint: "the agent has only begun to remember operations, so it may have run before; nothing was done now; look at the VM"})
 	case errors.Is(err, ops.ErrFull):
 		return doorError(jsonrpc.CodeLimit, "the node cannot remember more operations", doorData{
 			Retryable: true, RetryAfterS: after, Hint: "nothing was done; try again in " + strconv.Itoa(after) + " s",

@@ -118,7 +118,7 @@ func (d *doorway) open(o ops.Options) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	door := newDoor(d.c.endpoint(), memory, nil)
+	door := newDoor("n", d.c.endpoint(), memory, nil)
 	server := httptest.NewServer(door)
 	d.memory, d.server = memory, server
 	d.close = sync.OnceFunc(func() {
@@ -446,7 +446,7 @@ func TestCallsAreBounded(t *testing.T) {
 // Operations whose callers have gone count as well.
 func TestOperationsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor(newCompute(t).endpoint(), nil, nil)
+		d := newDoor("n", newCompute(t).endpoint(), nil, nil)
 		for range maxDoorCalls {
 			d.running <- struct{}{}
 		}
@@ -555,5 +555,61 @@ func TestStreamsWithoutCompute(t *testing.T) {
 	c.start().set(func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) })
 	if status := get(); status != http.StatusBadGateway {
 		t.Errorf("status %d, want 502", status)
+	}
+}
+
+// An agent takes no call for another node, by whatever way it came there.
+func TestDoorOfAnotherNode(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{})
+	for node, want := range map[string]int{"": http.StatusOK, "n": http.StatusOK, "other": http.StatusMisdirectedRequest} {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"sid":"`+node+`"}}`))
+		if node != "" {
+			req.Header.Set(nodeHeader, node)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("for node %q: %s", node, resp.Status)
+		}
+		if ran := c.ran(`{"sid":"` + node + `"}`); (ran > 0) != (want == http.StatusOK) {
+			t.Errorf("for node %q: it ran %d times", node, ran)
+		}
+	}
+}
+
+// A memory that began late does not take a repetition for new.
+func TestRepetitionOnAFreshMemory(t *testing.T) {
+	c := newCompute(t).start()
+	d := newDoorway(t, c, ops.Options{Late: true})
+	post := func(op string, again bool) string {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"op":"`+op+`"}}`))
+		req.Header.Set(operationHeader, op)
+		if again {
+			req.Header.Set(againHeader, "1")
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return string(body)
+	}
+	if got := post("x", true); !strings.Contains(got, "-32004") || c.ran(`{"op":"x"}`) != 0 {
+		t.Errorf("a repetition of what may have run before: %s", got)
+	}
+	if got := post("y", false); !strings.Contains(got, `"result"`) {
+		t.Errorf("a new operation: %s", got)
+	}
+	if got := post("y", true); !strings.Contains(got, `"result"`) || c.ran(`{"op":"y"}`) != 1 {
+		t.Errorf("its repetition: %s", got)
+	}
+	d.reopen(ops.Options{Late: true})
+	if got := post("x", true); !strings.Contains(got, "-32004") || c.ran(`{"op":"x"}`) != 0 {
+		t.Errorf("after a restart: %s", got)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -29,15 +31,15 @@ type inlet struct {
 func doorFile(dataDir string) string { return filepath.Join(dataDir, "compute.sock") }
 
 // openInlet opens the door. It returns the address to report for it, empty where this
-// agent cannot promise that an operation runs once. The caller holds the lock on the
-// directory.
-func (a *Agent) openInlet(r *running, id *identity.Identity) (agentPath string, err error) {
+// agent cannot promise that an operation runs once. newborn says that this node has not
+// been there before. The caller holds the lock on the directory.
+func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agentPath string, err error) {
 	in := &inlet{}
 	if in.client, err = tunnel.NewClient(id); err != nil {
 		return "", fmt.Errorf("tunnels: %w", err)
 	}
 	a.undo = append(a.undo, in.client.Close)
-	r.tunnels = newTunnels(r.node.id, in.client, a.log)
+	r.tunnels = newTunnels(r.node.id, r.node.boot.Load, in.client, a.log)
 	a.deps.tunnel, a.deps.framed = r.tunnels.caller, r.tunnels.framed
 	if a.cfg.Compute == "" {
 		return "", nil
@@ -46,10 +48,13 @@ func (a *Agent) openInlet(r *running, id *identity.Identity) (agentPath string, 
 	if err != nil {
 		return "", err
 	}
-	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log}); err != nil {
+	if err := a.noteDirect(); err != nil {
+		return "", err
+	}
+	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log, Late: !newborn}); err != nil {
 		return "", fmt.Errorf("memory of operations: %w", err)
 	}
-	in.door = newDoor(ep, in.memory, a.log)
+	in.door = newDoor(r.node.id, ep, in.memory, a.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.hangUp = cancel
 	in.server = &http.Server{
@@ -74,6 +79,23 @@ func (a *Agent) openInlet(r *running, id *identity.Identity) (agentPath string, 
 		return "", nil
 	}
 	return "unix://" + path, nil
+}
+
+// noteDirect keeps in mind that masters call the compute service past this agent. When
+// they do no more, its memory begins anew: it does not know what they have asked for, and
+// must not take a repetition of it for new.
+func (a *Agent) noteDirect() error {
+	mark := filepath.Join(a.cfg.DataDir, "direct")
+	if a.cfg.direct {
+		return writeFile(mark, []byte("Masters call the compute service past the agent.\n"))
+	}
+	if _, err := os.Stat(mark); err != nil {
+		return nil // nothing of it is known
+	}
+	if err := os.Remove(filepath.Join(a.cfg.DataDir, "operations")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Remove(mark)
 }
 
 // close lets the calls that run end, for a while.

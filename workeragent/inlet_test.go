@@ -57,7 +57,7 @@ func TestCallsComeByTheAgent(t *testing.T) {
 	open := make(chan bool, 10)
 	edge, err := tunnel.Listen(t.Context(), tunnel.HostConfig{
 		Identity: id, Listen: "127.0.0.1:0",
-		Admit:   func(string, string) error { return nil },
+		Admit:   func(string, string, uint64) error { return nil },
 		Changed: func(_ string, up bool) { open <- up },
 		Answer:  func(context.Context, string, []byte) []byte { return nil },
 	})

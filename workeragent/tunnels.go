@@ -38,6 +38,7 @@ var reopening = backoff{floor: 100 * time.Millisecond, base: 500 * time.Millisec
 // service of this node.
 type tunnels struct {
 	node string
+	boot func() uint64 // that the node speaks as
 	log  *slog.Logger
 	list func() []knownMaster // that are known now
 	at   func(addrs []string) (*tunnel.Master, error)
@@ -69,11 +70,11 @@ type edge struct {
 	deaf     bool   // it takes no calls over the edge
 }
 
-func newTunnels(node string, client *tunnel.Client, log *slog.Logger) *tunnels {
+func newTunnels(node string, boot func() uint64, client *tunnel.Client, log *slog.Logger) *tunnels {
 	return &tunnels{
-		node: node, log: log, at: client.Master, edges: map[string]*edge{}, news: make(chan struct{}, 1),
+		node: node, boot: boot, log: log, at: client.Master, edges: map[string]*edge{}, news: make(chan struct{}, 1),
 		open: func(ctx context.Context, m *tunnel.Master, _ string) (opened, error) {
-			t, err := m.Open(ctx, node)
+			t, err := m.Open(ctx, node, boot())
 			if err != nil {
 				return nil, err // not a nil *Tunnel in an opened
 			}

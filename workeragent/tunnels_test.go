@@ -44,7 +44,7 @@ func newFakeEdges(n int) *fakeEdges {
 
 // tunnelsOf makes the tunnels of a node to these edges.
 func (f *fakeEdges) tunnelsOf(node string) *tunnels {
-	t := newTunnels(node, nil, slog.New(slog.DiscardHandler))
+	t := newTunnels(node, func() uint64 { return 1 }, nil, slog.New(slog.DiscardHandler))
 	t.at = func([]string) (*tunnel.Master, error) { return new(tunnel.Master), nil }
 	t.list = func() []knownMaster {
 		f.mu.Lock()

@@ -193,9 +193,9 @@ type Tunnel struct {
 	end  func()
 }
 
-// Open opens a tunnel for a node: from now on the master may open connections to this
+// Open opens a tunnel for a node at a boot: from now on the master may open connections to this
 // client. ctx bounds the opening only. Errors: [RefusedError], and those of the network.
-func (m *Master) Open(ctx context.Context, node string) (*Tunnel, error) {
+func (m *Master) Open(ctx context.Context, node string, boot uint64) (*Tunnel, error) {
 	s, err := m.newStream(ctx, openProtocol)
 	if err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func (m *Master) Open(ctx context.Context, node string) (*Tunnel, error) {
 	f := frames(s, maxClaim)
 	lift := within(ctx, s, 2*dialTimeout)
 	var v verdict
-	err = f.writeJSON(claim{node})
+	err = f.writeJSON(claim{node, boot})
 	if err == nil {
 		err = f.readJSON(&v)
 	}

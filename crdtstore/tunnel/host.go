@@ -30,9 +30,10 @@ type HostConfig struct {
 	// Advertise are hosts or IPs at which agents reach the port that is listened on.
 	// Empty: the addresses of this machine's interfaces.
 	Advertise []string
-	// Admit decides whether the agent with a key may hold the tunnel of a node. key is
-	// its peer id in text form. The text of an error is told to the agent.
-	Admit func(nodeID, key string) error
+	// Admit decides whether the agent with a key, at one of its boots, may hold the tunnel
+	// of a node, when the tunnel is opened and whenever it is used. key is the agent's
+	// peer id in text form. The text of an error is told to the agent.
+	Admit func(nodeID, key string, boot uint64) error
 	// Changed is called when a node's tunnel has opened, or has closed and no other took
 	// its place, in the order in which it happens. It must not block or call the Host.
 	Changed func(nodeID string, open bool)
@@ -63,6 +64,8 @@ type Host struct {
 type session struct {
 	conn  network.Conn
 	lease network.Stream
+	key   string
+	boot  uint64
 }
 
 // Listen begins to listen for agents.
@@ -124,8 +127,20 @@ func (h *Host) Close() error {
 	return err
 }
 
-// connected closes a connection that nothing is done with.
-func (h *Host) connected(_ network.Network, c network.Conn) {
+// connected closes a connection with which nothing is done, or nothing but to ask for
+// long: strangers may ask, and are not to keep agents out.
+func (h *Host) connected(n network.Network, c network.Conn) {
+	if n != nil {
+		if h.Conns()-h.Len() > maxWithout {
+			go c.Close() //nolint:errcheck // whoever it was
+			return
+		}
+		time.AfterFunc(withoutTunnel, func() {
+			if !h.tunnelled(c) {
+				_ = c.Close() // an agent connects again
+			}
+		})
+	}
 	time.AfterFunc(strangerTimeout, func() {
 		h.mu.Lock()
 		n := h.busy[c]
@@ -134,6 +149,18 @@ func (h *Host) connected(_ network.Network, c network.Conn) {
 			_ = c.Close() // whoever it was
 		}
 	})
+}
+
+// tunnelled reports whether a connection has a tunnel.
+func (h *Host) tunnelled(c network.Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		if s.conn == c {
+			return true
+		}
+	}
+	return false
 }
 
 // during counts the streams of a connection, and closes it when the last one ends: an
@@ -171,6 +198,7 @@ func (h *Host) answer(s network.Stream) {
 	defer s.Close()
 	key := s.Conn().RemotePeer().String()
 	f := frames(s, maxAsk)
+	f.begun = func() { _ = s.SetReadDeadline(time.Now().Add(silence)) }
 	for h.ctx.Err() == nil {
 		_ = s.SetReadDeadline(time.Now().Add(idle))
 		request, err := f.read()
@@ -196,12 +224,12 @@ func (h *Host) open(s network.Stream) {
 		return
 	}
 	key := s.Conn().RemotePeer().String()
-	if err := h.cfg.Admit(c.NodeID, key); err != nil {
+	if err := h.cfg.Admit(c.NodeID, key, c.Boot); err != nil {
 		h.log.Debug("tunnel refused", "node", c.NodeID, "key", key, "err", err)
 		_ = f.writeJSON(verdict{Refused: err.Error()})
 		return
 	}
-	mine := &session{s.Conn(), s}
+	mine := &session{s.Conn(), s, key, c.Boot}
 	h.enter(c.NodeID, mine)
 	defer h.leave(c.NodeID, mine)
 	// The agent may count on its tunnel from the verdict on, so it stands by then.
@@ -261,6 +289,11 @@ func (h *Host) Dial(ctx context.Context, node string) (net.Conn, error) {
 	h.mu.Unlock()
 	if mine == nil {
 		return nil, ErrNone
+	}
+	// The node may have been removed since, or have got another key or boot.
+	if err := h.cfg.Admit(node, mine.key, mine.boot); err != nil {
+		_ = mine.lease.Reset()
+		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

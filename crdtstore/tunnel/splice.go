@@ -53,7 +53,7 @@ func (h *Host) Splice(conn net.Conn) {
 
 // readName reads a node id behind its length.
 func readName(r io.Reader) (string, error) {
-	n, err := varint.ReadUvarint(oneByte{r})
+	n, err := varint.ReadUvarint(&oneByte{Reader: r})
 	if err != nil {
 		return "", err
 	}
@@ -63,15 +63,6 @@ func readName(r io.Reader) (string, error) {
 	name := make([]byte, n)
 	_, err = io.ReadFull(r, name)
 	return string(name), err
-}
-
-// oneByte reads byte by byte, for what follows is not to be touched.
-type oneByte struct{ io.Reader }
-
-func (o oneByte) ReadByte() (byte, error) {
-	var b [1]byte
-	_, err := io.ReadFull(o, b[:])
-	return b[0], err
 }
 
 // join copies both ways. The end of one direction is passed on; when a direction

@@ -10,10 +10,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/multiformats/go-varint"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 )
@@ -35,7 +39,8 @@ func newIdentity(t *testing.T) *identity.Identity {
 // nodes whose names begin with "any".
 type edge struct {
 	*Host
-	id string
+	id    string
+	least atomic.Uint64 // boot
 
 	mu      sync.Mutex
 	changes []string
@@ -48,7 +53,10 @@ func newEdge(t *testing.T) *edge {
 	e := &edge{id: id.ID(), changed: make(chan struct{}, 100)}
 	h, err := Listen(t.Context(), HostConfig{
 		Identity: id, Listen: "127.0.0.1:0",
-		Admit: func(node, key string) error {
+		Admit: func(node, key string, boot uint64) error {
+			if boot < e.least.Load() {
+				return errors.New("an older boot")
+			}
 			if node != key && !strings.HasPrefix(node, "any") {
 				return errors.New("another key has this node")
 			}
@@ -110,7 +118,7 @@ func open(t *testing.T, c *Client, e *edge, node string) *Tunnel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tun, err := m.Open(t.Context(), node)
+	tun, err := m.Open(t.Context(), node, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +175,7 @@ func TestAnotherKeyIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *RefusedError
-	if _, err := m.Open(t.Context(), id.ID()); !errors.As(err, &refused) || refused.Reason != "another key has this node" {
+	if _, err := m.Open(t.Context(), id.ID(), 7); !errors.As(err, &refused) || refused.Reason != "another key has this node" {
 		t.Errorf("got %v", err)
 	}
 	if e.Has(id.ID()) || e.Len() != 0 {
@@ -300,5 +308,49 @@ func TestID(t *testing.T) {
 	}
 	if _, err := ID([]byte("short")); err == nil {
 		t.Error("a short key is taken")
+	}
+}
+
+// What was admitted once is looked at again when it is used.
+func TestNoMoreAdmitted(t *testing.T) {
+	e, id := newEdge(t), newIdentity(t)
+	tun := open(t, newAgent(t, id, "agent"), e, id.ID())
+	e.least.Store(8)
+	if _, err := e.Dial(t.Context(), id.ID()); !errors.Is(err, ErrNone) {
+		t.Errorf("a node of another boot: %v", err)
+	}
+	<-tun.Done()
+}
+
+// Whoever announces a long frame has to send it before memory is taken for it.
+func TestFramesAreNotBelieved(t *testing.T) {
+	e := newEdge(t)
+	m, err := newAgent(t, newIdentity(t), "stranger").Master(e.addrs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		s, err := m.newStream(t.Context(), askProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Reset()
+		if _, err := s.Write(varint.ToUvarint(maxAsk)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Ask(t.Context(), []byte("x")); err != nil { // the others were read by now
+		t.Fatal(err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 10<<20 {
+		t.Errorf("%d bytes were taken for what did not come", grown)
+	}
+	if _, err := m.Ask(t.Context(), make([]byte, maxAsk+1)); err == nil {
+		t.Error("a frame that is too long was taken")
 	}
 }

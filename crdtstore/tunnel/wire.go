@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
+	"github.com/multiformats/go-varint"
 )
 
 // The protocols of the edge; docs/protocol.md describes them.
@@ -34,6 +36,10 @@ const (
 	idle = 10 * time.Minute
 	// strangerTimeout is how long a connection may stay that nothing is done with.
 	strangerTimeout = 15 * time.Second
+	// withoutTunnel is how long a connection may stay that only asks, and maxWithout how
+	// many such connections there may be.
+	withoutTunnel = 2 * time.Minute
+	maxWithout    = 8192
 )
 
 // Errors of both ends.
@@ -54,6 +60,7 @@ func (e *RefusedError) Error() string { return "tunnel refused: " + e.Reason }
 // claim is what an agent says to open a tunnel, and verdict what the master answers.
 type claim struct {
 	NodeID string `json:"node_id"`
+	Boot   uint64 `json:"boot"`
 }
 
 type verdict struct {
@@ -62,19 +69,53 @@ type verdict struct {
 
 // framed is a stream cut into frames, each behind its length.
 type framed struct {
-	s network.Stream
-	r msgio.ReadCloser
-	w msgio.WriteCloser
+	s    network.Stream
+	most int
+	w    msgio.WriteCloser
+	// begun is called when a frame has begun to arrive; nil: not.
+	begun func()
 }
 
 func frames(s network.Stream, most int) framed {
-	return framed{s, msgio.NewVarintReaderSize(s, most), msgio.NewVarintWriter(s)}
+	return framed{s: s, most: most, w: msgio.NewVarintWriter(s)}
 }
 
-// read returns the next frame, which the caller may keep.
-func (f framed) read() ([]byte, error) { return f.r.ReadMsg() }
+// read returns the next frame, which the caller may keep. Memory is taken as the bytes
+// come: whoever announces a long frame has to send it.
+func (f framed) read() ([]byte, error) {
+	first := oneByte{f.s, f.begun}
+	size, err := varint.ReadUvarint(&first)
+	if err != nil {
+		return nil, err
+	}
+	if size > uint64(f.most) {
+		return nil, fmt.Errorf("frame of %d bytes", size)
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(size, 4<<10)))
+	if _, err := io.CopyN(&b, f.s, int64(size)); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
 
 func (f framed) write(b []byte) error { return f.w.WriteMsg(b) }
+
+// oneByte reads byte by byte, for what follows is not to be touched.
+type oneByte struct {
+	io.Reader
+	begun func() // called after the first byte; nil: not
+}
+
+func (o *oneByte) ReadByte() (byte, error) {
+	var b [1]byte
+	_, err := io.ReadFull(o, b[:])
+	if err == nil && o.begun != nil {
+		o.begun()
+		o.begun = nil
+	}
+	return b[0], err
+}
 
 func (f framed) readJSON(into any) error {
 	b, err := f.read()

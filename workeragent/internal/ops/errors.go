@@ -27,6 +27,10 @@ var (
 	// ErrDamaged: records are lost, so it is not known whether the operation ran
 	// before; it was not run now. A [*WaitError] says when to come again.
 	ErrDamaged = errors.New("the memory of operations was damaged")
+	// ErrFresh: the Memory has only begun to remember, so it is not known whether the
+	// operation, which the caller asks for again, ran before that; it was not run now. A
+	// [*WaitError] says when to come again.
+	ErrFresh = errors.New("the memory of operations is new")
 	// ErrClosed: the Memory was closed. Nothing was run.
 	ErrClosed = errors.New("the memory of operations is closed")
 
@@ -39,7 +43,7 @@ var (
 
 // WaitError says for how long an error lasts.
 type WaitError struct {
-	Err   error // ErrFull or ErrDamaged
+	Err   error // ErrFull, ErrDamaged or ErrFresh
 	After time.Duration
 }
 

@@ -38,6 +38,7 @@ type Memory struct {
 	writing bool          // a goroutine writes batches
 	trustAt time.Duration // before, an id that is not remembered may have been lost
 	damaged time.Duration // when, if trustAt is to come
+	fresh   time.Duration // before, a repetition may be of what was never asked for here
 	closed  bool          // no new operations
 	shut    bool          // no writes either
 }
@@ -81,6 +82,9 @@ func open(d disk, path string, opts Options) (*Memory, error) {
 	file, err := d.read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if opts.Late {
+			m.fresh = opts.MinAge
+		}
 	case err != nil:
 		return nil, fmt.Errorf("read memory of operations: %w", err)
 	default:
@@ -115,6 +119,8 @@ func (m *Memory) load(c content) {
 		switch {
 		case r.kind == kindDamage:
 			m.damaged, m.trustAt = r.at, r.at+m.opts.MinAge
+		case r.kind == kindFresh:
+			m.fresh = r.at + m.opts.MinAge
 		case latest[r.id] == i && r.kind != kindBegun && r.kind != kindForgotten:
 			m.remember(r)
 		}
@@ -154,6 +160,9 @@ func (m *Memory) snapshot() []record {
 	if m.trustAt > m.now() {
 		all = append(all, record{kind: kindDamage, at: m.damaged})
 	}
+	if m.fresh > m.now() {
+		all = append(all, record{kind: kindFresh, at: m.fresh - m.opts.MinAge})
+	}
 	for _, o := range m.ended {
 		all = append(all, o.record)
 	}
@@ -172,6 +181,17 @@ func (m *Memory) snapshot() []record {
 // Errors are those of this package, that of [NotRun], and that of ctx. An id has 1
 // to [MaxID] bytes.
 func (m *Memory) Do(ctx context.Context, id string, fingerprint [32]byte, run Run) ([]byte, error) {
+	return m.do(ctx, id, fingerprint, false, run)
+}
+
+// Repeat is Do for a caller that has asked before and got no answer. While a Memory
+// that began late (see [Options]) is younger than MinAge, what it does not know may have
+// been asked for when it was not there yet, and is refused with [ErrFresh].
+func (m *Memory) Repeat(ctx context.Context, id string, fingerprint [32]byte, run Run) ([]byte, error) {
+	return m.do(ctx, id, fingerprint, true, run)
+}
+
+func (m *Memory) do(ctx context.Context, id string, fingerprint [32]byte, again bool, run Run) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -186,6 +206,10 @@ func (m *Memory) Do(ctx context.Context, id string, fingerprint [32]byte, run Ru
 	m.drop(m.opts.Age)
 	o := m.ops[id]
 	switch {
+	case o == nil && again && m.now() < m.fresh:
+		after := m.fresh - m.now()
+		m.mu.Unlock()
+		return nil, &WaitError{ErrFresh, after}
 	case o == nil:
 		var err error
 		if o, err = m.begin(id, fingerprint, run); err != nil {

@@ -28,6 +28,9 @@ type Options struct {
 	// RunLimit is how long an operation may run. It ends the context of the
 	// operation, whose outcome is then unknown. 0: 10 min.
 	RunLimit time.Duration
+	// Late says that operations may have run before there was a file, where there is
+	// none; see [Memory.Repeat].
+	Late bool
 	// Log takes damage, and disks that fail. nil: it is discarded.
 	Log *slog.Logger
 }

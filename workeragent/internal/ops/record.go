@@ -22,6 +22,7 @@ const (
 	kindUnknown                   // it began, and nobody will learn how it ended
 	kindForgotten                 // it did not run after all
 	kindDamage                    // of no operation: records were lost at this time
+	kindFresh                     // of no operation: the memory began at this time
 )
 
 // record says all that is known of an operation. A later one of the same id takes
@@ -49,7 +50,7 @@ var errRecord = errors.New("no record")
 // decodeRecord reads the record at the beginning of b, and returns what follows.
 // The answer points into b.
 func decodeRecord(b []byte) (r record, rest []byte, err error) {
-	if len(b) == 0 || b[0] < byte(kindBegun) || b[0] > byte(kindDamage) {
+	if len(b) == 0 || b[0] < byte(kindBegun) || b[0] > byte(kindFresh) {
 		return r, nil, errRecord
 	}
 	r.kind, b = kind(b[0]), b[1:]
@@ -58,7 +59,7 @@ func decodeRecord(b []byte) (r record, rest []byte, err error) {
 		return r, nil, errRecord
 	}
 	r.at, b = time.Duration(at)*time.Millisecond, b[n:]
-	if len(b) == 0 || len(b)-1 < int(b[0])+len(r.fingerprint) || b[0] > MaxID || (b[0] == 0) != (r.kind == kindDamage) {
+	if len(b) == 0 || len(b)-1 < int(b[0])+len(r.fingerprint) || b[0] > MaxID || (b[0] == 0) != (r.kind >= kindDamage) {
 		return r, nil, errRecord
 	}
 	r.id, b = string(b[1:1+b[0]]), b[1+b[0]:]

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -326,7 +327,7 @@ func TestStreamsOfVMs(t *testing.T) {
 				t.Errorf("got %q, %v", line, err)
 			}
 			for path, want := range map[string]int{
-				"/vms/v2/logs": 404, "/vms/v1/logs?node_id=nobody": 404, "/vms/v1/logs?node_id=!": 400, "/vms/v1/other": 404,
+				"/vms/%2e%2e%2fv1/logs": 400, "/vms/a%5Cb/logs": 400, "/vms/v2/logs": 404, "/vms/v1/logs?node_id=nobody": 404, "/vms/v1/logs?node_id=!": 400, "/vms/v1/other": 404,
 			} {
 				if resp := get(path, nil); resp.StatusCode != want {
 					t.Errorf("%s: %s", path, resp.Status)
@@ -415,5 +416,38 @@ func TestEdgePortIsTaken(t *testing.T) {
 	}
 	if err := s.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "edge-addr") {
 		t.Errorf("a port that was asked for is taken: %v", err)
+	}
+}
+
+// What a node sends is shown as what it is, text, and nothing of it is a page of the
+// master to a browser; and other sites cannot have it shown.
+func TestStreamsAreHarmless(t *testing.T) {
+	m := startMaster(t)
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Set-Cookie", "a=b")
+		w.Header().Set("Clear-Site-Data", `"*"`)
+		fmt.Fprint(w, "<script>")
+	}))
+	defer evil.Close()
+	m.must(nil, "register_node", `{"node_id":"evil","socket_path":"`+evil.URL+`"}`)
+	for site, want := range map[string]int{"": 200, "none": 200, "same-origin": 200, "cross-site": 403, "same-site": 403} {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, m.url+"/vms/v/logs?node_id=evil", nil)
+		if site != "" {
+			req.Header.Set("Sec-Fetch-Site", site)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("from %q: %s", site, resp.Status)
+		}
+		h := resp.Header
+		if want == 200 && (h.Get("Content-Type") != "text/plain; charset=utf-8" || h.Get("X-Content-Type-Options") != "nosniff" ||
+			!strings.HasPrefix(h.Get("Content-Security-Policy"), "sandbox") || h.Get("Set-Cookie")+h.Get("Clear-Site-Data") != "") {
+			t.Errorf("from %q: %v", site, h)
+		}
 	}
 }

@@ -43,8 +43,13 @@ func (s *Server) vmStream(w http.ResponseWriter, r *http.Request, what string) {
 			errorData{Hint: "pages of other sites may not open consoles; use the page of this master, or a program that is no browser"}))
 		return
 	}
+	sid := r.PathValue("sid")
+	if sid == "." || sid == ".." || strings.ContainsAny(sid, `/\`) {
+		fail(http.StatusBadRequest, badField("sid", "is no sid")) // it may mean another path to the node
+		return
+	}
 	query := r.URL.Query()
-	node, err := s.nodeOf(vmCallParams{NodeID: query.Get("node_id"), SID: r.PathValue("sid")})
+	node, err := s.nodeOf(vmCallParams{NodeID: query.Get("node_id"), SID: sid})
 	if err != nil {
 		fail(streamStatus(err), err)
 		return
@@ -73,7 +78,7 @@ func (s *Server) vmStream(w http.ResponseWriter, r *http.Request, what string) {
 	conn := http.NewResponseController(w)
 	_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
 	query.Del("node_id")
-	s.vmProxy(node, what, r.PathValue("sid"), query).ServeHTTP(w, r.WithContext(ctx))
+	s.vmProxy(node, what, sid, query).ServeHTTP(w, r.WithContext(ctx))
 }
 
 func (s *Server) vmProxy(node crdtstore.Node, what, sid string, query url.Values) *httputil.ReverseProxy {
@@ -87,7 +92,9 @@ func (s *Server) vmProxy(node crdtstore.Node, what, sid string, query url.Values
 			for _, h := range []string{"Authorization", "Cookie", "Origin", "Referer"} {
 				r.Out.Header.Del(h)
 			}
+			r.Out.Header.Set("Hero-Node", node.NodeID)
 		},
+		ModifyResponse: harmless,
 		Transport: &http.Transport{
 			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialNode(ctx, node) },
 			DisableKeepAlives: true, DisableCompression: true, Protocols: &protocols,
@@ -108,6 +115,30 @@ func (s *Server) vmProxy(node crdtstore.Node, what, sid string, query url.Values
 			writeError(w, http.StatusBadGateway, s.wireError("/vms/"+what, err))
 		},
 	}
+}
+
+// harmless takes from an answer of a node, which anybody may have registered, what a
+// browser would act on: to it, this is a page of the master.
+func harmless(resp *http.Response) error {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Header.Del("Set-Cookie")
+		return nil
+	}
+	kind := "text/plain; charset=utf-8"
+	if resp.StatusCode >= 400 && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+		kind = "application/json"
+	}
+	header := http.Header{
+		"Content-Type": {kind}, "X-Content-Type-Options": noSniff,
+		"Content-Security-Policy": {"sandbox; default-src 'none'"}, "Cache-Control": {"no-store"},
+	}
+	for _, h := range []string{"Content-Length", "Retry-After"} {
+		if v, ok := resp.Header[h]; ok {
+			header[h] = v
+		}
+	}
+	resp.Header = header
+	return nil
 }
 
 // dialNode connects to a node by the first path that leads there.
@@ -149,6 +180,11 @@ func streamStatus(err error) int {
 // sameOrigin reports whether a request comes from a page of this master, or from no
 // page at all.
 func sameOrigin(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+	default:
+		return false // also where a page of another site only links to it
+	}
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		return true

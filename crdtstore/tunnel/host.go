@@ -203,6 +203,7 @@ func (h *Host) answer(s network.Stream) {
 		_ = s.SetReadDeadline(time.Now().Add(idle))
 		request, err := f.read()
 		if err != nil {
+			_ = s.Reset() // not to wait for what the other side still sends
 			return
 		}
 		_ = s.SetWriteDeadline(time.Now().Add(silence))

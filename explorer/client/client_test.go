@@ -207,7 +207,13 @@ func TestSent(t *testing.T) {
 		{"too long", broken(9, true, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 2000)) }), "drain_node", true, 1},
 		{"redirect", broken(9, false, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/rpc", http.StatusTemporaryRedirect)
-		}), "drain_node", false, 0},
+		}), "drain_node", true, 0},
+		{"accepted", broken(9, true, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusAccepted)
+			fmt.Fprint(w, `{"jsonrpc":"2.0","id":1,"result":1}`)
+		}), "drain_node", true, 1},
+		{"no content", broken(9, true, status(204)), "drain_node", true, 1},
+		{"unauthorized", broken(9, false, status(401)), "drain_node", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serve(t, c.wrap)

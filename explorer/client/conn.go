@@ -177,8 +177,9 @@ func (c *Conn) decode(id uint64, method string, answer []byte, status int, resul
 		return resp.Error
 	case status != http.StatusOK:
 		// A server that does not know the path, or the caller, did nothing. Of
-		// a 5xx nobody can tell: a gateway may have sent the request on.
-		return fail(status >= 500, fmt.Errorf("HTTP status %d, is this a JSON-RPC service?", status))
+		// a 5xx nobody can tell: a gateway may have sent the request on. With
+		// 202 a service has taken it, and after 303 may have carried it out.
+		return fail(status < 400 || status >= 500, fmt.Errorf("HTTP status %d, is this a JSON-RPC service?", status))
 	case err != nil:
 		return fail(true, err)
 	}

@@ -159,6 +159,7 @@ async function once(method, params, signal, most = 330_000) { // the master give
 
 const refused = (response) => new CallError({
   message: `the server answered ${response.status} ${response.statusText}`,
-  lost: response.status >= 500 && response.status !== 503, // a gateway may have sent it on
+  // A gateway may have sent it on; what is moved elsewhere may have been taken before.
+  lost: (response.status < 400 || response.status >= 500) && response.status !== 503,
   ...(response.status === 503 && { code: -32603, data: { retryable: true, hint: 'no master can serve now; try again in a moment' } }),
 });

@@ -1,6 +1,7 @@
 package explorer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
@@ -144,6 +146,39 @@ func TestPageDoesNotRepeat(t *testing.T) {
 	m.store.set(func() { m.store.masters = m.store.masters[:2] })
 	if a := m.callAt(m.page+"/explorer/rpc", "stats", `{}`); a.Error == nil || a.Error.Code != -32603 || !*a.Error.Data.Retryable {
 		t.Errorf("%+v", a)
+	}
+}
+
+// What became of a request is judged while the transport may still be at it.
+func TestPageGivesUp(t *testing.T) {
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	defer hangs.Close()
+	s := &Server{toMasters: newMasterClient()}
+	defer s.toMasters.CloseIdleConnections()
+	for _, tt := range []struct {
+		name  string
+		trace func(giveUp func()) *httptrace.ClientTrace
+		sent  bool
+	}{
+		{"before there is a connection", func(giveUp func()) *httptrace.ClientTrace {
+			return &httptrace.ClientTrace{GetConn: func(string) { giveUp() }}
+		}, false},
+		{"when there is one", func(giveUp func()) *httptrace.ClientTrace {
+			return &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { giveUp() }}
+		}, true},
+		{"when it is sent", func(giveUp func()) *httptrace.ClientTrace {
+			return &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { giveUp() }}
+		}, true},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := httptest.NewRequestWithContext(httptrace.WithClientTrace(ctx, tt.trace(cancel)), http.MethodPost, "/rpc", nil)
+		sent, err := s.askMaster(httptest.NewRecorder(), r, hangs.URL, []byte(`{}`))
+		if !errors.Is(err, context.Canceled) || sent != tt.sent {
+			t.Errorf("%s: sent %v, %v", tt.name, sent, err)
+		}
 	}
 }
 

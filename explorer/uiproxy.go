@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
@@ -116,7 +117,11 @@ func (s *Server) insteadOfMe() (bases []string) {
 func (s *Server) askMaster(w http.ResponseWriter, r *http.Request, target string, body []byte) (sent bool, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), masterTimeout)
 	defer cancel()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent = true }})
+	var got atomic.Bool // a connection, in the last attempt; the transport may still call when Do has returned
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { got.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	})
 	req, err := s.requestTo(ctx, r, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return false, err
@@ -124,7 +129,7 @@ func (s *Server) askMaster(w http.ResponseWriter, r *http.Request, target string
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := s.toMasters.Do(req)
 	if err != nil {
-		return sent, err
+		return got.Load(), err
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {

@@ -111,7 +111,7 @@ func (s *Server) about(id string) func(crdtstore.Node, error) (crdtstore.Node, e
 func (s *Server) registerNode(ctx context.Context, raw json.RawMessage) (any, error) {
 	// Not DecodeParams: a report is the one thing that may hold more than this
 	// version knows.
-	raw, err := namedParams(raw)
+	raw, err := jsonrpc.Named(raw)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -132,7 +131,7 @@ func (s *Server) getVM(_ context.Context, p vmParams) (crdtstore.VM, error) {
 // callVM forwards a call. What it does to the VM is not guessed: the node's
 // next report says it.
 func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any, error) {
-	raw, err := namedParams(raw)
+	raw, err := jsonrpc.Named(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +158,7 @@ func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any
 	for _, ours := range []string{"node_id", "node_sid", "op_id", "op_again"} {
 		delete(given, ours)
 	}
-	return s.forward(ctx, call{node, c.name, encodeObject(given), c.timeout, p.OpID, p.OpAgain})
+	return s.forward(ctx, call{node, c.name, jsonrpc.EncodeObject(given), c.timeout, p.OpID, p.OpAgain})
 }
 
 func (s *Server) proxy(ctx context.Context, p proxyParams) (any, error) {
@@ -246,45 +245,10 @@ func oneNode(id, sid string) (string, error) {
 	return id, nil
 }
 
-// namedParams returns params by name: as they are, or the one object in a list.
-func namedParams(raw json.RawMessage) (json.RawMessage, error) {
-	switch firstByte(raw) {
-	case '{':
-		return raw, nil
-	case 0, 'n':
-		return json.RawMessage("{}"), nil
-	case '[':
-		var list []json.RawMessage
-		if err := json.Unmarshal(raw, &list); err == nil {
-			switch {
-			case len(list) == 0:
-				return json.RawMessage("{}"), nil
-			case len(list) == 1 && firstByte(list[0]) == '{':
-				return list[0], nil
-			}
-		}
-	}
-	return nil, badField("params", "must be an object, or a list with one object in it")
-}
-
 // firstByte returns the first byte that is not space, 0 where there is none.
 func firstByte(raw json.RawMessage) byte {
 	if raw = bytes.TrimLeft(raw, " \t\r\n"); len(raw) == 0 {
 		return 0
 	}
 	return raw[0]
-}
-
-// encodeObject encodes an object without touching its values, as json.Marshal
-// would by escaping and compacting them.
-func encodeObject(members map[string]json.RawMessage) json.RawMessage {
-	b := []byte{'{'}
-	for i, name := range slices.Sorted(maps.Keys(members)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(append(b, mustEncode(name)...), ':')
-		b = append(b, members[name]...)
-	}
-	return append(b, '}')
 }

@@ -295,7 +295,7 @@ func (s *Server) realName(method string) string {
 // operationParams returns the params of a call that names an operation.
 func operationParams(raw json.RawMessage) (params map[string]json.RawMessage, ok bool) {
 	var name string
-	raw, err := namedParams(raw)
+	raw, err := jsonrpc.Named(raw)
 	if err != nil || json.Unmarshal(raw, &params) != nil || json.Unmarshal(params["op_id"], &name) != nil {
 		return nil, false
 	}
@@ -312,8 +312,8 @@ func (s *Server) repetition(body []byte) []byte {
 		}
 		params, _ := operationParams(c.Params)
 		params["op_again"] = json.RawMessage("true")
-		request["params"] = encodeObject(params)
-		return encodeObject(request)
+		request["params"] = jsonrpc.EncodeObject(params)
+		return jsonrpc.EncodeObject(request)
 	}
 	if firstByte(body) != '[' {
 		return mark(body)

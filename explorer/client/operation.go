@@ -78,9 +78,9 @@ func (c *Client) newOperation(method string, params map[string]json.RawMessage) 
 		params = map[string]json.RawMessage{}
 	}
 	params["op_id"], _ = json.Marshal(o.name)
-	o.first = encodeObject(params)
+	o.first = jsonrpc.EncodeObject(params)
 	params["op_again"] = json.RawMessage("true")
-	o.again = encodeObject(params)
+	o.again = jsonrpc.EncodeObject(params)
 	return o, nil
 }
 

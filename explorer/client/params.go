@@ -3,8 +3,6 @@ package client
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -27,34 +25,15 @@ func named(method string, params any) (members map[string]json.RawMessage, err e
 	if err := json.Unmarshal(body, &request); err != nil {
 		return nil, fmt.Errorf("encode params of %s: %w", method, err)
 	}
-	var list []json.RawMessage
-	if json.Unmarshal(request.Params, &list) == nil && len(list) <= 1 {
-		request.Params = nil
-		if len(list) == 1 {
-			request.Params = list[0]
-		}
-	}
 	if request.Params == nil {
 		return nil, nil
 	}
-	if json.Unmarshal(request.Params, &members) != nil || members == nil {
+	object, err := jsonrpc.Named(request.Params)
+	if err != nil || json.Unmarshal(object, &members) != nil {
+		// Of the service's own kind the error would look like an answer of it.
 		return nil, fmt.Errorf("params of %s must be an object, or an array with one object in it", method)
 	}
 	return members, nil
-}
-
-// encodeObject encodes an object without touching its values, as json.Marshal
-// would by escaping and compacting them.
-func encodeObject(members map[string]json.RawMessage) json.RawMessage {
-	b := []byte{'{'}
-	for i, name := range slices.Sorted(maps.Keys(members)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		key, _ := json.Marshal(name) // a text always encodes
-		b = append(append(append(b, key...), ':'), members[name]...)
-	}
-	return append(b, '}')
 }
 
 // proxied returns the method that proxy is to call.

@@ -18,7 +18,7 @@ import (
 // known, wherever it stands, or one of a wrong type. Names are matched exactly.
 // Types with an UnmarshalJSON of their own decide for themselves what they take.
 func DecodeParams(params json.RawMessage, into any) error {
-	object, err := named(params)
+	object, err := Named(params)
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,9 @@ func DecodeParams(params json.RawMessage, into any) error {
 	return nil
 }
 
-// named returns params by name.
-func named(params json.RawMessage) (json.RawMessage, error) {
+// Named returns params by name: as they are, or the one object in an array; nil is an
+// object without members. An error is an [*Error] with [CodeInvalidParams].
+func Named(params json.RawMessage) (json.RawMessage, error) {
 	if skipSpace(params, 0) == len(params) {
 		return json.RawMessage("{}"), nil
 	}
@@ -66,6 +67,22 @@ func named(params json.RawMessage) (json.RawMessage, error) {
 		}
 	}
 	return nil, InvalidParams("params", "must be an object, or an array with one object in it")
+}
+
+// EncodeObject encodes an object with its members in the order of their names. It does
+// not touch their values, as json.Marshal would by escaping and compacting them. Whoever
+// gives a call another name or other members sends all else byte for byte, so that it
+// can be told from another call.
+func EncodeObject(members map[string]json.RawMessage) json.RawMessage {
+	b := []byte{'{'}
+	for i, name := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b, _ = appendValue(b, name) // a text always encodes
+		b = append(append(b, ':'), members[name]...)
+	}
+	return append(b, '}')
 }
 
 // path is where a value stands, as a list that is only spelled out for errors.

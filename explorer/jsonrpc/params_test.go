@@ -214,3 +214,41 @@ func TestDecodeResponse(t *testing.T) {
 		}
 	}
 }
+
+// What passes through Named and EncodeObject stays as it was, byte for byte, and it
+// does not matter in which form or order it was given.
+func TestObjects(t *testing.T) {
+	const want = `{"":null,"a\"<é>":"\u003c<","b":{"z" : [ 1e0]},"c":-0.0}`
+	for _, given := range []string{
+		want,
+		` { "c" :-0.0, "b":{"z" : [ 1e0]} ,"a\u0022\u003c\u00e9>":"\u003c<","":null}`,
+		`[{"b":{"z" : [ 1e0]},"c":-0.0,"":null,"a\"<é>":"\u003c<"} ]`,
+	} {
+		object, err := jsonrpc.Named(json.RawMessage(given))
+		if err != nil {
+			t.Errorf("%s: %v", given, err)
+			continue
+		}
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(object, &members); err != nil {
+			t.Errorf("%s: %v", object, err)
+		}
+		if got := string(jsonrpc.EncodeObject(members)); got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		}
+	}
+	for _, given := range []string{"", " ", "null", "[]", "{}", "[{}]"} {
+		if object, err := jsonrpc.Named(json.RawMessage(given)); err != nil || string(object) != "{}" {
+			t.Errorf("%q: %s, %v", given, object, err)
+		}
+	}
+	for _, given := range []string{"nul", "1", `"text"`, "[1]", "[{},{}]", "[null]", "[{}"} {
+		var e *jsonrpc.Error
+		if object, err := jsonrpc.Named(json.RawMessage(given)); !errors.As(err, &e) || e.Code != jsonrpc.CodeInvalidParams {
+			t.Errorf("%q: %s, %v", given, object, err)
+		}
+	}
+	if got := string(jsonrpc.EncodeObject(nil)); got != "{}" {
+		t.Error(got)
+	}
+}

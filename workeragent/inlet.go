@@ -55,11 +55,10 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 		return "", fmt.Errorf("memory of operations: %w", err)
 	}
 	in.door = newDoor(r.node.id, ep, in.memory, a.log)
-	ctx, cancel := context.WithCancel(context.Background())
+	hungUp, cancel := context.WithCancel(context.Background())
 	in.hangUp = cancel
 	in.server = &http.Server{
-		Handler:           in.door,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		Handler:           endStreams(hungUp, in.door),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -98,9 +97,23 @@ func (a *Agent) noteDirect() error {
 	return os.Remove(mark)
 }
 
-// close lets the calls that run end, for a while.
+// endStreams ends the requests that are streams when a context ends; calls go on.
+func endStreams(with context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/rpc" {
+			ctx, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			defer context.AfterFunc(with, cancel)()
+			r = r.WithContext(ctx)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// close ends streams, and lets the calls that run end, for a while.
 func (in *inlet) close() error {
 	in.hangUp()
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	defer in.door.close()
@@ -111,8 +124,10 @@ func (in *inlet) close() error {
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	// What still runs is remembered as of unknown outcome.
-	last, cancel := context.WithTimeout(context.Background(), stopWithin/10)
+	// An operation goes on when its caller is gone, as those are that came by a tunnel.
+	// What still runs after that is remembered as of unknown outcome.
+	left := stopWithin - time.Since(began)
+	last, cancel := context.WithTimeout(context.Background(), max(left, stopWithin/10))
 	defer cancel()
 	return errors.Join(err, in.memory.Close(last))
 }

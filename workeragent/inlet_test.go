@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
@@ -120,5 +122,108 @@ func TestCallsComeByTheAgent(t *testing.T) {
 	}
 	if n := runs.Load(); n != 1 {
 		t.Errorf("it ran %d times", n)
+	}
+}
+
+// An agent that stops ends streams at once, and lets operations end: who waits gets the
+// answer, and who is gone gets it from the next agent.
+func TestStopLetsOperationsEnd(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("caller is gone: ", gone), func(t *testing.T) {
+			dir := shortTempDir(t)
+			begun, stopping := make(chan struct{}), make(chan struct{})
+			compute := http.NewServeMux()
+			var runs atomic.Int32
+			compute.HandleFunc("POST /rpc", func(w http.ResponseWriter, r *http.Request) {
+				var request struct {
+					ID     json.RawMessage
+					Method string
+				}
+				_ = json.NewDecoder(r.Body).Decode(&request)
+				result := "[]"
+				if request.Method == "start_vm" {
+					runs.Add(1)
+					close(begun)
+					<-stopping
+					time.Sleep(stopWithin / 5) // is slow
+					result = `"started"`
+				}
+				fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`, request.ID, result)
+			})
+			compute.HandleFunc("GET /vms/v/logs", func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+			ln, err := net.Listen("unix", filepath.Join(dir, "rpc.sock"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			service := &http.Server{Handler: compute, ReadHeaderTimeout: time.Minute}
+			defer service.Close()
+			go func() { _ = service.Serve(ln) }()
+
+			cfg := DefaultConfig()
+			cfg.NodeID, cfg.DataDir, cfg.Compute = "n", filepath.Join(dir, "data"), "unix://"+ln.Addr().String()
+			cfg.Explorers = []string{"unix://" + filepath.Join(dir, "explorer.sock")}
+			start := func() *Agent {
+				a, err := New(cfg, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Start(); err != nil {
+					t.Fatal(err)
+				}
+				return a
+			}
+			a := start()
+			socket := func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", doorFile(cfg.DataDir))
+			}
+			transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return socket(ctx) }}
+			defer transport.CloseIdleConnections()
+			follow, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://node/vms/v/logs", nil)
+			logs, err := transport.RoundTrip(follow)
+			if err != nil || logs.StatusCode != http.StatusOK {
+				t.Fatal(logs, err)
+			}
+			defer logs.Body.Close()
+			answer := make(chan string, 1)
+			if gone {
+				conn, err := socket(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				const body = `{"jsonrpc":"2.0","id":7,"method":"start_vm","params":{"sid":"v"}}`
+				fmt.Fprintf(conn, "POST /rpc HTTP/1.1\r\nHost: node\r\nIdempotency-Key: op\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				<-begun
+				conn.Close()
+			} else {
+				go func() { answer <- post(t, socket, "op") }()
+				<-begun
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- a.Stop() }()
+			if _, err := io.Copy(io.Discard, logs.Body); err == nil {
+				t.Error("the log came to an end of its own")
+			}
+			close(stopping)
+			const want = `{"jsonrpc":"2.0","result":"started","id":7}`
+			if !gone {
+				if got := receive(t, answer); got != want {
+					t.Errorf("who waited got %s", got)
+				}
+			}
+			if err := receive(t, ended); err != nil {
+				t.Error(err)
+			}
+			next := start()
+			defer next.Stop()
+			if got := post(t, socket, "op"); got != want {
+				t.Errorf("who asks again gets %s", got)
+			}
+			if n := runs.Load(); n != 1 {
+				t.Errorf("it ran %d times", n)
+			}
+		})
 	}
 }

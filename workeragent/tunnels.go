@@ -237,6 +237,23 @@ func (t *tunnels) ended(ctx context.Context, e *edge, tun opened, err error) {
 		<-tun.Done()
 		t.lost(e, tun)
 	}()
+	t.trim()
+}
+
+// trim closes the tunnel that this node wants least, where it has one too many. The
+// caller holds mu.
+func (t *tunnels) trim() {
+	have := 0
+	for _, e := range t.ranked() {
+		if e.tunnel == nil {
+			continue
+		}
+		if have++; have > wantedTunnels {
+			go e.tunnel.Close()
+			e.tunnel = nil
+			t.say(e, slog.LevelInfo, "tunnel closed, another one has its place")
+		}
+	}
 }
 
 // lost notes that a tunnel is gone. The next attempt waits for a random while: a master
@@ -253,23 +270,24 @@ func (t *tunnels) lost(e *edge, tun opened) {
 	t.say(e, slog.LevelInfo, "tunnel lost", "error", tun.Err())
 }
 
-// move opens a tunnel to a master that this node would rather have one to, and closes
-// the one that it wants least.
+// move opens a tunnel to a master that this node would rather have one to. When it is
+// open the one goes that this node wants least: a master that answers need not have an
+// edge that can be reached.
 func (t *tunnels) move(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var missing, surplus *edge
+	var missing *edge
+	surplus := false
 	for i, e := range t.ranked() {
 		switch {
 		case i < wantedTunnels && e.well && e.tunnel == nil && missing == nil:
 			missing = e
 		case i >= wantedTunnels && e.tunnel != nil:
-			surplus = e
+			surplus = true
 		}
 	}
-	if missing != nil && surplus != nil && !missing.opening {
+	if missing != nil && surplus && !missing.opening {
 		t.begin(ctx, missing)
-		go surplus.tunnel.Close()
 	}
 }
 

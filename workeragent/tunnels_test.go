@@ -196,6 +196,57 @@ func TestTunnelsComeBack(t *testing.T) {
 	})
 }
 
+// A tunnel is given up for another one only when that is open: a master may answer whose
+// edge cannot be reached.
+func TestTunnelsMoveWithoutALoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEdges(3)
+		tuns := f.tunnelsOf("n")
+		stop := keepUp(t.Context(), tuns)
+		defer stop()
+		synctest.Wait()
+		first := tuns.status()
+		f.stop(first[0])
+		time.Sleep(time.Minute)
+		f.mu.Lock()
+		for i := range f.masters {
+			f.masters[i].Well = true
+		}
+		before := len(f.attempts[first[0]])
+		f.mu.Unlock()
+		for range 4 * int(moveEvery/time.Second) {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := tuns.status(); len(got) != 2 {
+				t.Fatalf("tunnels to %v", got)
+			}
+		}
+		f.mu.Lock()
+		if n := len(f.attempts[first[0]]) - before; n < 3 {
+			t.Errorf("%d attempts to move in %v", n, 4*moveEvery)
+		}
+		var third *fakeTunnel
+		for id, tun := range f.open {
+			if !slices.Contains(first, id) {
+				third = tun
+			}
+		}
+		clear(f.down)
+		f.mu.Unlock()
+		select {
+		case <-third.done:
+			t.Error("it was given up for one that never opened")
+		default:
+		}
+		time.Sleep(2 * moveEvery)
+		synctest.Wait()
+		if got := tuns.status(); !slices.Equal(got, first) {
+			t.Errorf("tunnels to %v, at first to %v", got, first)
+		}
+		<-third.done
+	})
+}
+
 // All masters get their share of the tunnels.
 func TestTunnelsAreSpread(t *testing.T) {
 	const nodes, masters = 10_000, 5

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -225,5 +226,67 @@ func TestStopLetsOperationsEnd(t *testing.T) {
 				t.Errorf("it ran %d times", n)
 			}
 		})
+	}
+}
+
+// Of a master that takes no calls over its edge the agent finds out without a failure.
+func TestMasterTakesHTTPOnly(t *testing.T) {
+	dir := shortTempDir(t)
+	compute := new(jsonrpc.Mux)
+	compute.Handle("list_vms", func(context.Context, json.RawMessage) (any, error) { return []int{}, nil })
+	defer serveUnix(t, filepath.Join(dir, "rpc.sock"), compute)()
+	_, key, _ := ed25519.GenerateKey(nil)
+	id, err := identity.FromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int32
+	edge, err := tunnel.Listen(t.Context(), tunnel.HostConfig{
+		Identity: id, Listen: "127.0.0.1:0",
+		Admit:   func(string, string) error { return nil },
+		Changed: func(string, bool) {},
+		Answer: func(_ context.Context, _ string, request []byte) []byte {
+			asked.Add(1)
+			in, _ := jsonrpc.ParseRequest(request)
+			return jsonrpc.AppendError(nil, &jsonrpc.Error{Code: jsonrpc.CodeUnauthorized, Message: "a token is needed"}, in.ID)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer edge.Close()
+	explorer := new(jsonrpc.Mux)
+	beats := make(chan bool, 1000) // whether the edge was asked before
+	for _, method := range []string{"register_node", "node_heartbeat"} {
+		explorer.Handle("ExplorerService."+method, func(context.Context, json.RawMessage) (any, error) {
+			select {
+			case beats <- asked.Load() > 0:
+			default:
+			}
+			return map[string]any{"accepted": true, "heartbeat_interval_s": 0.02, "masters": []any{
+				map[string]any{"id": id.ID(), "status": "self", "edge_addrs": []string{edge.Addrs()[0] + "/p2p/" + id.ID()}},
+			}}, nil
+		})
+	}
+	defer serveUnix(t, filepath.Join(dir, "explorer.sock"), explorer)()
+	cfg := DefaultConfig()
+	cfg.NodeID, cfg.DataDir, cfg.Compute = "n", filepath.Join(dir, "data"), "unix://"+filepath.Join(dir, "rpc.sock")
+	cfg.Explorers = []string{"unix://" + filepath.Join(dir, "explorer.sock")}
+	log := &logBuffer{}
+	a, err := New(cfg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Stop()
+	for !receive(t, beats) {
+	}
+	for range 3 {
+		receive(t, beats)
+	}
+	if lines := log.lines("unreachable"); len(lines) > 0 || asked.Load() != 1 {
+		t.Errorf("the edge was asked %d times; log %q", asked.Load(), lines)
 	}
 }

@@ -313,13 +313,15 @@ func (l *link) offlineAfter() time.Duration {
 }
 
 // ask calls the explorer, for well below a heartbeat interval: over the tunnel to
-// it where there is one, and after a failure the other way.
+// it where there is one and it takes calls there, and after a failure the other way.
 func (l *link) ask(ctx context.Context, method string, params, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout())
 	defer cancel()
 	if l.failures%2 == 0 {
 		if framed := l.dir.framed(l); framed != nil {
-			return framed.Call(ctx, method, params, result)
+			if err := framed.Call(ctx, method, params, result); !errors.Is(err, errDeaf) {
+				return err
+			}
 		}
 	}
 	return l.call.Call(ctx, method, params, result)

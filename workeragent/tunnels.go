@@ -338,6 +338,9 @@ func (t *tunnels) framed(id string) caller {
 	}}
 }
 
+// errDeaf: the master takes no calls over the edge. It has done nothing.
+var errDeaf = errors.New("this master takes calls over HTTP only")
+
 // asker calls a master over the connection of tunnels.
 type asker struct {
 	master *tunnel.Master
@@ -362,7 +365,7 @@ func (a *asker) Call(ctx context.Context, method string, params, result any) err
 	if resp.Error != nil {
 		if resp.Error.Code == jsonrpc.CodeUnauthorized && a.deaf != nil {
 			a.deaf()
-			return errors.New("this master takes calls over HTTP only")
+			return errDeaf
 		}
 		return resp.Error
 	}

@@ -76,7 +76,8 @@ type Config struct {
 
 	// Token is shown to masters that ask for one, as a bearer token. TokenFile
 	// names a file that holds it, read once; at most one of them may be set.
-	// Default none.
+	// Default none. Masters that the agent only learned of get it over plain HTTP
+	// only where a configured address has that host, or is plain HTTP as well.
 	Token     string
 	TokenFile string
 

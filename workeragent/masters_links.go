@@ -19,7 +19,8 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 	d := newDirectory(filepath.Join(a.cfg.DataDir, mastersFile), a.log)
 	d.tunnels, d.tunnel = a.deps.tunnel != nil, a.deps.framed
 	d.link = func(m *master) *link {
-		route := &route{master: m.id, open: a.call, reach: func() []string { return d.reach(m.id) }}
+		route := &route{master: m.id, reach: func() []string { return d.reach(m.id) },
+			open: func(addr string) (*target, error) { return a.learned(d, addr) }}
 		l := newLink(r.node, d, d.addresses(m)[0], route, a.cfg.HeartbeatInterval, a.log)
 		l.route, l.seat.master = route, m.id
 		return l

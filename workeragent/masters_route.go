@@ -25,7 +25,7 @@ const (
 type route struct {
 	master  string
 	reach   func() []string // the addresses of the moment
-	open    func(addr string) (caller, error)
+	open    func(addr string) (*target, error)
 	targets []*target
 	at      int // the one in use
 }
@@ -37,6 +37,9 @@ type target struct {
 	proven bool      // the master has answered there
 	wrong  time.Time // until when it is left alone; somebody else answered
 	call   caller
+
+	bare     caller // asks who is there, without the token that call shows; nil: call shows none
+	withheld bool   // the token is not for this address
 }
 
 func (r *route) Call(ctx context.Context, method string, params, result any) error {
@@ -68,7 +71,7 @@ func (r *route) try(ctx context.Context, tries int, method string, params, resul
 		defer cancel()
 	}
 	if !t.proven {
-		id, err := whoIs(ctx, t.call)
+		id, err := t.whoIs(ctx)
 		if err != nil {
 			// As text: what somebody unknown answers is no answer of the master.
 			return fmt.Errorf("asking who is at %s: %v", t.addr, err) //nolint:errorlint // see above
@@ -78,7 +81,11 @@ func (r *route) try(ctx context.Context, tries int, method string, params, resul
 		}
 		t.proven = true
 	}
-	return t.call.Call(ctx, method, params, result)
+	err := t.call.Call(ctx, method, params, result)
+	if rpc := (*jsonrpc.Error)(nil); err != nil && t.bare != nil && !errors.As(err, &rpc) {
+		t.proven = false // whoever comes next to this address does not get the token at once
+	}
+	return err
 }
 
 // misled notes that another master answered at the address in use.
@@ -108,17 +115,12 @@ func (r *route) refresh() {
 			old = slices.Delete(old, i, i+1)
 			continue
 		}
-		p, err := parsePlace(addr)
-		if err != nil {
-			continue
-		}
-		if call, err := r.open(addr); err == nil {
-			// Whoever answers over a tunnel has proven who it is.
-			r.targets = append(r.targets, &target{addr: addr, local: p.local, proven: p.edge != "", call: call})
+		if t, err := r.open(addr); err == nil {
+			r.targets = append(r.targets, t)
 		}
 	}
 	for _, t := range old {
-		t.call.Close()
+		t.close()
 	}
 	r.at = max(0, slices.IndexFunc(r.targets, func(t *target) bool { return t.addr == current }))
 }
@@ -136,7 +138,14 @@ func (r *route) local() bool { return len(r.targets) > 0 && r.targets[r.at].loca
 
 func (r *route) Close() {
 	for _, t := range r.targets {
-		t.call.Close()
+		t.close()
+	}
+}
+
+func (t *target) close() {
+	t.call.Close()
+	if t.bare != nil {
+		t.bare.Close()
 	}
 }
 

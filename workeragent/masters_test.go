@@ -36,6 +36,8 @@ type fleet struct {
 	routes map[string]string
 	// asked counts the calls at an address, by method.
 	asked map[string]int
+	// shown are the addresses at which a token was shown.
+	shown map[string]bool
 }
 
 type fakeMaster struct {
@@ -43,6 +45,7 @@ type fakeMaster struct {
 	down  bool     // refuses calls
 	hangs bool     // leaves calls without an answer
 	mute  bool     // is not named by the others
+	wary  bool     // answers nobody without a token
 	extra []word   // named besides
 	beats int      // that were taken
 	seen  []string // addresses at which it was called
@@ -50,7 +53,7 @@ type fakeMaster struct {
 
 // newFleet makes masters that answer at their name, port 1.
 func newFleet(t *testing.T, names ...string) *fleet {
-	f := &fleet{t: t, masters: map[string]*fakeMaster{}, routes: map[string]string{}, asked: map[string]int{}}
+	f := &fleet{t: t, masters: map[string]*fakeMaster{}, routes: map[string]string{}, asked: map[string]int{}, shown: map[string]bool{}}
 	f.add(names...)
 	return f
 }
@@ -102,12 +105,12 @@ func (f *fleet) gotBeats(after time.Duration, want ...string) {
 	}
 }
 
-func (f *fleet) dial(ep client.Endpoint, _ client.Options) caller {
-	return &fakeRoute{f, ep.Address}
+func (f *fleet) dial(ep client.Endpoint, opts client.Options) caller {
+	return &fakeRoute{f, ep.Address, opts.Token}
 }
 
 func (f *fleet) tunnel(addrs []string) (caller, error) {
-	return &fakeRoute{f, addrs[0]}, nil
+	return &fakeRoute{f, addrs[0], ""}, nil
 }
 
 // start starts an agent in this fleet.
@@ -138,6 +141,7 @@ func (f *fleet) list(self *fakeMaster) (words []word) {
 type fakeRoute struct {
 	fleet *fleet
 	addr  string
+	token string
 }
 
 func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) error {
@@ -158,6 +162,10 @@ func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) erro
 	m := f.masters[f.routes[r.addr]]
 	if m == nil || m.down {
 		return errRefused
+	}
+	f.shown[r.addr] = f.shown[r.addr] || r.token != ""
+	if m.wary && r.token == "" {
+		return &jsonrpc.Error{Code: jsonrpc.CodeUnauthorized, Message: "a token is needed"}
 	}
 	words := f.list(m)
 	list, _ := json.Marshal(words)
@@ -532,7 +540,7 @@ func TestEdgeAddresses(t *testing.T) {
 		}
 
 		// A tunnel that is up is used; one that breaks does not keep the beats back.
-		f.with(func() { f.routes["frames"] = "b"; up[idB] = &fakeRoute{f, "frames"}; clear(f.asked) })
+		f.with(func() { f.routes["frames"] = "b"; up[idB] = &fakeRoute{f, "frames", ""}; clear(f.asked) })
 		f.wantBeats(time.Minute, "a", "b")
 		if f.asked["frames node_heartbeat"] < 5 || f.asked[edgeB+" node_heartbeat"] > 0 {
 			t.Errorf("calls %v", f.asked)

@@ -243,7 +243,7 @@ func TestMasterTakesHTTPOnly(t *testing.T) {
 	var asked atomic.Int32
 	edge, err := tunnel.Listen(t.Context(), tunnel.HostConfig{
 		Identity: id, Listen: "127.0.0.1:0",
-		Admit:   func(string, string) error { return nil },
+		Admit:   func(string, string, uint64) error { return nil },
 		Changed: func(string, bool) {},
 		Answer: func(_ context.Context, _ string, request []byte) []byte {
 			asked.Add(1)

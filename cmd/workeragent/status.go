@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -59,6 +60,9 @@ func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
 		compute = s.Compute.Address + " is " + s.Compute.State
 	}
 	line("compute", compute)
+	if len(s.Tunnels) > 0 {
+		line("tunnels", "to "+strings.Join(masterNames(s), " and "))
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -106,4 +110,18 @@ func size(bytes uint64) string {
 		f, i = f/1024, i+1
 	}
 	return fmt.Sprintf("%.1f %ciB", f, units[i])
+}
+
+// masterNames are the masters that there are tunnels to.
+func masterNames(s workeragent.Status) (names []string) {
+	for _, id := range s.Tunnels {
+		name := id
+		for _, e := range s.Explorers {
+			if e.Master == id && e.Name != "" {
+				name = e.Name
+			}
+		}
+		names = append(names, name)
+	}
+	return names
 }

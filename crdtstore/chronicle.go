@@ -1,8 +1,10 @@
 package crdtstore
 
 import (
-	"sync"
+	"fmt"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // Occurrence is something that happened in the grid, as this master saw it.
@@ -16,7 +18,10 @@ type Occurrence struct {
 	VM     string `json:"vm,omitempty"`
 	Master string `json:"master,omitempty"`
 	By     string `json:"by,omitempty"`
-	Text   string `json:"text"` // for people: one sentence without a full stop
+	// More is how many of the same this one stands for, of which there were too many
+	// at a time to list each. 0: it is about itself.
+	More int    `json:"more,omitempty"`
+	Text string `json:"text"` // for people: one sentence without a full stop
 }
 
 // OccurrenceKind is what an [Occurrence] is about.
@@ -31,34 +36,151 @@ const (
 	AboutGrid     OccurrenceKind = "grid"     // all of it: mass silence, a split, a merge
 )
 
-// maxOccurrences is how many occurrences are remembered.
-const maxOccurrences = 10_000
+// What happens to nodes.
+const (
+	WhatNew      = "new"      // registered for the first time; also of a VM
+	WhatBack     = "back"     // registered anew after it was removed or had expired; also of a master
+	WhatOnline   = "online"   // heard again
+	WhatSuspect  = "suspect"  // who would know is gone; also of a master, which is silent
+	WhatOffline  = "offline"  // nobody hears it
+	WhatExpired  = "expired"  // removed by a master, for it was silent for too long
+	WhatConflict = "conflict" // several machines claim its id
+)
 
-// chronicle is the bounded log of what happened.
-type chronicle struct {
-	mu   sync.Mutex
-	ring []Occurrence
-	next uint64 // id of the next one
+// What happens to VMs, beside WhatNew.
+const (
+	WhatChanged = "changed" // its state is another
+	WhatGone    = "gone"
+)
+
+// What happens to masters, beside WhatBack and WhatSuspect.
+const (
+	WhatCame = "came" // heard for the first time in this run
+	WhatDown = "down"
+	WhatLeft = "left" // closed on purpose
+)
+
+// What operators say.
+const (
+	WhatDrained    = "drained"
+	WhatUndrained  = "undrained"
+	WhatLabelled   = "labelled"
+	WhatUnlabelled = "unlabelled" // a label was taken away
+	WhatRemoved    = "removed"
+)
+
+// ChronicleQuery chooses occurrences: those that match all that is set. The zero
+// ChronicleQuery asks for the latest 50.
+type ChronicleQuery struct {
+	Kind   OccurrenceKind `json:"kind"`    // empty: any
+	NodeID string         `json:"node_id"` // empty: any
+	Master string         `json:"master"`  // id or name; empty: any
+	// Q matches, whatever the case, a part of the text, of what happened, of who asked
+	// for it, or of the id of a node or VM.
+	Q     string `json:"q"`
+	Limit int    `json:"limit"` // 0: 50; at most 1,000
+	// Cursor continues after the page that returned it, with what happened before. It
+	// stays valid for this run of the store.
+	Cursor string `json:"cursor"`
 }
 
-// add appends an occurrence and returns it with its id.
-func (c *chronicle) add(o Occurrence) Occurrence {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.next++
-	o.ID = c.next
-	if len(c.ring) < maxOccurrences {
-		c.ring = append(c.ring, o)
-	} else {
-		c.ring[(o.ID-1)%maxOccurrences] = o
+// ChroniclePage is one page of occurrences, the latest first.
+type ChroniclePage struct {
+	Events     []Occurrence `json:"events"`
+	NextCursor string       `json:"next_cursor,omitempty"` // of the next page; empty: this is the last
+}
+
+// OccurrenceCount is how often something happened in this run, whether it is still in
+// the log or not.
+type OccurrenceCount struct {
+	Kind  OccurrenceKind
+	What  string
+	Count uint64
+}
+
+// chronicleChunk is how many occurrences are looked at in one go, which bounds for how
+// long a reader holds up those who add some.
+const chronicleChunk = 512
+
+// Chronicle returns a page of what happened, the latest first, out of the log that this
+// master keeps in memory: up to 5,000 occurrences about nodes and VMs, and as many about
+// operators, masters and the grid. Where more than a hundred of the same happen at a
+// time to nodes or VMs, one occurrence stands for the rest. What operators said is in
+// the records, so all masters list it, and after a start too, as far as it still stands.
+// Errors: ErrCursor, also for a cursor of an earlier run; [FieldError].
+func (s *Store) Chronicle(q ChronicleQuery) (ChroniclePage, error) {
+	const cursorKind = "events"
+	limit, err := limitOf(q.Limit)
+	if err != nil {
+		return ChroniclePage{}, err
 	}
-	return o
+	switch q.Kind {
+	case "", AboutNode, AboutVM, AboutMaster, AboutOperator, AboutGrid:
+	default:
+		return ChroniclePage{}, &FieldError{Field: "kind", Problem: fmt.Sprintf("is %q, must be node, vm, master, operator or grid", q.Kind)}
+	}
+	if q.NodeID != "" {
+		if err := record.ValidNodeID(q.NodeID); err != nil {
+			return ChroniclePage{}, err
+		}
+	}
+	if q.Master != "" {
+		// One that is forgotten may still be in the log, by its id.
+		if m, err := s.Master(q.Master); err == nil {
+			q.Master = m.ID
+		}
+	}
+	before := ^uint64(0)
+	if q.Cursor != "" {
+		at, err := decodeCursor(cursorKind, q.Cursor)
+		if err != nil || at.Str != s.hub.run || !(at.Num >= 1 && at.Num < 1<<53) {
+			return ChroniclePage{}, ErrCursor
+		}
+		before = uint64(at.Num)
+	}
+	page := ChroniclePage{Events: make([]Occurrence, 0, limit)}
+	var chunk [chronicleChunk]*Occurrence
+	for {
+		some := s.chronicle.before(before, chunk[:0])
+		if len(some) == 0 {
+			return page, nil
+		}
+		for _, o := range some {
+			if !q.matches(o) {
+				continue
+			}
+			if len(page.Events) == limit {
+				page.NextCursor = encodeCursor(cursorKind, place{Str: s.hub.run, Num: float64(page.Events[limit-1].ID)})
+				return page, nil
+			}
+			page.Events = append(page.Events, *o)
+		}
+		before = some[len(some)-1].ID
+	}
 }
+
+func (q *ChronicleQuery) matches(o *Occurrence) bool {
+	if q.Kind != "" && o.Kind != q.Kind || q.NodeID != "" && o.NodeID != q.NodeID || q.Master != "" && o.Master != q.Master {
+		return false
+	}
+	if q.Q == "" {
+		return true
+	}
+	for _, text := range [...]string{o.Text, o.What, o.By, o.NodeID, o.VM} {
+		if containsFold(text, q.Q) {
+			return true
+		}
+	}
+	return false
+}
+
+// Occurred returns how often what has happened in this run, by kind and what.
+func (s *Store) Occurred() []OccurrenceCount { return s.chronicle.counted() }
 
 // happened notes an occurrence of now.
 func (s *Store) happened(o Occurrence) {
 	if o.At.IsZero() {
 		o.At = s.cfg.Wall().UTC().Round(0)
 	}
-	s.chronicle.add(o)
+	s.chronicle.add(s.hub, o, 0, true)
 }

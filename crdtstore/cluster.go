@@ -178,7 +178,7 @@ func (c *cluster) bye(s network.Stream) {
 	id := s.Conn().RemotePeer().String()
 	c.dir.left(id)
 	c.store.replica.Left(id)
-	c.store.hub.add(change{kind: MasterEvent, id: id})
+	c.store.masterChanged(id)
 }
 
 func (c *cluster) close() (err error) {
@@ -344,7 +344,7 @@ func (c *cluster) pulse() {
 				c.store.log.Warn("cannot send a pulse", "err", err)
 			}
 		}
-		c.dir.sweep(now, func(id string) { c.store.hub.add(change{kind: MasterEvent, id: id}) })
+		c.dir.sweep(now, c.store.masterChanged)
 		select { // however often soon is asked for
 		case <-c.ctx.Done():
 			return

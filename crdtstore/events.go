@@ -18,9 +18,10 @@ const ringSize = 1 << 14
 // change is an entry of the event log: what changed, not how. Readers look up
 // how it is now.
 type change struct {
-	kind EventKind
-	id   string      // node or master
-	vms  []record.VM // VMEvent: the VMs that changed
+	kind       EventKind
+	id         string      // node or master
+	vms        []record.VM // VMEvent: the VMs that changed
+	occurrence *Occurrence // LogEvent: what happened
 }
 
 // hub is the bounded log of changes that Watch reads from. A cursor is the run's
@@ -136,6 +137,16 @@ func (s *Store) Cursor() string {
 // pace, so a slow one holds up nobody. Resuming from [Event.Cursor] misses nothing;
 // where a change had several events, such as VMs of one report, it may repeat some.
 func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] {
+	return s.watch(ctx, after, false)
+}
+
+// WatchLog is [Store.Watch] with the events of kind LogEvent too, each once and in the
+// order of [Store.Chronicle]. The cursors of both are the same.
+func (s *Store) WatchLog(ctx context.Context, after string) iter.Seq2[Event, error] {
+	return s.watch(ctx, after, true)
+}
+
+func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Event, error] {
 	if after == "" {
 		after = s.Cursor()
 	}
@@ -147,6 +158,9 @@ func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error]
 				break
 			}
 			at++
+			if c.kind == LogEvent && !log {
+				continue
+			}
 			events := s.events(c)
 			for i, ev := range events {
 				ev.Cursor = s.hub.cursor(at)
@@ -183,6 +197,8 @@ func (s *Store) events(c change) []Event {
 			return nil
 		}
 		return []Event{{Kind: MasterEvent, Master: &m}}
+	case LogEvent:
+		return []Event{{Kind: LogEvent, Occurrence: c.occurrence}}
 	}
 	return nil
 }
@@ -198,6 +214,7 @@ func (s *Store) changed(id string) {
 	if after == nil { // dropped for good
 		s.board.Forget(id)
 		s.hub.add(change{kind: NodeEvent, id: id}) // watchers are shown nothing
+		s.nodeChanged(id, before, nil)
 		return
 	}
 	if before == after {
@@ -207,8 +224,11 @@ func (s *Store) changed(id string) {
 		return // the pulses have told it, and the next checkpoint will say it of all nodes
 	}
 	s.hub.add(change{kind: NodeEvent, id: id})
-	if vms := changedVMs(viewOf(before), after.Node()); len(vms) > 0 {
+	s.nodeChanged(id, before, after)
+	was, is := viewOf(before), after.Node()
+	if vms := changedVMs(was, is); len(vms) > 0 {
 		s.hub.add(change{kind: VMEvent, id: id, vms: vms})
+		s.vmsChanged(before, was, is, vms)
 	}
 }
 

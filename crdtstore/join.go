@@ -130,6 +130,7 @@ func (s *Store) joined(why string, args ...any) {
 		s.log.Warn("cannot note down that the records of the others are here", "err", err)
 	}
 	s.join.active = false
+	s.remember()
 	_, nodes := s.table.Digest()
 	s.log.Info(why, append(args, "nodes", nodes, "took", time.Since(s.since).Round(time.Millisecond))...)
 }

@@ -54,7 +54,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	}
 	away := !c.dir.reachable(from.String())
 	if c.dir.heard(now, from.String(), m, agreement) {
-		c.store.hub.add(change{kind: MasterEvent, id: from.String()})
+		c.store.masterChanged(from.String())
 	}
 	if away && c.dir.reachable(from.String()) {
 		c.came()

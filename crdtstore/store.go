@@ -80,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
@@ -111,11 +111,19 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			return nil, err
 		}
 		s.Serve(endPreservation, s.preservationEnded)
+	}
+	if _, joining := s.join.progress(); joining {
+		s.chronicle.phase.CompareAndSwap(int32(asleep), int32(learning))
+	} else {
+		s.remember()
+	}
+	if s.cluster != nil {
 		s.cluster.start(background)
 	}
 	w := newWatch(s)
 	s.loop(background, w.run)
 	s.loop(background, s.checkpoint)
+	s.loop(background, s.summarize)
 	s.loop(background, s.turnover)
 	s.loop(background, s.watchJoin)
 	opened = true

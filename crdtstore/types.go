@@ -238,17 +238,20 @@ const (
 	NodeEvent   EventKind = "node"   // a node's record or status has changed
 	VMEvent     EventKind = "vm"     // a VM is new, has changed or is gone
 	MasterEvent EventKind = "master" // a master has come, gone or changed
+	LogEvent    EventKind = "log"    // something was added to the log of what happened; see Store.WatchLog
 )
 
 // Event says that something changed. It carries the node or master as it is when the
 // event is read, so a reader that is behind sees the latest at once, and may see it
-// more than once.
+// more than once. What happened is told as it was, see [Store.Chronicle].
 type Event struct {
 	Cursor string    // resumes after this event, see Store.Watch
 	Kind   EventKind // which one of the fields below is set
 	Node   *Node     // with RemovedAt set when it was removed
 	VM     *VM       // with State VMDeleted when it is gone
 	Master *Master
+
+	Occurrence *Occurrence
 }
 
 // VMDeleted is the state of a VM in the event that says it is gone.

@@ -55,7 +55,10 @@ func (w *watch) run(ctx context.Context) {
 		}
 		// The first event of a new node comes before its first sign of life is
 		// counted, so the status of a node that was not there is told too.
-		w.step(time.Now(), func(id string) { w.s.hub.add(change{kind: NodeEvent, id: id}) })
+		w.step(time.Now(), func(id string) {
+			w.s.hub.add(change{kind: NodeEvent, id: id})
+			w.s.statusTold(id, w.was[id].status)
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package record
 import (
 	"cmp"
 	"math"
+	"time"
 )
 
 // Version orders the accounts that a node gives of itself. Boot is chosen by
@@ -29,6 +30,9 @@ type Stamp struct {
 	Wall    int64
 	Logical uint32
 }
+
+// Time is when the stamp was made by the clock of who made it, for display.
+func (s Stamp) Time() time.Time { return fromMillis(s.Wall) }
 
 // Compare returns -1, 0 or 1 as s stands before, at or after t.
 func (s Stamp) Compare(t Stamp) int {

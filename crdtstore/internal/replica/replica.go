@@ -51,6 +51,10 @@ type Options struct {
 
 	// Changed is called after the table's entry for a node has changed.
 	Changed func(node string)
+	// Said, which may be nil, is called with every state that was joined into the
+	// table's entry for a node, and with that entry as it was before, nil where there
+	// was none.
+	Said func(node string, before *table.Entry, st record.State)
 	// Heard returns when a node last gave a sign of life to any master, as far as
 	// this one knows, in Unix milliseconds; 0: not in this run.
 	Heard func(node string) int64
@@ -127,6 +131,9 @@ func (r *Replica) State(node string) record.State {
 // join joins a state into the table and reports whether it was news.
 func (r *Replica) join(node string, st record.State) bool {
 	before, after := r.table.Join(node, st)
+	if r.opts.Said != nil {
+		r.opts.Said(node, before, st)
+	}
 	if before == after {
 		return false
 	}

@@ -1,0 +1,171 @@
+package crdtstore
+
+import (
+	"fmt"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// nodeChanged notes what of a change of a node's entry is worth a line. before is nil
+// for a new node; after, for one that was dropped for good.
+func (s *Store) nodeChanged(id string, before, after *table.Entry) {
+	c := &s.chronicle
+	if after == nil || after.Removed {
+		c.setStatus(id, nil)
+	}
+	if after == nil || c.now() != awake {
+		return
+	}
+	o := Occurrence{Kind: AboutNode, NodeID: id}
+	switch {
+	case before == nil && !after.Removed:
+		o.What, o.Text = WhatNew, id+" is new"
+	case before != nil && before.Removed && !after.Removed:
+		o.What, o.Text = WhatBack, id+" is back, it has registered anew"
+	case before != nil && !before.Removed && after.Removed && after.State.Removal.Reason == record.ReasonExpired:
+		o.What, o.Master = WhatExpired, after.State.Removal.Master
+		o.Text = id + " has expired, it was silent for too long"
+	default:
+		return
+	}
+	if !after.Removed {
+		fresh := Status("")
+		c.setStatus(id, &fresh) // it is not online again when it is first heard
+	}
+	s.happened(o)
+}
+
+func (c *chronicle) setStatus(id string, to *Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if to == nil {
+		delete(c.statuses, id)
+		return
+	}
+	if c.statuses == nil {
+		c.statuses = map[string]Status{}
+	}
+	c.statuses[id] = *to
+}
+
+// statusTold notes that a node has another status. Two changes are not worth a line:
+// that a node which is new, or was known before this run, is heard; and that a new one
+// is not yet, for its record travels faster than its pulse.
+func (s *Store) statusTold(id string, status Status) {
+	e := s.table.Get(id)
+	if e == nil || e.Removed {
+		return // its removal says it
+	}
+	c := &s.chronicle
+	c.mu.Lock()
+	was, known := c.statuses[id]
+	c.mu.Unlock()
+	isNew := known && was == ""
+	if was == status || isNew && status != Online {
+		return
+	}
+	c.setStatus(id, &status)
+	if isNew || !known && status != Offline || c.now() != awake {
+		return
+	}
+	o := Occurrence{Kind: AboutNode, What: string(status), NodeID: id}
+	switch status {
+	case Online:
+		o.Text = id + " is online again"
+	default:
+		o.Text = id + " is " + string(status)
+		if n, err := s.Node(id); err == nil && n.Reason != "" {
+			o.Text += ": " + n.Reason
+		} else if err == nil && !n.LastSeen.IsZero() {
+			o.Text += ", last heard at " + n.LastSeen.Format(time.RFC3339)
+		}
+	}
+	s.happened(o)
+}
+
+// vmsChanged notes which VMs of a node are new or gone, or in another state. What
+// becomes of the VMs of a node that comes and goes is said by that.
+func (s *Store) vmsChanged(before *table.Entry, was, is record.Node, vms []VM) {
+	if before == nil || before.Removed || is.RemovedAt != nil || s.chronicle.now() != awake {
+		return
+	}
+	states := make(map[string]string, len(was.VMs))
+	for _, v := range was.VMs {
+		states[v.SID] = v.State
+	}
+	for _, v := range vms {
+		o := Occurrence{Kind: AboutVM, NodeID: is.NodeID, VM: v.SID}
+		name := v.Name
+		if name == "" {
+			name = v.SID
+		}
+		switch state, had := states[v.SID]; {
+		case v.State == VMDeleted && had:
+			o.What, o.Text = WhatGone, fmt.Sprintf("VM %s is gone from %s", name, is.NodeID)
+		case !had:
+			o.What, o.Text = WhatNew, fmt.Sprintf("VM %s is new on %s, %s", name, is.NodeID, v.State)
+		case state != v.State:
+			o.What, o.Text = WhatChanged, fmt.Sprintf("VM %s on %s is %s, was %s", name, is.NodeID, v.State, state)
+		default:
+			continue
+		}
+		s.happened(o)
+	}
+}
+
+// masterChanged tells watchers of a master, and notes its status where it is another.
+func (s *Store) masterChanged(id string) {
+	s.hub.add(change{kind: MasterEvent, id: id})
+	c := &s.chronicle
+	c.masters.Lock()
+	defer c.masters.Unlock()
+	m, err := s.Master(id)
+	if err != nil {
+		delete(c.mastered, id)
+		return
+	}
+	was, known := c.mastered[id]
+	if was == m.Status {
+		return
+	}
+	if c.mastered == nil {
+		c.mastered = map[string]MasterStatus{}
+	}
+	c.mastered[id] = m.Status
+	o := Occurrence{Kind: AboutMaster, Master: id}
+	name := s.nameOf(id)
+	switch m.Status {
+	case MasterAlive:
+		o.What, o.Text = WhatCame, name+" is here"
+		if known {
+			o.What, o.Text = WhatBack, name+" is back"
+		}
+	case MasterSuspect:
+		o.What, o.Text = WhatSuspect, name+" is silent; what it alone hears does not count"
+	case MasterDown:
+		o.What, o.Text = WhatDown, name+" is down"
+	case MasterLeft:
+		o.What, o.Text = WhatLeft, name+" has left"
+	default:
+		return
+	}
+	s.happened(o)
+}
+
+// nameOf returns what people call a master, or what there is of its id.
+func (s *Store) nameOf(master string) string {
+	if master == s.text {
+		return s.cfg.Name
+	}
+	if s.cluster != nil {
+		d := s.cluster.dir
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if p := d.peers[master]; p != nil && p.Name != "" {
+			return p.Name
+		}
+	}
+	return "master " + master[max(0, len(master)-8):]
+}

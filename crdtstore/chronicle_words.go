@@ -1,0 +1,127 @@
+package crdtstore
+
+import (
+	"hash/maphash"
+	"strings"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// What operators said travels in the records, so every master can tell who said what
+// and through which master: it is noted when a state comes in that has a word which the
+// node's entry had not. A word that loses against a later one is noted too, so that
+// after a split both sides know what the other was told. What was said and taken back
+// before a state was written is not in any, and known only where it was said.
+
+// wordSeed makes the keys by which a word is noted once, however often it comes in.
+var wordSeed = maphash.MakeSeed()
+
+// told is a word, or a removal as one, about a node.
+type told struct {
+	node   string
+	stamp  record.Stamp
+	field  string // empty: a removal
+	value  string // or the reason of a removal
+	master string
+	by     string
+}
+
+func wordOf(node string, w record.Word) told {
+	return told{node, w.Stamp, w.Field, w.Value, w.Master, w.By}
+}
+
+func removalOf(node string, r record.Removal) told {
+	return told{node, r.Stamp, "", r.Reason, r.Master, r.By}
+}
+
+// said notes what operators say in a state that was joined into the entry of a node,
+// if the entry before did not say it. It is called for every state that comes in.
+func (s *Store) said(node string, before *table.Entry, st record.State) {
+	if len(st.Words) == 0 && st.Removal.IsZero() {
+		return
+	}
+	now := s.chronicle.now()
+	if now == asleep {
+		return
+	}
+	var known record.State
+	if before != nil {
+		known = before.State
+	}
+	for _, w := range st.Words {
+		if is := known.Word(w.Field); is != w && w.Master != "" && (now == awake || w.Master == s.text) {
+			later := record.State{Words: []record.Word{is}}.Dominates(record.State{Words: []record.Word{w}})
+			s.noteWord(wordOf(node, w), later, true)
+		}
+	}
+	if r := st.Removal; r != known.Removal && byOperator(r) && (now == awake || r.Master == s.text) {
+		later := record.State{Removal: known.Removal}.Dominates(record.State{Removal: r})
+		s.noteWord(removalOf(node, r), later, true)
+	}
+}
+
+// byOperator reports whether somebody asked for a removal. A word without a master is
+// one that a removal took back.
+func byOperator(r record.Removal) bool { return !r.IsZero() && r.Reason != record.ReasonExpired }
+
+// noteWord notes a word, unless it was; later tells that it lost against another one,
+// and news that it was said in this run.
+func (s *Store) noteWord(w told, later, news bool) {
+	o := Occurrence{
+		At: w.stamp.Time(), Kind: AboutOperator,
+		NodeID: w.node, Master: w.master, By: w.by,
+	}
+	label, isLabel := strings.CutPrefix(w.field, record.FieldLabel)
+	value, set := strings.CutPrefix(w.value, "=")
+	switch {
+	case w.field == "":
+		o.What, o.Text = WhatRemoved, w.node+" removed"
+	case w.field == record.FieldDrain && w.value != "":
+		o.What, o.Text = WhatDrained, w.node+" drained"
+	case w.field == record.FieldDrain:
+		o.What, o.Text = WhatUndrained, w.node+" no longer drained"
+	case isLabel && set:
+		o.What, o.Text = WhatLabelled, w.node+" labelled "+label+"="+value
+	case isLabel:
+		o.What, o.Text = WhatUnlabelled, w.node+" no longer labelled "+label
+	default:
+		return // a field of a newer version
+	}
+	if w.by != "" {
+		o.Text += " by " + w.by
+	}
+	o.Text += " through " + s.nameOf(w.master)
+	if later {
+		o.Text += ", but a later word stands"
+	}
+	if w.field == "" && w.value != "" {
+		o.Text += ": " + w.value
+	}
+	s.chronicle.add(s.hub, o, maphash.Comparable(wordSeed, w)|1, news) // a key is not 0
+}
+
+// remember begins to note what comes in, and notes what operators said before as far as
+// it stands, oldest first. It is called when the records are here.
+func (s *Store) remember() {
+	// First, so that what comes in meanwhile is noted by one or the other.
+	s.chronicle.phase.Store(int32(awake))
+	latest := first[told]{order: order{descending: true}, most: maxOccurrences / 2}
+	add := func(w told) {
+		latest.add(place{Num: float64(w.stamp.Wall), ID: w.node + "/" + w.field}, w)
+	}
+	for e := range s.table.All() {
+		for _, w := range e.State.Words {
+			if w.Master != "" {
+				add(wordOf(e.ID, w))
+			}
+		}
+		if byOperator(e.State.Removal) {
+			add(removalOf(e.ID, e.State.Removal))
+		}
+	}
+	words := latest.sorted()
+	for i := range words {
+		s.noteWord(words[len(words)-1-i].item, false, false)
+	}
+}

@@ -24,7 +24,8 @@ const (
 
 // events serves /events: a snapshot, then every change. With ?snapshot=brief
 // the snapshot leaves out nodes and VMs, for readers that ask for what they
-// show; it still tells them when to ask anew.
+// show; it still tells them when to ask anew. With ?log=1 what happened is told
+// too, by the same cursors; what happened before a snapshot, the method events lists.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.streams <- struct{}{}:
@@ -47,6 +48,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	_ = out.conn.SetReadDeadline(time.Time{})
 
 	out.brief = r.URL.Query().Get("snapshot") == "brief"
+	out.log = r.URL.Query().Get("log") == "1"
 
 	err := s.stream(r.Context(), out, r.Header.Get("Last-Event-ID"))
 	if err != nil && !errors.Is(err, context.Canceled) && r.Context().Err() == nil {
@@ -89,9 +91,13 @@ func (s *Server) stream(ctx context.Context, out *stream, after string) error {
 func (s *Server) follow(ctx context.Context, out *stream, after string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events, ended := make(chan crdtstore.Event, 64), make(chan error, 1)
+	watch := s.store.Watch
+	if out.log {
+		watch = s.store.WatchLog
+	}
 	go func() {
 		defer close(events)
-		for e, err := range s.store.Watch(ctx, after) {
+		for e, err := range watch(ctx, after) {
 			if err != nil {
 				ended <- err
 				return
@@ -201,6 +207,7 @@ type stream struct {
 	w     http.ResponseWriter
 	conn  *http.ResponseController
 	brief bool // no lists in snapshots
+	log   bool // with what happened
 	err   error
 }
 
@@ -251,6 +258,8 @@ func (o *stream) event(e crdtstore.Event) error {
 		what = e.VM
 	case crdtstore.MasterEvent:
 		what = e.Master
+	case crdtstore.LogEvent:
+		what = e.Occurrence
 	default:
 		return nil
 	}

@@ -125,3 +125,44 @@ func TestEventStreamsAreBounded(t *testing.T) {
 	}
 	listen(t, m.url+"/events", "")()
 }
+
+// What happened is told to those who ask for it, and can be asked for.
+func TestLogOfEvents(t *testing.T) {
+	m := startMaster(t)
+	m.must(nil, "register_node", `{"node_id":"n1"}`)
+	quiet, next := listen(t, m.url+"/events", ""), listen(t, m.url+"/events?snapshot=brief&log=1", "")
+	quiet()
+	next()
+	happened := crdtstore.Occurrence{
+		ID: 7, At: time.Unix(1, 0).UTC(), Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained,
+		NodeID: "n1", Master: "self", By: "alice", Text: "n1 drained by alice through alpha",
+	}
+	m.store.set(func() {
+		m.store.emit(crdtstore.Event{Kind: crdtstore.LogEvent, Occurrence: &happened})
+		m.store.emit(crdtstore.Event{Kind: crdtstore.MasterEvent, Master: &crdtstore.Master{ID: "other"}})
+	})
+	if e := quiet(); e.kind != "master" {
+		t.Errorf("told without being asked: %+v", e)
+	}
+	e := next()
+	var got crdtstore.Occurrence
+	if err := json.Unmarshal([]byte(e.data), &got); err != nil || e.kind != "log" || e.id != "2" || got != happened {
+		t.Errorf("%+v %v", e, err)
+	}
+	if e := listen(t, m.url+"/events?log=1", "1")(); e.kind != "log" {
+		t.Errorf("resumed with %+v", e)
+	}
+	var page crdtstore.ChroniclePage
+	m.must(&page, "events", `{"kind":"operator"}`)
+	if len(page.Events) != 1 || page.Events[0] != happened {
+		t.Errorf("%+v", page)
+	}
+	if a := m.call("events", `{"kind":"grid"}`); string(a.Result) != `{"events":[]}` {
+		t.Errorf("none: %s", a.Result)
+	}
+	for params, code := range map[string]int{`{"cursor":"x"}`: -32009, `{"limit":1001}`: -32602, `{"limit":-1}`: -32602, `{"since":1}`: -32602} {
+		if a := m.call("events", params); a.Error == nil || a.Error.Code != code {
+			t.Errorf("%s: %+v", params, a.Error)
+		}
+	}
+}

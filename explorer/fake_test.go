@@ -327,7 +327,36 @@ func (f *fakeStore) Cursor() string {
 	return strconv.Itoa(len(f.events))
 }
 
+// Chronicle is what was emitted of the log, all in one page.
+func (f *fakeStore) Chronicle(q crdtstore.ChronicleQuery) (page crdtstore.ChroniclePage, err error) {
+	if q.Cursor != "" {
+		return page, crdtstore.ErrCursor
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range slices.Backward(f.events) {
+		if e.Kind == crdtstore.LogEvent && (q.Kind == "" || q.Kind == e.Occurrence.Kind) {
+			page.Events = append(page.Events, *e.Occurrence)
+		}
+	}
+	return page, nil
+}
+
+func (f *fakeStore) Occurred() []crdtstore.OccurrenceCount {
+	return []crdtstore.OccurrenceCount{{Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained, Count: 3}}
+}
+
 func (f *fakeStore) Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error] {
+	return func(yield func(crdtstore.Event, error) bool) {
+		for e, err := range f.WatchLog(ctx, after) {
+			if e.Kind != crdtstore.LogEvent && !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeStore) WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error] {
 	return func(yield func(crdtstore.Event, error) bool) {
 		i, err := strconv.Atoi(after)
 		for {

@@ -59,6 +59,7 @@ func (s *Server) methods() []method {
 	all = append(all, s.nodeMethods()...)
 	all = append(all, s.vmMethods()...)
 	all = append(all, s.gridMethods()...)
+	all = append(all, s.eventMethods()...)
 	return all
 }
 

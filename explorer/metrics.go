@@ -142,12 +142,13 @@ var (
 	tunDesc   = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
 	edgeDesc  = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
 	presDesc  = prometheus.NewDesc(metricPrefix+"preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", nil, nil)
+	eventDesc = prometheus.NewDesc(metricPrefix+"events_total", "What happened, by what it is about and what it was; the method events lists it.", []string{"kind", "what"}, nil)
 	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -182,6 +183,9 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(edgeDesc, float64(g.s.edge.host.Conns()))
 	}
 	gauge(presDesc, oneIf(stats.Preservation != nil))
+	for _, o := range g.s.store.Occurred() {
+		ch <- prometheus.MustNewConstMetric(eventDesc, prometheus.CounterValue, float64(o.Count), string(o.Kind), o.What)
+	}
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }
 

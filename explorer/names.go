@@ -17,7 +17,7 @@ var methodNames = []string{
 	"list_nodes", "get_node", "drain_node", "undrain_node", "label_node", "remove_node",
 	"list_vms", "get_vm",
 	"deploy_vm", "start_vm", "stop_vm", "restart_vm", "delete_vm", "vm_stats", "vm_logs", "vm_exec", "proxy",
-	"masters", "stats", "diff", "end_preservation", "rpc.discover",
+	"masters", "stats", "diff", "end_preservation", "rpc.discover", "events",
 }
 
 func knownMethod(name string) bool { return slices.Contains(methodNames, bareName(name)) }

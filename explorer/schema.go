@@ -22,6 +22,9 @@ type schemas struct{ named map[string]schema }
 var enums = map[reflect.Type][]any{
 	reflect.TypeFor[crdtstore.Status]():       {crdtstore.Online, crdtstore.Suspect, crdtstore.Offline},
 	reflect.TypeFor[crdtstore.MasterStatus](): {crdtstore.MasterSelf, crdtstore.MasterAlive, crdtstore.MasterSuspect, crdtstore.MasterDown, crdtstore.MasterLeft},
+	reflect.TypeFor[crdtstore.OccurrenceKind](): {
+		crdtstore.AboutNode, crdtstore.AboutVM, crdtstore.AboutMaster, crdtstore.AboutOperator, crdtstore.AboutGrid,
+	},
 }
 
 func (c *schemas) of(t reflect.Type) schema {
@@ -176,6 +179,21 @@ var fieldDocs = map[string]string{
 	"NodePage.next_cursor":        "Asks for the next page; missing on the last.",
 	"VMPage.total":                "VMs that match, over all pages.",
 	"VMPage.next_cursor":          "Asks for the next page; missing on the last.",
+	"ChronicleQuery.kind":         "Only what is about that.",
+	"ChronicleQuery.node_id":      "Only what is about that node.",
+	"ChronicleQuery.master":       "Only what is about that master, or was said through it: its id or name.",
+	"ChronicleQuery.q":            "Part of the text, of what happened, of who asked for it, or of the id of a node or VM, whatever the case.",
+	"ChronicleQuery.limit":        "How many to return at most: 1 to 1000, default 50.",
+	"ChronicleQuery.cursor":       "next_cursor of the page before; good until the master is started again.",
+	"ChroniclePage.next_cursor":   "Asks for what happened before; missing on the last page.",
+	"Occurrence.id":               "Ascending; of this run of this master.",
+	"Occurrence.at":               "When; what an operator said, by the clock of the master that was told.",
+	"Occurrence.what":             "One word, such as offline or drained.",
+	"Occurrence.vm":               "The VM's sid.",
+	"Occurrence.master":           "The master it is about, or through which it was said: its id.",
+	"Occurrence.by":               "Who asked for it.",
+	"Occurrence.more":             "How many of the same it stands for, where there were too many at a time to list each.",
+	"Occurrence.text":             "For people.",
 	"Answer.accepted":             "False where something newer is known already, which is no error.",
 	"Answer.register":             "True: send a report with register_node.",
 	"Answer.heartbeat_interval_s": "Seconds to leave between heartbeats.",

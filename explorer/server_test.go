@@ -198,7 +198,7 @@ func TestHTTP(t *testing.T) {
 			"/health":                       `{"service":"hero_explorer","status":"ok","version":"1.2.3"}`,
 			"/.well-known/heroservice.json": `"socket":"rpc"`,
 			"/openrpc.json":                 `"openrpc":"1.3.2"`,
-			"/metrics":                      "hero_explorer_nodes{status=\"online\"} 0\n",
+			"/metrics":                      "hero_explorer_events_total{kind=\"operator\",what=\"drained\"} 3\n",
 		} {
 			resp, b := get(t, client, base+path)
 			if resp.StatusCode != http.StatusOK || !bytes.Contains(b, []byte(want)) {

@@ -45,6 +45,9 @@ type store interface {
 
 	Cursor() string
 	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]
+	WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error]
+	Chronicle(q crdtstore.ChronicleQuery) (crdtstore.ChroniclePage, error)
+	Occurred() []crdtstore.OccurrenceCount
 }
 
 var _ store = (*crdtstore.Store)(nil)

@@ -146,7 +146,7 @@ func (s *Store) Chronicle(q ChronicleQuery) (ChroniclePage, error) {
 			return page, nil
 		}
 		for _, o := range some {
-			if !q.matches(o) {
+			if !q.Matches(o) {
 				continue
 			}
 			if len(page.Events) == limit {
@@ -159,7 +159,9 @@ func (s *Store) Chronicle(q ChronicleQuery) (ChroniclePage, error) {
 	}
 }
 
-func (q *ChronicleQuery) matches(o *Occurrence) bool {
+// Matches reports whether an occurrence is one of those that are asked for, whose master
+// must be given by id. Limit and Cursor do not matter.
+func (q *ChronicleQuery) Matches(o *Occurrence) bool {
 	if q.Kind != "" && o.Kind != q.Kind || q.NodeID != "" && o.NodeID != q.NodeID || q.Master != "" && o.Master != q.Master {
 		return false
 	}

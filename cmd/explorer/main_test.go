@@ -149,6 +149,39 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// What happened before comes first and once, then what happens, as far as it was asked
+// for, also after the stream has broken off.
+func TestFollowEvents(t *testing.T) {
+	s := newStub()
+	defer s.Close()
+	for _, c := range []struct {
+		args []string
+		want []string // what lines end or begin with, in order
+	}{
+		{nil, []string{"event 1", "event 2", "event 3", "event 4", "event 5"}},
+		{[]string{"--json"}, []string{`{"id":1`, `{"id":2`, `{"id":3`, `{"id":4`, `{"id":5`}},
+		// The stub lists all, whatever it is asked for.
+		{[]string{"--master", "beta", "--kind", "operator"}, []string{"event 1", "event 2", "event 3", "event 5"}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		out, errs := &until{text: "event 5", then: cancel}, new(bytes.Buffer)
+		args := append([]string{"events", "--follow", "--addr", s.Listener.Addr().String()}, c.args...)
+		if code := run(ctx, args, os.LookupEnv, out, errs); code != 0 {
+			t.Errorf("ended with %d: %s", code, errs)
+		}
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != len(c.want) {
+			t.Fatalf("%d lines:\n%s", len(lines), &out.Buffer)
+		}
+		for i, line := range lines {
+			if !strings.Contains(line, c.want[i]) || strings.Contains(line, "\x1b") {
+				t.Errorf("line %d: %q, want %s", i, line, c.want[i])
+			}
+		}
+	}
+}
+
 // until is a buffer that does something once it holds a text.
 type until struct {
 	bytes.Buffer

@@ -61,7 +61,7 @@ func list[T any](ctx context.Context, r *remote, p listing[T]) error {
 		}
 		var page map[string]json.RawMessage
 		var entries []json.RawMessage
-		var total int
+		total := -1 // not known
 		if err := decodeAll(result, &page); err != nil {
 			return err
 		}
@@ -78,7 +78,11 @@ func list[T any](ctx context.Context, r *remote, p listing[T]) error {
 			continue
 		}
 		if r.json {
-			return r.printJSON(map[string]any{p.field: all, "total": total})
+			whole := map[string]any{p.field: all}
+			if total >= 0 {
+				whole["total"] = total
+			}
+			return r.printJSON(whole)
 		}
 		shown := make([]T, len(all))
 		for i := range all {
@@ -88,7 +92,11 @@ func list[T any](ctx context.Context, r *remote, p listing[T]) error {
 		}
 		p.show(shown)
 		if cursor != "" {
-			fmt.Fprintf(r.err, "%d of %d; go on with --cursor %s, or see all with --all\n", len(shown), total, cursor)
+			of := ""
+			if total >= 0 {
+				of = fmt.Sprintf(" of %d", total)
+			}
+			fmt.Fprintf(r.err, "%d%s; go on with --cursor %s, or see all with --all\n", len(shown), of, cursor)
 		}
 		return nil
 	}

@@ -86,7 +86,7 @@ variable, the config file or its default, in this order.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(
 		p.serveCommand(), p.healthCommand(), p.statusCommand(), p.nodesCommand(), p.vmsCommand(),
-		p.mastersCommand(), p.diffCommand(), p.backupCommand(), p.restoreCommand(), p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
+		p.mastersCommand(), p.eventsCommand(), p.diffCommand(), p.backupCommand(), p.restoreCommand(), p.tokenCommand(), p.idCommand(), p.openRPCCommand(), p.versionCommand(),
 	)
 	p.prepare(root)
 	return root

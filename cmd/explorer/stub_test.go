@@ -66,6 +66,16 @@ func newStub() *httptest.Server {
 		}
 		return "", &jsonrpc.Error{Code: jsonrpc.CodeNotFound, Message: fmt.Sprintf("master %v is not known", p["master"]), Data: jsonrpc.ErrorData{Hint: "masters shows what there is"}}
 	})
+	answer("events", func(p map[string]any) (string, error) {
+		if p["q"] == "params" { // shows what was asked for
+			b, err := json.Marshal(p)
+			return `{"events":[],"asked":` + string(b) + `}`, err
+		}
+		if p["cursor"] == "c1" {
+			return `{"events":[` + stubEvent(1) + `]}`, nil
+		}
+		return `{"events":[` + stubEvent(2) + `,` + stubEvent(1) + `],"next_cursor":"c1"}`, nil
+	})
 	always("rpc.discover", `{"openrpc":"1.2.6","methods":[]}`)
 	always("list_vms", `{"vms":[`+stubVM+`],"total":1}`)
 	answer("list_nodes", func(p map[string]any) (string, error) {
@@ -127,6 +137,16 @@ func newStub() *httptest.Server {
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		flush := http.NewResponseController(w).Flush
+		if r.URL.Query().Get("log") == "1" {
+			if r.Header.Get("Last-Event-ID") == "" { // what was listed already, what is new, and it breaks off
+				fmt.Fprintf(w, "event: snapshot\nid: 1\ndata: {}\n\nevent: log\nid: 2\ndata: %s\n\nevent: log\nid: 3\ndata: %s\n\n", stubEvent(2), stubEvent(3))
+				return
+			}
+			fmt.Fprintf(w, "event: node\nid: 4\ndata: {}\n\nevent: log\nid: 5\ndata: %s\n\nevent: log\nid: 6\ndata: %s\n\n", stubEvent(4), stubEvent(5))
+			_ = flush()
+			<-r.Context().Done()
+			return
+		}
 		switch r.Header.Get("Last-Event-ID") {
 		case "": // a snapshot, a change, and the stream breaks off
 			fmt.Fprintf(w, "event: snapshot\nid: 1\ndata: {}\n\nevent: node\nid: 2\ndata: %s\n\n", oneLineJSON(stubNode("n1", true)))
@@ -165,6 +185,15 @@ func newStub() *httptest.Server {
 	})
 	stubBackups(mux)
 	return httptest.NewServer(mux)
+}
+
+// stubEvent is something that happened: every other one is an operator's word.
+func stubEvent(id int) string {
+	kind, what, by := "node", "offline", ""
+	if id%2 == 1 {
+		kind, what, by = "operator", "drained", `"by":"alice","master":"12D3KooWOther",`
+	}
+	return fmt.Sprintf(`{"id":%d,"at":"2026-01-02T03:04:0%dZ","kind":%q,"what":%q,"node_id":"n%d",%s"text":"event %[1]d\u001b[31m"}`, id, id, kind, what, id, by)
 }
 
 // stubConflict is a node that two machines claim.

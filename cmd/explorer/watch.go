@@ -37,29 +37,46 @@ func nodesWatch(r *remote) *cobra.Command {
 each is one line of JSON. When a master fails, another one goes on.`,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := r.dial()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		w := &watcher{remote: r, client: c, shown: map[string]string{}}
+		w := &watcher{follower: follower{remote: r, path: "/events?snapshot=brief"}, shown: map[string]string{}}
+		w.take = w.event
 		return w.run(cmd.Context())
 	}
 	return cmd
 }
 
-// watcher follows the events of one master after the other.
-type watcher struct {
+// follower follows the events of one master after the other.
+type follower struct {
 	*remote
 	client *client.Client
-	last   string            // id of the last event
+	path   string
+	last   string // id of the last event
+	take   func(ctx context.Context, e event) error
+}
+
+// watcher prints nodes as they change.
+type watcher struct {
+	follower
 	shown  map[string]string // what was printed last, by node
 	headed bool
 }
 
+func (w *watcher) event(ctx context.Context, e event) error {
+	switch e.kind {
+	case "snapshot":
+		return w.list(ctx)
+	case string(crdtstore.NodeEvent):
+		return w.print(e.data)
+	}
+	return nil
+}
+
 // run follows until ctx ends. A master that cannot be reached at first is an
 // error; later on, it may come back.
-func (w *watcher) run(ctx context.Context) error {
+func (w *follower) run(ctx context.Context) (err error) {
+	if w.client, err = w.dial(); err != nil {
+		return err
+	}
+	defer w.client.Close()
 	connected := false
 	const soon = 100 * time.Millisecond // there may be another master
 	for wait := soon; ; wait = min(2*wait, 15*time.Second) {
@@ -83,8 +100,8 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-// follow prints what one stream says until it ends.
-func (w *watcher) follow(ctx context.Context, connected func()) error {
+// follow takes what one stream says until it ends.
+func (w *follower) follow(ctx context.Context, connected func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	header := http.Header{"Accept": {"text/event-stream"}}
@@ -94,7 +111,7 @@ func (w *watcher) follow(ctx context.Context, connected func()) error {
 	// Connecting is bounded like a call, the stream by its silence.
 	silent := time.AfterFunc(w.timeout, func() { cancel(errSilent) })
 	defer silent.Stop()
-	resp, err := w.client.Get(ctx, "/events?snapshot=brief", header)
+	resp, err := w.client.Get(ctx, w.path, header)
 	if err != nil {
 		return err
 	}
@@ -109,13 +126,7 @@ func (w *watcher) follow(ctx context.Context, connected func()) error {
 		if e.id != "" {
 			w.last = e.id
 		}
-		switch e.kind {
-		case "snapshot":
-			return w.list(ctx)
-		case string(crdtstore.NodeEvent):
-			return w.print(e.data)
-		}
-		return nil
+		return w.take(ctx, e)
 	})
 	switch {
 	case errors.Is(context.Cause(ctx), errSilent):
@@ -174,13 +185,7 @@ func (w *watcher) print(raw json.RawMessage) error {
 		return err
 	}
 	if w.json {
-		var line bytes.Buffer
-		if err := json.Compact(&line, raw); err != nil {
-			return err
-		}
-		line.WriteByte('\n')
-		_, err := w.out.Write(line.Bytes())
-		return err
+		return w.printLine(raw)
 	}
 	if !w.headed {
 		w.headed = true
@@ -194,6 +199,17 @@ func (w *watcher) print(raw json.RawMessage) error {
 		w.line(cells)
 	}
 	return nil
+}
+
+// printLine prints JSON in one line.
+func (p *program) printLine(raw json.RawMessage) error {
+	var line bytes.Buffer
+	if err := json.Compact(&line, raw); err != nil {
+		return err
+	}
+	line.WriteByte('\n')
+	_, err := p.out.Write(line.Bytes())
+	return err
 }
 
 func (w *watcher) line(cells []string) {

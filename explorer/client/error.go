@@ -53,7 +53,7 @@ var idempotent = map[string]bool{
 	"register_node": true, "node_heartbeat": true, "node_heartbeats": true,
 	"list_nodes": true, "get_node": true, "list_vms": true, "get_vm": true,
 	"vm_stats": true, "vm_logs": true,
-	"masters": true, "stats": true, "diff": true, "discover": true, "health": true,
+	"masters": true, "stats": true, "diff": true, "events": true, "discover": true, "health": true,
 }
 
 // Idempotent reports whether a method of a master or of a compute service, bare

@@ -198,6 +198,7 @@ func (c *cluster) close() (err error) {
 
 // joined is called when another master was admitted on both sides.
 func (c *cluster) joined(id peer.ID) {
+	c.store.splits.contact(time.Now(), id.String())
 	c.came()
 	c.pull(id)
 }
@@ -319,7 +320,7 @@ func (c *cluster) serve(s network.Stream) {
 func (c *cluster) pulse() {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
-	var told time.Time // when everything was last told
+	var told, watched time.Time // when everything was last told, and the others were looked at
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -344,7 +345,10 @@ func (c *cluster) pulse() {
 				c.store.log.Warn("cannot send a pulse", "err", err)
 			}
 		}
-		c.dir.sweep(now, c.store.masterChanged)
+		if now.Sub(watched) >= pulseEvery/2 {
+			watched = now
+			c.watch(now)
+		}
 		select { // however often soon is asked for
 		case <-c.ctx.Done():
 			return

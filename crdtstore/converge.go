@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -48,8 +49,12 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
 	c.store.replica.Compared(with.String(), n)
+	if err == nil {
+		c.dir.merged(with.String(), began)
+	}
 	if err == nil && c.store.join.has(with) {
 		c.store.joined("the records of the other masters are here", "from", with)
 	}
@@ -70,7 +75,10 @@ func (c *cluster) compared(s network.Stream) {
 	}
 }
 
-func (c *cluster) learned(node string, st record.State) { c.store.replica.Learned(node, st) }
+func (c *cluster) learned(node string, st record.State) {
+	c.store.meets(node, st)
+	c.store.replica.Learned(node, st)
+}
 
 // Diff is how another master's records differ from ours.
 type Diff struct {

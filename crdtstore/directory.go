@@ -64,6 +64,9 @@ type peerInfo struct {
 	farewell time.Time // when it said that it leaves
 	skew     time.Duration
 	status   MasterStatus // as last told to watchers
+	joining  bool
+	met      time.Time // when it was first heard in this run
+	same     time.Time // when it was last known to hold what this master held; zero: not in this run
 }
 
 // directoryFile is the directory's file, below the data directory.
@@ -172,7 +175,13 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
-	p.LastSeen, p.HasLeft, p.heard = wall.UTC().Round(0), false, now
+	p.LastSeen, p.HasLeft, p.heard, p.joining = wall.UTC().Round(0), false, now, m.Joining
+	if p.met.IsZero() {
+		p.met = now
+	}
+	if a.InSync {
+		p.same = now
+	}
 	p.nodes, p.digest, p.inSync = m.Nodes, hex.EncodeToString(m.Digest), a.InSync
 	p.skew = time.UnixMilli(m.Wall).Sub(wall)
 	p.status = MasterAlive
@@ -183,6 +192,26 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 		}
 	}
 	return tell
+}
+
+// merged notes that a master holds all that this one held at a time, and the other way
+// round.
+func (d *directory) merged(id string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peers[id]; p != nil && p.same.Before(at) {
+		p.same = at
+	}
+}
+
+// name returns what people call a master.
+func (d *directory) name(id string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.peers[id]; p != nil && p.Name != "" {
+		return p.Name
+	}
+	return id
 }
 
 // ids returns the ids of all masters in it.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -222,6 +223,9 @@ func (s *Store) changed(id string) {
 	}
 	if before != nil && before.OnlySeen(after) {
 		return // the pulses have told it, and the next checkpoint will say it of all nodes
+	}
+	if s.cfg.replicated() {
+		s.splits.changed(time.Now(), id, before)
 	}
 	s.hub.add(change{kind: NodeEvent, id: id})
 	s.nodeChanged(id, before, after)

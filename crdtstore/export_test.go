@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -13,3 +14,18 @@ func init() {
 // Inject lets a store hold a state that its history knows nothing of, as if the
 // block with it had been lost elsewhere.
 func (s *Store) Inject(node string, st record.State) { s.table.Join(node, st) }
+
+// Occurrences returns what happened, the oldest first.
+func (s *Store) Occurrences() (all []Occurrence) {
+	for q := (ChronicleQuery{Limit: 1000}); ; {
+		page, err := s.Chronicle(q)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, page.Events...)
+		if q.Cursor = page.NextCursor; q.Cursor == "" {
+			slices.Reverse(all)
+			return all
+		}
+	}
+}

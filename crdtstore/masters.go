@@ -2,7 +2,12 @@ package crdtstore
 
 import (
 	"encoding/hex"
+	"log/slog"
+	"slices"
+	"strings"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
 // self is this master as it shows itself.
@@ -65,4 +70,57 @@ func (s *Store) live() []string {
 // reachable reports whether a master is heard.
 func (s *Store) reachable(id string) bool {
 	return id == s.ID() || s.cluster != nil && s.cluster.reachable(id)
+}
+
+// watch looks at the other masters, about once a second.
+func (c *cluster) watch(now time.Time) {
+	s := c.store
+	c.dir.sweep(now, s.masterChanged)
+	_, joining := s.join.progress()
+	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), c.name, func(master, what, text string) {
+		level := slog.LevelWarn
+		if what == WhatMerged {
+			level = slog.LevelInfo
+		}
+		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
+		s.happened(Occurrence{Kind: AboutGrid, What: what, Master: master, Text: text})
+	})
+}
+
+// name returns what people call a master, this one among them.
+func (c *cluster) name(id string) string {
+	if id == c.store.ID() {
+		return c.store.Name()
+	}
+	return c.dir.name(id)
+}
+
+// acquaintances returns what is to be known of the other masters to see a split.
+func (d *directory) acquaintances(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []acquaintance {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]acquaintance, 0, len(d.peers))
+	for _, p := range d.peers {
+		a := agreement(p.ID)
+		out = append(out, acquaintance{
+			id: p.ID, status: p.statusAt(now), joining: joining || p.joining, inSync: a.InSync,
+			heard: laterOf(p.heard, began), same: p.same, apart: laterOf(p.same, p.met), differs: a.Differs,
+		})
+	}
+	slices.SortFunc(out, func(a, b acquaintance) int { return strings.Compare(a.id, b.id) })
+	return out
+}
+
+// Splits returns the masters that have held something else than this one for a while, or
+// that cannot be reached, the oldest split first.
+func (s *Store) Splits() []Split {
+	if s.cluster == nil {
+		return []Split{}
+	}
+	out := s.splits.list(time.Now(), s.cfg.Wall())
+	for i := range out {
+		out[i].Name = s.cluster.name(out[i].Master)
+		out[i].HeardBy = []string{}
+	}
+	return out
 }

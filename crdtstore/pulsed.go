@@ -45,6 +45,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	c.mesh.Learn(contacts)
+	c.store.splits.contact(now, from.String())
 	step, err := c.store.replica.Heard(c.ctx, from.String(), summary(m))
 	agreement := c.store.replica.Agreement(from.String())
 	if compare, done := c.store.join.heard(from, m, agreement.InSync); done {

@@ -47,7 +47,7 @@ func (s *Store) Stats() Stats {
 	}
 	out.History = s.History()
 	digest, _ := s.table.Digest()
-	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:])}
+	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.Splits()}
 	for _, m := range s.Masters() {
 		out.Masters[string(m.Status)]++
 		if m.Status == MasterAlive {

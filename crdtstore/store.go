@@ -39,6 +39,7 @@ type Store struct {
 	rivals    rivals
 	preserver preserver
 	chronicle chronicle
+	splits    splits
 	telling   sync.Mutex // held while it is found out what to tell of a node
 	history   *epoch.Log
 	replica   *replica.Replica
@@ -96,7 +97,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}()
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
-		Apply: s.replica.Arrived, Announce: s.announce,
+		Apply: s.arrived, Announce: s.announce,
 		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
 	})
 	if err != nil {
@@ -267,6 +268,17 @@ func (s *Store) assert(ctx context.Context, node string, st record.State) error 
 	default:
 	}
 	return s.replica.Assert(ctx, node, st)
+}
+
+// arrived takes over a state that the history holds.
+func (s *Store) arrived(node string, st record.State) {
+	s.meets(node, st)
+	s.replica.Arrived(node, st)
+}
+
+// meets has the splits know what comes from other masters.
+func (s *Store) meets(node string, st record.State) {
+	s.splits.arrives(node, st, func() record.State { return s.replica.State(node) })
 }
 
 func viewOf(e *table.Entry) record.Node {

@@ -228,6 +228,7 @@ type Convergence struct {
 	InSync bool    `json:"in_sync"` // every master that is alive has our digest
 	Digest string  `json:"digest"`  // ours, in hex
 	LagS   float64 `json:"lag_s"`   // in seconds, the worst over masters that are alive
+	Splits []Split `json:"splits"`  // those that are open, the oldest first
 }
 
 // EventKind is what an [Event] is about.

@@ -53,11 +53,13 @@ type cluster struct {
 	serves chan struct{} // a slot for each transfer to another master
 
 	leaving atomic.Bool
+	ears    ears
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
-	merges  map[peer.ID]bool // comparisons that are running
-	newcome time.Time        // when a master last came, or came back
+	merges  map[peer.ID]bool     // comparisons that are running
+	vouched map[string]time.Time // when a master was last vouched for
+	newcome time.Time            // when a master last came, or came back
 	soon    chan struct{}
 }
 
@@ -67,7 +69,7 @@ type pulling struct{ again bool }
 func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
-		pulls: map[peer.ID]*pulling{}, merges: map[peer.ID]bool{}, soon: make(chan struct{}, 1),
+		pulls: map[peer.ID]*pulling{}, merges: map[peer.ID]bool{}, vouched: map[string]time.Time{}, soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -369,7 +371,12 @@ func (c *cluster) info() *liveness.MasterInfo {
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}
+	live := c.dir.live(time.Now())
+	m.Hearing = &liveness.Hearing{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(time.Now())}
 	for _, k := range c.mesh.Contacts() {
+		if !c.dir.has(k.ID) {
+			continue // never heard here, or not for longer than retention
+		}
 		m.Contacts = append(m.Contacts, liveness.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	return m

@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -65,6 +66,8 @@ type peerInfo struct {
 	skew     time.Duration
 	status   MasterStatus // as last told to watchers
 	joining  bool
+	skewed   bool // as last told
+	hearing  *liveness.Hearing
 	met      time.Time // when it was first heard in this run
 	same     time.Time // when it was last known to hold what this master held; zero: not in this run
 }
@@ -104,6 +107,7 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 		return d, nil
 	}
 	known.Masters = slices.DeleteFunc(known.Masters, func(p *peerInfo) bool { return p == nil })
+	d.saved = bytes.TrimSuffix(b, []byte("\n"))
 	for _, p := range known.Masters {
 		p.status = p.statusAt(time.Now())
 		d.peers[p.ID] = p
@@ -127,9 +131,9 @@ func (d *directory) save() error {
 	}
 	slices.SortFunc(list, func(a, b *peerInfo) int { return cmp.Compare(a.ID, b.ID) })
 	b, err := json.MarshalIndent(knownMasters{directoryVersion, list}, "", "  ")
-	same := string(b) == string(d.saved)
+	same := string(b) == string(d.saved) || len(list) == 0 && d.saved == nil
 	d.mu.Unlock()
-	if err != nil || same || len(list) == 0 {
+	if err != nil || same {
 		return err
 	}
 	if err := atomicfile.Write(d.path, append(b, '\n')); err != nil {
@@ -175,7 +179,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
-	p.LastSeen, p.HasLeft, p.heard, p.joining = wall.UTC().Round(0), false, now, m.Joining
+	p.LastSeen, p.HasLeft, p.heard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Hearing
 	if p.met.IsZero() {
 		p.met = now
 	}
@@ -235,7 +239,7 @@ func (d *directory) sweep(now time.Time, tell func(id string)) {
 	d.mu.Lock()
 	var changed []string
 	for id, p := range d.peers {
-		if s := p.statusAt(now); s != p.status {
+		if s := d.status(now, p); s != p.status {
 			p.status = s
 			changed = append(changed, id)
 		}
@@ -246,6 +250,17 @@ func (d *directory) sweep(now time.Time, tell func(id string)) {
 	}
 }
 
+// status is the status of a master by what is heard of it here and by way of others.
+// One that only others hear is not down. The caller holds mu.
+func (d *directory) status(now time.Time, p *peerInfo) MasterStatus {
+	s := p.statusAt(now)
+	if s == MasterDown && len(d.heardBy(now, p.ID)) > 0 {
+		return MasterSuspect
+	}
+	return s
+}
+
+// statusAt is the status by what is heard of it here.
 func (p *peerInfo) statusAt(now time.Time) MasterStatus {
 	switch age := now.Sub(p.heard); {
 	case p.HasLeft:
@@ -287,9 +302,16 @@ func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, ag
 	for _, p := range d.peers {
 		m := Master{
 			ID: p.ID, Name: p.Name, RPCURLs: nonNil(p.RPCURLs), UIURLs: nonNil(p.UIURLs),
-			MeshAddrs: withID(p.MeshAddrs, p.ID), EdgeAddrs: withID(p.EdgeAddrs, p.ID), Status: p.statusAt(now), Version: p.Version,
+			MeshAddrs: withID(p.MeshAddrs, p.ID), EdgeAddrs: withID(p.EdgeAddrs, p.ID), Status: d.status(now, p), Version: p.Version,
 			LastSeen: p.LastSeen, Nodes: p.nodes, Digest: p.digest,
 			RTTms: float64(rtt(p.ID).Microseconds()) / 1000, ClockSkewS: p.skew.Seconds(),
+			HeardBy: d.heardBy(now, p.ID),
+		}
+		if p.hearing != nil {
+			m.Hears = p.hearing.Nodes
+		}
+		if m.Status == MasterSuspect && len(m.HeardBy) > 0 {
+			m.Reason = "other masters hear it, this one does not"
 		}
 		a := agreement(p.ID)
 		m.InSync = a.InSync && m.Status == MasterAlive
@@ -313,13 +335,24 @@ func withID(addrs []string, id string) []string {
 }
 
 func (c *cluster) masters() []Master {
-	return c.dir.masters(time.Now(), func(id string) time.Duration {
+	out := c.dir.masters(time.Now(), func(id string) time.Duration {
 		p, err := peer.Decode(id)
 		if err != nil {
 			return 0
 		}
 		return c.mesh.RTT(p)
 	}, c.store.replica.Agreement)
+	for i := range out {
+		c.judge(&out[i])
+	}
+	return out
+}
+
+// judge marks a master that is deaf.
+func (c *cluster) judge(m *Master) {
+	if why := c.ears.why(m.ID); why != "" {
+		m.Deaf, m.Reason = true, why
+	}
 }
 
 func (c *cluster) meshAddrs() []string      { return withID(c.mesh.Addrs(), c.store.ID()) }

@@ -29,3 +29,11 @@ func (s *Store) Occurrences() (all []Occurrence) {
 		}
 	}
 }
+
+// Seeks returns the ids of the masters that this one looks for.
+func (s *Store) Seeks() (ids []string) {
+	for _, k := range s.cluster.mesh.Contacts() {
+		ids = append(ids, k.ID)
+	}
+	return ids
+}

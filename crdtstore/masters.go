@@ -18,10 +18,12 @@ func (s *Store) self() Master {
 		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
 		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
 		LastSeen:  time.Now().UTC(), Nodes: nodes,
-		Digest: hex.EncodeToString(digest[:]), InSync: true,
+		Digest: hex.EncodeToString(digest[:]), InSync: true, Hears: s.hears(time.Now()), HeardBy: []string{},
 	}
 	if s.cluster != nil {
 		m.MeshAddrs = s.cluster.meshAddrs()
+		m.HeardBy = s.cluster.dir.heardOf(time.Now(), s.ID())
+		s.cluster.judge(&m)
 	}
 	return m
 }
@@ -76,7 +78,21 @@ func (s *Store) reachable(id string) bool {
 func (c *cluster) watch(now time.Time) {
 	s := c.store
 	c.dir.sweep(now, s.masterChanged)
+	c.forget(now)
+	c.dir.skews(now, func(id, text string) {
+		s.log.Warn("clocks apart or together again", "master", id, "text", text)
+		s.happened(Occurrence{Kind: AboutMaster, What: WhatClock, Master: id, Text: text})
+	})
 	_, joining := s.join.progress()
+	hearers := c.dir.hearers(now)
+	if !joining {
+		hearers = append(hearers, hearer{s.ID(), s.hears(now)})
+	}
+	c.ears.look(now, s.cfg.OfflineAfter, hearers, c.name, func(master, what, text string) {
+		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
+		s.happened(Occurrence{Kind: AboutMaster, What: what, Master: master, Text: text})
+		s.hub.add(change{kind: MasterEvent, id: master})
+	})
 	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), c.name, func(master, what, text string) {
 		level := slog.LevelWarn
 		if what == WhatMerged {
@@ -103,7 +119,7 @@ func (d *directory) acquaintances(now, began time.Time, joining bool, agreement 
 	for _, p := range d.peers {
 		a := agreement(p.ID)
 		out = append(out, acquaintance{
-			id: p.ID, status: p.statusAt(now), joining: joining || p.joining, inSync: a.InSync,
+			id: p.ID, status: d.status(now, p), joining: joining || p.joining, inSync: a.InSync,
 			heard: laterOf(p.heard, began), same: p.same, apart: laterOf(p.same, p.met), differs: a.Differs,
 		})
 	}
@@ -120,7 +136,7 @@ func (s *Store) Splits() []Split {
 	out := s.splits.list(time.Now(), s.cfg.Wall())
 	for i := range out {
 		out[i].Name = s.cluster.name(out[i].Master)
-		out[i].HeardBy = []string{}
+		out[i].HeardBy = s.cluster.dir.heardOf(time.Now(), out[i].Master)
 	}
 	return out
 }

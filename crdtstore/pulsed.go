@@ -40,6 +40,10 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs, &m.EdgeAddrs} {
 		*list = (*list)[:min(len(*list), maxURLs)]
 	}
+	if h := m.Hearing; h != nil {
+		h.Masters = h.Masters[:min(len(h.Masters), maxHears)]
+	}
+	c.vouches(now, m.Contacts)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})

@@ -2,6 +2,7 @@ package crdtstore_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -159,6 +160,151 @@ func TestBusyGridIsNotSplit(t *testing.T) {
 		for i := range 3 {
 			if texts := told(c.Store(i), crdtstore.WhatSplit); len(texts) > 0 {
 				t.Errorf("m%d has told %q", i, texts)
+			}
+		}
+	})
+}
+
+// beats has nodes speak to some masters for a time, every 10 s.
+func beats(t *testing.T, d time.Duration, nodes int, seq *uint64, masters ...*crdtstore.Store) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Second) {
+		*seq++
+		for n := range nodes {
+			for _, s := range masters {
+				if r := s.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: *seq}); r.Err != nil || r.Register {
+					t.Fatalf("%s: %+v", s.Name(), r)
+				}
+			}
+		}
+	}
+}
+
+func statusOf(t *testing.T, s, of *crdtstore.Store) crdtstore.Master {
+	t.Helper()
+	m, err := s.Master(of.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// No beat reaches one of three masters any more. No node goes offline for it, and all say
+// which master is deaf.
+func TestDeafMaster(t *testing.T) {
+	virtual(t, 3, nil, func(t *testing.T, c *crdtstoretest.Cluster) {
+		a, b, deaf := c.Store(0), c.Store(1), c.Store(2)
+		for n := range 50 {
+			_, err := a.Report(t.Context(), report(fmt.Sprintf("n%d", n), 1, 1))
+			must(t, nil, err)
+		}
+		c.WaitEqual()
+		all, seq := []*crdtstore.Store{a, b, deaf}, uint64(1)
+		beats(t, 2*time.Minute, 50, &seq, all...)
+		for _, s := range all {
+			for _, of := range all {
+				if m := statusOf(t, s, of); m.Deaf || m.Hears != 50 || len(m.HeardBy) == 0 {
+					t.Errorf("%s sees %+v", s.Name(), m)
+				}
+			}
+		}
+		beats(t, 90*time.Second, 50, &seq, a, b)
+		for _, s := range all {
+			for _, of := range all {
+				want := ""
+				if of == deaf {
+					want = "hears 0 of the 50 nodes that m"
+				}
+				if m := statusOf(t, s, of); m.Deaf != (of == deaf) || !strings.HasPrefix(m.Reason, want) || m.Reason != "" && want == "" {
+					t.Errorf("%s sees %s as %+v", s.Name(), of.Name(), m)
+				}
+			}
+			if texts := told(s, crdtstore.WhatDeaf); len(texts) != 1 || !strings.HasPrefix(texts[0], "m2 hears 0 of the 50 nodes that m") {
+				t.Errorf("%s has told %q", s.Name(), texts)
+			}
+			if n := s.Stats().Nodes; n.Online != 50 {
+				t.Errorf("%s counts %+v", s.Name(), n)
+			}
+		}
+		beats(t, time.Minute, 50, &seq, all...)
+		for _, s := range all {
+			if m := statusOf(t, s, deaf); m.Deaf || m.Reason != "" || m.Hears != 50 {
+				t.Errorf("%s sees %+v", s.Name(), m)
+			}
+			if texts := told(s, crdtstore.WhatHearing); len(texts) != 1 || texts[0] != "m2 hears 50 nodes again" {
+				t.Errorf("%s has told %q", s.Name(), texts)
+			}
+		}
+	})
+}
+
+// Two masters that reach each other only by way of a third still hear of each other, and
+// who is heard by whom is shown.
+func TestHeardOverABridge(t *testing.T) {
+	virtual(t, 3, nil, func(t *testing.T, c *crdtstoretest.Cluster) {
+		a, bridge, b := c.Store(0), c.Store(1), c.Store(2)
+		c.Cut(func(x, y int) bool { return x != 1 && y != 1 })
+		time.Sleep(time.Minute)
+		for _, s := range []*crdtstore.Store{a, b} {
+			other := a
+			if s == a {
+				other = b
+			}
+			m := statusOf(t, s, other)
+			if m.Status != crdtstore.MasterAlive || m.RTTms != 0 || len(m.HeardBy) != 1 || m.HeardBy[0] != bridge.ID() {
+				t.Errorf("%s sees %+v", s.Name(), m)
+			}
+			if len(s.Splits()) > 0 {
+				t.Errorf("%s shows %+v", s.Name(), s.Splits())
+			}
+		}
+	})
+}
+
+// A master that is gone for longer than retention is forgotten by all, also while they
+// talk to each other of whom they know, and is welcome with what it has when it returns.
+func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
+	tune := func(_ int, cfg *crdtstore.Config) { cfg.Retention = 10 * time.Minute }
+	virtual(t, 4, tune, func(t *testing.T, c *crdtstoretest.Cluster) {
+		gone, id := 3, c.Store(3).ID()
+		c.Cut(func(a, b int) bool { return (a == gone) != (b == gone) })
+		time.Sleep(5 * time.Second)
+		_, err := c.Store(gone).Report(t.Context(), report("of-the-lost", 1, 1))
+		must(t, nil, err)
+		c.Stop(gone)
+		time.Sleep(9 * time.Minute)
+		for i := range gone {
+			if m, err := c.Store(i).Master(id); err != nil || m.Status != crdtstore.MasterDown {
+				t.Errorf("before its time, m%d sees %+v, %v", i, m, err)
+			}
+		}
+		time.Sleep(3 * time.Minute)
+		// One that starts now, with what it knew, forgets it as well.
+		c.Stop(2)
+		c.Open(2)
+		time.Sleep(2 * time.Minute)
+		for i := range gone {
+			if m, err := c.Store(i).Master(id); err == nil {
+				t.Errorf("m%d still knows %+v", i, m)
+			}
+			if ids := c.Store(i).Seeks(); slices.Contains(ids, id) || len(ids) != gone-1 {
+				t.Errorf("m%d still looks for %q", i, ids)
+			}
+			if s := c.Store(i).Splits(); len(s) > 0 {
+				t.Errorf("m%d shows %+v", i, s)
+			}
+			texts := told(c.Store(i), crdtstore.WhatForgotten)
+			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 10m0s and is forgotten") {
+				t.Errorf("m%d has told %q", i, texts)
+			}
+		}
+		c.Heal()
+		c.Open(gone)
+		c.WaitConnected()
+		c.WaitEqual()
+		for i := range c.Len() {
+			if n, err := c.Store(i).Node("of-the-lost"); err != nil || n.RemovedAt != nil {
+				t.Errorf("m%d: %+v, %v", i, n, err)
 			}
 		}
 	})

@@ -33,18 +33,19 @@ type Store struct {
 	text  string    // id, as text
 	since time.Time // when this run began to listen
 
-	table     *table.Table
-	board     *liveness.Board
-	hub       *hub
-	rivals    rivals
-	preserver preserver
-	chronicle chronicle
-	splits    splits
-	telling   sync.Mutex // held while it is found out what to tell of a node
-	history   *epoch.Log
-	replica   *replica.Replica
-	cluster   *cluster // nil: a single master
-	join      *join
+	table      *table.Table
+	board      *liveness.Board
+	hub        *hub
+	rivals     rivals
+	preserver  preserver
+	chronicle  chronicle
+	splits     splits
+	heardNodes heardCount
+	telling    sync.Mutex // held while it is found out what to tell of a node
+	history    *epoch.Log
+	replica    *replica.Replica
+	cluster    *cluster // nil: a single master
+	join       *join
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup

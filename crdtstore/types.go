@@ -155,8 +155,8 @@ type MasterStatus string
 const (
 	MasterSelf    MasterStatus = "self"    // this one
 	MasterAlive   MasterStatus = "alive"   // heard within 5 s
-	MasterSuspect MasterStatus = "suspect" // silent for longer; what it alone hears does not count
-	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run
+	MasterSuspect MasterStatus = "suspect" // silent for longer, or not heard but by other masters; what it alone hears does not count
+	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run, and no other master hears it
 	MasterLeft    MasterStatus = "left"    // closed on purpose, and said so
 )
 
@@ -180,6 +180,12 @@ type Master struct {
 	Differs   int          `json:"differs"`   // nodes that differed when records were last compared
 	// ClockSkewS is how far its wall clock is ahead of ours, in seconds.
 	ClockSkewS float64 `json:"clock_skew_s"`
+	// Hears is how many nodes it hears itself, not by way of others.
+	Hears   int      `json:"hears"`
+	HeardBy []string `json:"heard_by"` // ids of the other masters that are alive and say that they hear it
+	// Deaf: it hears less than half of the nodes that another master hears.
+	Deaf   bool   `json:"deaf"`
+	Reason string `json:"reason,omitempty"` // why it is deaf or suspect
 }
 
 // Stats sums up the grid. Removed nodes are not counted.

@@ -38,6 +38,13 @@ type MasterInfo struct {
 	Cutoff    int64 // Unix milliseconds, see docs/architecture.md
 	Joining   bool  // it does not have all records yet
 	EdgeAddrs []string
+	Hearing   *Hearing // nil: of an earlier version, which does not say
+}
+
+// Hearing is whom a master hears.
+type Hearing struct {
+	Masters []string // ids of the other masters that it hears
+	Nodes   int      // that it has itself heard within offline-after
 }
 
 // Contact is another master that the sender vouches for.
@@ -83,7 +90,13 @@ func (m *MasterInfo) append(b []byte) []byte {
 	if m.Joining {
 		b = putUint(b, 13, 1)
 	}
-	return putStrings(b, 14, m.EdgeAddrs)
+	b = putStrings(b, 14, m.EdgeAddrs)
+	if h := m.Hearing; h != nil {
+		b = putMessage(b, 15, func(b []byte) []byte {
+			return putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes))
+		})
+	}
+	return b
 }
 
 func (p Pulse) append(b []byte) []byte {
@@ -163,6 +176,21 @@ func (m *MasterInfo) decode(b []byte) error {
 			m.Joining = n != 0
 		case 14:
 			m.EdgeAddrs = append(m.EdgeAddrs, string(v))
+		case 15:
+			m.Hearing = &Hearing{}
+			return m.Hearing.decode(v)
+		}
+		return nil
+	})
+}
+
+func (h *Hearing) decode(b []byte) error {
+	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+		switch num {
+		case 1:
+			h.Masters = append(h.Masters, string(v))
+		case 2:
+			h.Nodes = int(min(n, math.MaxInt32))
 		}
 		return nil
 	})

@@ -38,6 +38,7 @@ func drawMaster(r *rapid.T) *MasterInfo {
 		Contacts: rapid.SliceOfN(rapid.Custom(func(r *rapid.T) Contact {
 			return Contact{ID: rapid.String().Draw(r, "id"), Addrs: texts.Draw(r, "addrs")}
 		}), 0, 3).Draw(r, "contacts"),
+		Hearing: rapid.SampledFrom([]*Hearing{nil, {}, {Masters: []string{"a", "b"}}, {Nodes: 7}}).Draw(r, "hearing"),
 	}
 }
 
@@ -45,7 +46,11 @@ func drawMaster(r *rapid.T) *MasterInfo {
 func text(m Message) string {
 	s := ""
 	if m.Master != nil {
-		s = fmt.Sprintf("%+v", *m.Master)
+		one := *m.Master
+		if one.Hearing != nil {
+			s, one.Hearing = fmt.Sprintf("%+v", *one.Hearing), nil
+		}
+		s += fmt.Sprintf("%+v", one)
 	}
 	return s + fmt.Sprintf("%+v", m.Pulses)
 }

@@ -1,0 +1,144 @@
+package crdtstore
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What happens to a master that nodes cannot reach, though other masters can.
+const (
+	WhatDeaf    = "deaf"    // it hears less than half of the nodes that another one hears
+	WhatHearing = "hearing" // it hears them again
+)
+
+const (
+	// deafLeast is how many nodes another master must hear at least before it means
+	// something that one hears fewer.
+	deafLeast = 3
+	// maxHears bounds the list of masters that a master says it hears.
+	maxHears = 64
+	// countEvery is how often it is counted anew how many nodes this master hears.
+	countEvery = 2 * time.Second
+)
+
+// hearer is a master that can be reached, and how many nodes it hears itself.
+type hearer struct {
+	id    string
+	nodes int
+}
+
+// ears finds the masters that are deaf: agents beat to all masters, so one that hears
+// far fewer nodes than another has a fault between it and them, and is of no use as a
+// witness. Its methods may be called concurrently.
+type ears struct {
+	mu   sync.Mutex
+	few  map[string]time.Time // since when a master hears too few
+	deaf map[string]string    // why a master is called deaf
+}
+
+// look compares what the masters hear. One that hears too few for longer than settle,
+// in which agents come back to a master that has just started, is deaf.
+func (e *ears) look(now time.Time, settle time.Duration, masters []hearer, name func(string) string, tell func(master, what, text string)) {
+	type news struct{ master, what, text string }
+	var all []news
+	few, deaf := map[string]time.Time{}, map[string]string{}
+	e.mu.Lock()
+	for _, m := range masters {
+		best := best(masters, m.id)
+		if best.nodes < deafLeast || 2*m.nodes >= best.nodes {
+			if _, was := e.deaf[m.id]; was {
+				all = append(all, news{m.id, WhatHearing, fmt.Sprintf("%s hears %s again", name(m.id), nodes(m.nodes))})
+			}
+			continue
+		}
+		few[m.id] = now
+		if since, was := e.few[m.id]; was {
+			few[m.id] = since
+		}
+		if now.Sub(few[m.id]) < settle {
+			continue
+		}
+		deaf[m.id] = fmt.Sprintf("hears %d of the %d nodes that %s hears", m.nodes, best.nodes, name(best.id))
+		if _, was := e.deaf[m.id]; !was {
+			all = append(all, news{m.id, WhatDeaf, name(m.id) + " " + deaf[m.id]})
+		}
+	}
+	e.few, e.deaf = few, deaf
+	e.mu.Unlock()
+	for _, n := range all {
+		tell(n.master, n.what, n.text)
+	}
+}
+
+// best returns the master that hears most, of those that are not the given one.
+func best(masters []hearer, but string) (most hearer) {
+	for _, m := range masters {
+		if m.id != but && m.nodes > most.nodes {
+			most = m
+		}
+	}
+	return most
+}
+
+// why returns why a master is deaf, nothing where it is not.
+func (e *ears) why(id string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.deaf[id]
+}
+
+// hearers returns the masters that can be reached and say how many nodes they hear, in
+// order.
+func (d *directory) hearers(now time.Time) []hearer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []hearer
+	for _, p := range d.peers {
+		if p.statusAt(now) == MasterAlive && p.hearing != nil && !p.joining {
+			out = append(out, hearer{p.ID, p.hearing.Nodes})
+		}
+	}
+	slices.SortFunc(out, func(a, b hearer) int { return strings.Compare(a.id, b.id) })
+	return out
+}
+
+// heardBy returns the masters that can be reached and say that they hear another one.
+// The caller holds mu.
+func (d *directory) heardBy(now time.Time, id string) []string {
+	out := []string{}
+	for _, p := range d.peers {
+		if p.ID != id && p.hearing != nil && p.statusAt(now) == MasterAlive && slices.Contains(p.hearing.Masters, id) {
+			out = append(out, p.ID)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// heardOf is heardBy for callers that do not hold mu.
+func (d *directory) heardOf(now time.Time, id string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.heardBy(now, id)
+}
+
+// heardCount is how many nodes this master hears itself, as counted a moment ago.
+type heardCount struct {
+	mu    sync.Mutex
+	at    time.Time
+	nodes int
+}
+
+// hears counts the nodes that this master hears itself.
+func (s *Store) hears(now time.Time) int {
+	c := &s.heardNodes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at.IsZero() || now.Sub(c.at) >= countEvery {
+		c.at, c.nodes = now, s.board.Hears(now, s.cfg.OfflineAfter)
+	}
+	return c.nodes
+}

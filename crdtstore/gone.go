@@ -1,0 +1,141 @@
+package crdtstore
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+)
+
+// What is told of masters beside their status and what they hear.
+const (
+	WhatForgotten = "forgotten" // gone for longer than retention
+	WhatClock     = "clock"     // its clock is far from this master's, or is right again
+)
+
+const (
+	// vouchAge is for how long after the last master has vouched for it a master is
+	// looked for that this one has never heard.
+	vouchAge = time.Minute
+	// maxVouched bounds the masters of whom it is remembered when that was.
+	maxVouched = 256
+	// maxSkew is how far a clock may be off before it is told. Clocks decide little
+	// (see docs/architecture.md), but what they do decide is wrong then.
+	maxSkew = 5 * time.Second
+)
+
+// forget drops the masters that have been gone for longer than retention, from the
+// directory, its file and the mesh. What they alone had is welcome when they return,
+// but nobody waits for them, and this master does not vouch for them any more.
+func (c *cluster) forget(now time.Time) {
+	s := c.store
+	for _, id := range c.dir.expired(now, s.cfg.Wall(), s.since, s.cfg.Retention) {
+		name := c.name(id)
+		c.dir.drop(id)
+		c.unknow(id)
+		s.log.Info("a master is forgotten", "master", id, "name", name, "gone for more than", s.cfg.Retention)
+		s.happened(Occurrence{Kind: AboutMaster, What: WhatForgotten, Master: id,
+			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
+		s.hub.add(change{kind: MasterEvent, id: id})
+	}
+	// Masters that vouch for each other's hearsay would keep one alive for ever.
+	for _, k := range c.mesh.Contacts() {
+		if c.dir.has(k.ID) {
+			continue
+		}
+		c.mu.Lock()
+		at := c.vouched[k.ID]
+		c.mu.Unlock()
+		if now.Sub(laterOf(at, s.since)) > vouchAge {
+			c.unknow(k.ID)
+		}
+	}
+}
+
+func (c *cluster) unknow(id string) {
+	if p, err := peer.Decode(id); err == nil {
+		c.mesh.Forget(p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.vouched, id)
+}
+
+// vouches notes for whom another master vouches.
+func (c *cluster) vouches(now time.Time, list []liveness.Contact) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range list {
+		if _, known := c.vouched[k.ID]; known || len(c.vouched) < maxVouched {
+			c.vouched[k.ID] = now
+		}
+	}
+}
+
+func (d *directory) has(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.peers[id] != nil
+}
+
+// expired returns the masters that have been gone for longer than retention, by the
+// monotonic clock where they were heard in this run. Others have a minute from its
+// beginning to be heard, whatever the wall clock says.
+func (d *directory) expired(now, wall, began time.Time, retention time.Duration) (ids []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, p := range d.peers {
+		gone := now.Sub(p.heard)
+		if p.heard.IsZero() {
+			gone = wall.Sub(p.LastSeen)
+		}
+		if gone > retention && now.Sub(began) > min(time.Minute, retention) && len(d.heardBy(now, id)) == 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// drop removes a master.
+func (d *directory) drop(id string) {
+	d.mu.Lock()
+	delete(d.peers, id)
+	d.mu.Unlock()
+	if err := d.save(); err != nil {
+		d.log.Warn("cannot save the known masters", "err", err)
+	}
+}
+
+// skews tells of the clocks that go wrong or are right again, each once.
+func (d *directory) skews(now time.Time, tell func(id, text string)) {
+	type news struct{ id, text string }
+	var all []news
+	d.mu.Lock()
+	for id, p := range d.peers {
+		skew := time.Duration(math.Abs(float64(p.skew)))
+		switch {
+		case p.statusAt(now) != MasterAlive:
+		case skew > maxSkew && !p.skewed:
+			p.skewed = true
+			where := "ahead of"
+			if p.skew < 0 {
+				where = "behind"
+			}
+			all = append(all, news{id, fmt.Sprintf("the clock of %s is %s %s this master's", p.Name, skew.Round(time.Second), where)})
+		case skew < maxSkew/2 && p.skewed:
+			p.skewed = false
+			all = append(all, news{id, fmt.Sprintf("the clock of %s and this master's agree again", p.Name)})
+		}
+	}
+	d.mu.Unlock()
+	slices.SortFunc(all, func(a, b news) int { return strings.Compare(a.id, b.id) })
+	for _, n := range all {
+		tell(n.id, n.text)
+	}
+}

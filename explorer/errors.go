@@ -21,15 +21,21 @@ type errorData struct {
 	NodeID string `json:"node_id,omitempty"`
 	// RetryAfterS is how many seconds to wait before the next try.
 	RetryAfterS float64 `json:"retry_after_s,omitempty"`
+	// By is [jsonrpc.ByMaster]. What a node answers is passed on as it is, with codes that
+	// may be the same.
+	By string `json:"by" doc:"master: this master made the error itself. agent: the node's agent did. Without it the error is the compute service's, passed on as it is."`
 }
 
 func failure(code int, message string, data errorData) *jsonrpc.Error {
+	data.By = jsonrpc.ByMaster
 	return &jsonrpc.Error{Code: code, Message: message, Data: data}
 }
 
 // badField is the error for a parameter that cannot be taken. The problem goes
 // on with a sentence that begins with the field.
-func badField(field, problem string) *jsonrpc.Error { return jsonrpc.InvalidParams(field, problem) }
+func badField(field, problem string) *jsonrpc.Error {
+	return ours(jsonrpc.InvalidParams(field, problem))
+}
 
 func nodeNotFound(id string) *jsonrpc.Error {
 	return failure(jsonrpc.CodeNodeNotFound, "node "+id+" is not known",
@@ -52,12 +58,7 @@ func (s *Server) wireError(method string, err error) *jsonrpc.Error {
 	)
 	switch {
 	case errors.As(err, &wire):
-		if wire.Data == nil {
-			complete := *wire
-			complete.Data = errorData{Hint: wire.Message}
-			return &complete
-		}
-		return wire
+		return ours(wire)
 	case errors.As(err, &field):
 		return badField(field.Field, field.Problem)
 	case errors.As(err, &refused):
@@ -81,6 +82,20 @@ func (s *Server) wireError(method string, err error) *jsonrpc.Error {
 	s.log.Error("request failed", slog.String("method", method), slog.Any("error", err))
 	return failure(jsonrpc.CodeInternal, "internal error",
 		errorData{Hint: "the log of this master says more"})
+}
+
+// ours completes an error, unless a node made it.
+func ours(wire *jsonrpc.Error) *jsonrpc.Error {
+	if wire.Raw != nil {
+		return wire
+	}
+	switch data := wire.Data.(type) {
+	case nil:
+		return failure(wire.Code, wire.Message, errorData{Hint: wire.Message})
+	case jsonrpc.ErrorData:
+		return failure(wire.Code, wire.Message, errorData{Retryable: data.Retryable, Hint: data.Hint, Field: data.Field})
+	}
+	return wire
 }
 
 // because says why a store cannot write, where the reason is one that callers can

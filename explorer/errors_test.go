@@ -20,7 +20,7 @@ func TestUnavailableSaysWhy(t *testing.T) {
 	} {
 		err := fmt.Errorf("%w: %w", crdtstore.ErrUnavailable, &os.PathError{Op: "write", Path: "/secret/place", Err: cause})
 		wire := s.wireError("drain_node", err)
-		if data, ok := wire.Data.(errorData); !ok || !data.Retryable || !strings.Contains(wire.Message, want) || strings.Contains(wire.Message, "secret") {
+		if data, ok := wire.Data.(errorData); !ok || !data.Retryable || data.By != "master" || !strings.Contains(wire.Message, want) || strings.Contains(wire.Message, "secret") {
 			t.Errorf("%v: %q %+v", cause, wire.Message, wire.Data)
 		}
 	}

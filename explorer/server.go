@@ -99,7 +99,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	s.metrics = newMetrics(s)
 	s.nodes = newNodePool()
-	s.rpc.Logger = log
+	s.rpc.Logger, s.rpc.By = log, jsonrpc.ByMaster
 	s.route()
 	return s, nil
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
 // testMaster is a server that runs on loopback with a fake store.
@@ -81,6 +82,7 @@ type answer struct {
 			Hint        string  `json:"hint"`
 			Field       string  `json:"field"`
 			RetryAfterS float64 `json:"retry_after_s"`
+			By          string  `json:"by"`
 		} `json:"data"`
 	} `json:"error"`
 }
@@ -152,8 +154,8 @@ func (m *testMaster) fails(code int, field, method, params string, header ...str
 	case a.Error.Code != code || a.Error.Data.Field != field:
 		m.t.Errorf("%s %.80s: error %d %q about %q, want %d about %q",
 			method, params, a.Error.Code, a.Error.Message, a.Error.Data.Field, code, field)
-	case a.Error.Data.Retryable == nil || a.Error.Data.Hint == "":
-		m.t.Errorf("%s %.80s: error without data.retryable and data.hint: %+v", method, params, a.Error)
+	case a.Error.Data.Retryable == nil || a.Error.Data.Hint == "" || a.Error.Data.By != jsonrpc.ByMaster:
+		m.t.Errorf("%s %.80s: error without data.retryable, data.hint and data.by: %+v", method, params, a.Error)
 	}
 }
 

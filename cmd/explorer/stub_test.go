@@ -126,7 +126,7 @@ func newStub() *httptest.Server {
 	mux.HandleFunc("POST /rpc", func(w http.ResponseWriter, r *http.Request) {
 		if a := r.Header.Get("Authorization"); a != "" && a != "Bearer right" {
 			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"the token is not valid","data":{"retryable":false,"hint":"make another one"}}}`)
+			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"the token is not valid","data":{"retryable":false,"hint":"make another one","by":"master"}}}`)
 			return
 		}
 		rpc.ServeHTTP(w, r)

@@ -103,12 +103,12 @@ func (c *Client) operate(ctx context.Context, method string, params map[string]j
 	return nil
 }
 
-// cannotServe reports whether a service answered that it cannot serve just now
-// and has done nothing.
+// cannotServe reports whether a master answered that it cannot serve just now
+// and has done nothing. The same error of a node would come by the next master, too.
 func cannotServe(err error) bool {
 	var e *jsonrpc.Error
 	var data jsonrpc.ErrorData
-	return errors.As(err, &e) && e.Code == jsonrpc.CodeInternal && e.DecodeData(&data) == nil && data.Retryable
+	return errors.As(err, &e) && e.Code == jsonrpc.CodeInternal && e.DecodeData(&data) == nil && data.Retryable && data.By == jsonrpc.ByMaster
 }
 
 // Get sends an HTTP GET like [Conn.Get], to the first service that answers with

@@ -53,7 +53,7 @@ func serve(t *testing.T, wrap func(http.Handler) http.Handler) *service {
 	}
 	mux.Handle("busy", func(context.Context, json.RawMessage) (any, error) {
 		s.calls.Add(1)
-		return nil, &jsonrpc.Error{Code: jsonrpc.CodeInternal, Message: "busy", Data: jsonrpc.ErrorData{Retryable: true}}
+		return nil, &jsonrpc.Error{Code: jsonrpc.CodeInternal, Message: "busy", Data: jsonrpc.ErrorData{Retryable: true, By: jsonrpc.ByMaster}}
 	})
 	mux.Handle("fail", func(context.Context, json.RawMessage) (any, error) {
 		s.calls.Add(1)

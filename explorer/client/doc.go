@@ -10,7 +10,8 @@
 // A call that fails on its way is a [TransportError], and its Sent tells whether
 // the other side may have carried the call out. One that may have been carried
 // out is not sent again, unless its method is [Idempotent]. An error that the
-// other side answered with is a [jsonrpc.Error].
+// other side answered with is a [jsonrpc.Error]; its data says by whom it is where
+// a master passes on what nodes answer.
 //
 // A call of a Client that [Mutates] VMs is carried out once, however often it is
 // sent. It is given a name, its op_id, which the node remembers. A call whose

@@ -165,7 +165,7 @@ func (o *operation) take(out outcome) (answered bool) {
 			if !data.Retryable {
 				o.closed = out.err
 			}
-		case !ofMaster[theirs.Code]:
+		case data.By == "" || !ofMaster[theirs.Code]: // the compute service has answered
 			return true
 		case data.Retryable && theirs.Code != jsonrpc.CodeNodeOffline:
 			o.hope = true
@@ -182,8 +182,9 @@ func (o *operation) take(out outcome) (answered bool) {
 	return false
 }
 
-// ofMaster are the codes with which a master answers that has sent nothing to
-// the node, where another master may do better.
+// ofMaster are the codes with which a master, or the node's agent, answers that has
+// sent nothing on, where another master may do better. A compute service may have the
+// same codes, and says by them what became of the call.
 var ofMaster = map[int]bool{
 	jsonrpc.CodeInternal: true, jsonrpc.CodeNodeNotFound: true, jsonrpc.CodeNodeOffline: true,
 	jsonrpc.CodeCannotReach: true, jsonrpc.CodeUnauthorized: true, jsonrpc.CodeLimit: true, jsonrpc.CodeNotFound: true,

@@ -67,9 +67,11 @@ const (
 	limited     // -32007
 	offline     // -32002
 	stranger    // -32001, which only a master says that is behind
+	agentBusy   // -32007, of the node's agent
 	faults
 
-	slow // answers once a repetition was refused elsewhere
+	slow   // answers once a repetition was refused elsewhere
+	theirs // an error of the node's own
 )
 
 // fakeMaster is a master with faults.
@@ -78,6 +80,7 @@ type fakeMaster struct {
 	node *node
 
 	mu     sync.Mutex
+	theirs int     // code of the node's own error
 	faults []fault // of the next requests, then none
 	active int
 	idle   *sync.Cond    // of active
@@ -146,9 +149,10 @@ func (m *fakeMaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fault, gone := m.next(request.Params)
 	defer m.ended()
 	call, name := fmt.Sprint(request.Params["name"]), fmt.Sprint(request.Params["op_id"])
-	fail := func(code int, retryable bool) {
-		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":"fault","data":{"retryable":%v,"hint":"look"}}}`, request.ID, code, retryable)
+	failBy := func(by string, code int, retryable bool) {
+		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":"fault","data":{"retryable":%v,"hint":"look"%s}}}`, request.ID, code, retryable, by)
 	}
+	fail := func(code int, retryable bool) { failBy(`,"by":"master"`, code, retryable) }
 	if m.node.forgets && request.Params["op_again"] == true {
 		fail(jsonrpc.CodeOutcomeUnknown, false)
 		_ = http.NewResponseController(w).Flush()
@@ -198,6 +202,10 @@ func (m *fakeMaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(jsonrpc.CodeNodeOffline, true)
 	case stranger:
 		fail(jsonrpc.CodeNodeNotFound, false)
+	case agentBusy:
+		failBy(`,"by":"agent"`, jsonrpc.CodeLimit, true)
+	case theirs:
+		failBy("", m.theirs, true)
 	default:
 		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`, request.ID, m.node.run(call, name))
 	}
@@ -323,6 +331,26 @@ func TestSlowOperation(t *testing.T) {
 	}
 	if asked := c.masters[1].requests(); len(asked) != 1 || asked[0]["op_again"] != true {
 		t.Errorf("the second master was asked %v", asked)
+	}
+}
+
+// What the node's compute service answers is the answer, with whatever code, also when
+// an answer was lost before; only masters and agents speak of the way there.
+func TestNodesOwnErrors(t *testing.T) {
+	for _, code := range []int{
+		jsonrpc.CodeInternal, jsonrpc.CodeInvalidParams, jsonrpc.CodeNodeNotFound, jsonrpc.CodeNodeOffline,
+		jsonrpc.CodeCannotReach, jsonrpc.CodeUnauthorized, jsonrpc.CodeLimit, jsonrpc.CodeNotFound,
+	} {
+		c := newCluster(t, 2, false)
+		c.masters[0].plan(resetAfter)
+		c.masters[1].plan(theirs)
+		c.masters[1].theirs = code
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, _, err := c.call(ctx, "delete_vm")
+		cancel()
+		if asked := c.masters[1].requests(); !isCode(err, code) || client.OutcomeUnknown(err) || len(asked) != 1 {
+			t.Errorf("%d: got %v, after %d requests", code, err, len(asked))
+		}
 	}
 }
 

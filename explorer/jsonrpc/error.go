@@ -53,7 +53,16 @@ type ErrorData struct {
 	// Field names the parameter that cannot be taken, as in "usage.cru" or
 	// "beats[3].node_id".
 	Field string `json:"field,omitempty"`
+	// By tells who made the error, where services pass on what others answer: [ByMaster],
+	// [ByAgent]. Empty: the service that carries calls out.
+	By string `json:"by,omitempty"`
 }
+
+// Who passes calls on and makes errors of its own.
+const (
+	ByMaster = "master"
+	ByAgent  = "agent" // of the node; it calls the compute service
+)
 
 // Error returns the message and the code.
 func (e *Error) Error() string { return e.Message + " (" + strconv.Itoa(e.Code) + ")" }

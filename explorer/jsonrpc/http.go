@@ -28,18 +28,18 @@ var contentType = []string{"application/json"}
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		writeAnswer(w, http.StatusMethodNotAllowed, appendError(nil, nullID,
+		writeAnswer(w, http.StatusMethodNotAllowed, m.appendError(nil, nullID,
 			invalidRequest("", "requests are sent by HTTP POST")))
 		return
 	}
 	body, err := readBody(r)
 	switch {
 	case errors.Is(err, errTooLong):
-		refuseBody(w, r)
+		m.refuseBody(w, r)
 		return
 	case err != nil: // the sender hung up, or its transfer encoding is broken
 		w.Header().Set("Connection", "close")
-		writeAnswer(w, http.StatusBadRequest, appendError(nil, nullID,
+		writeAnswer(w, http.StatusBadRequest, m.appendError(nil, nullID,
 			&Error{Code: CodeParse, Message: "parse error: the body ended early", Data: ErrorData{Retryable: true, Hint: "send the request again"}}))
 		return
 	}
@@ -77,14 +77,14 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body.Bytes(), err
 }
 
-func refuseBody(w http.ResponseWriter, r *http.Request) {
+func (m *Mux) refuseBody(w http.ResponseWriter, r *http.Request) {
 	// A sender that waits for "100 Continue" has not begun to write.
 	if r.Header.Get("Expect") == "" {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTimeout))
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
 	}
 	w.Header().Set("Connection", "close")
-	writeAnswer(w, http.StatusRequestEntityTooLarge, appendError(nil, nullID, invalidRequest("",
+	writeAnswer(w, http.StatusRequestEntityTooLarge, m.appendError(nil, nullID, invalidRequest("",
 		"a body may have "+strconv.Itoa(MaxBody)+" bytes; send less at once")))
 }
 

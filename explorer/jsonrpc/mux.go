@@ -35,6 +35,8 @@ type Mux struct {
 	// Logger takes panics and unforeseen errors of handlers. nil: they are not
 	// logged.
 	Logger *slog.Logger
+	// By is put into the data of errors that are made by this package. Empty: nothing is.
+	By string
 
 	handlers map[string]Handler
 }
@@ -56,7 +58,7 @@ func (m *Mux) Handle(method string, h Handler) {
 // the other, in their order.
 func (m *Mux) Answer(ctx context.Context, dst, body []byte) []byte {
 	if err := valid(body); err != nil {
-		return appendError(dst, nullID, err)
+		return m.appendError(dst, nullID, err)
 	}
 	if first(body) == '[' {
 		return m.batch(ctx, dst, body)
@@ -73,9 +75,9 @@ func (m *Mux) batch(ctx context.Context, dst, body []byte) []byte {
 	}
 	switch {
 	case n == 0:
-		return appendError(dst, nullID, invalidRequest("", "a batch must hold at least one request"))
+		return m.appendError(dst, nullID, invalidRequest("", "a batch must hold at least one request"))
 	case n > MaxBatch:
-		return appendError(dst, nullID, invalidRequest("", fmt.Sprintf("a batch may hold %d requests, this one has %d", MaxBatch, n)))
+		return m.appendError(dst, nullID, invalidRequest("", fmt.Sprintf("a batch may hold %d requests, this one has %d", MaxBatch, n)))
 	}
 	begin := len(dst)
 	dst = append(dst, '[')
@@ -85,7 +87,7 @@ func (m *Mux) batch(ctx context.Context, dst, body []byte) []byte {
 			break
 		}
 		if len(dst)-begin > MaxBatchAnswer || ctx.Err() != nil {
-			dst = refuse(dst, one, ctx.Err())
+			dst = m.refuse(dst, one, ctx.Err())
 		} else {
 			dst = m.single(ctx, dst, one)
 		}
@@ -101,7 +103,7 @@ func (m *Mux) batch(ctx context.Context, dst, body []byte) []byte {
 }
 
 // refuse answers a request of a batch that is not carried out.
-func refuse(dst, body []byte, ended error) []byte {
+func (m *Mux) refuse(dst, body []byte, ended error) []byte {
 	r, err := parseRequest(body)
 	if err == nil {
 		err = &Error{Code: CodeLimit, Message: "the answers to this batch are too long", Data: ErrorData{
@@ -114,26 +116,26 @@ func refuse(dst, body []byte, ended error) []byte {
 	if r.id == nil {
 		return dst
 	}
-	return appendError(dst, r.id, err)
+	return m.appendError(dst, r.id, err)
 }
 
 // single appends the answer to one request; nothing for a notification.
 func (m *Mux) single(ctx context.Context, dst, body []byte) []byte {
 	r, bad := parseRequest(body)
 	if bad != nil {
-		return appendError(dst, r.id, bad)
+		return m.appendError(dst, r.id, bad)
 	}
 	result, err := m.call(ctx, r)
 	if r.id == nil {
 		return dst
 	}
 	if err != nil {
-		return appendError(dst, r.id, m.wireError(r.method, err))
+		return m.appendError(dst, r.id, m.wireError(r.method, err))
 	}
 	begin := len(dst)
 	dst = append(dst, `{"jsonrpc":"2.0","result":`...)
 	if dst, err = appendValue(dst, result); err != nil {
-		return appendError(dst[:begin], r.id, m.wireError(r.method, fmt.Errorf("encode result: %w", err)))
+		return m.appendError(dst[:begin], r.id, m.wireError(r.method, fmt.Errorf("encode result: %w", err)))
 	}
 	return appendID(dst, r.id)
 }
@@ -171,6 +173,15 @@ func (m *Mux) wireError(method []byte, err error) *Error {
 		m.Logger.Error("method failed", slog.String("method", shown(method)), slog.Any("error", err))
 	}
 	return internalError("the log of the service says more", false)
+}
+
+// appendError appends an answer that is an error, and says who made it.
+func (m *Mux) appendError(dst, id []byte, e *Error) []byte {
+	if data, ok := e.Data.(ErrorData); ok && e.Raw == nil && data.By == "" && m.By != "" {
+		data.By = m.By
+		e = &Error{Code: e.Code, Message: e.Message, Data: data}
+	}
+	return appendError(dst, id, e)
 }
 
 func appendError(dst, id []byte, e *Error) []byte {

@@ -204,6 +204,38 @@ func TestVerbatim(t *testing.T) {
 	}
 }
 
+// Errors of this package say who made them; what a handler passes on stays as it is.
+func TestErrorsSayWhoMadeThem(t *testing.T) {
+	passedOn := json.RawMessage(`{"code":-32602, "message":"theirs","data":{"retryable":false,"hint":"look"}}`)
+	m := &jsonrpc.Mux{By: jsonrpc.ByMaster}
+	m.Handle("checks", func(context.Context, json.RawMessage) (any, error) {
+		return nil, jsonrpc.InvalidParams("sid", "is missing")
+	})
+	m.Handle("fails", func(context.Context, json.RawMessage) (any, error) { return nil, errors.New("unforeseen") })
+	m.Handle("panics", func(context.Context, json.RawMessage) (any, error) { panic("now") })
+	m.Handle("asks", func(context.Context, json.RawMessage) (any, error) {
+		var e jsonrpc.Error
+		return nil, errors.Join(json.Unmarshal(passedOn, &e), &e)
+	})
+	request := func(method string) string { return `{"jsonrpc":"2.0","id":1,"method":"` + method + `"}` }
+	for _, body := range []string{`{`, `{}`, `[]`, `[{}]`, request("checks"), request("fails"), request("panics"), request("none")} {
+		if got := string(m.Answer(t.Context(), nil, []byte(body))); !strings.Contains(got, `"by":"master"`) {
+			t.Errorf("%s: %s", body, got)
+		}
+		if got := string((&jsonrpc.Mux{}).Answer(t.Context(), nil, []byte(body))); strings.Contains(got, `"by"`) {
+			t.Errorf("nobody is named, %s: %s", body, got)
+		}
+	}
+	if got := string(m.Answer(t.Context(), nil, []byte(request("asks")))); !strings.Contains(got, string(passedOn)) {
+		t.Errorf("passed on as %s", got)
+	}
+	w := httptest.NewRecorder()
+	m.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if got := w.Body.String(); !strings.Contains(got, `"by":"master"`) {
+		t.Error(got)
+	}
+}
+
 func TestHTTP(t *testing.T) {
 	srv := httptest.NewServer(specMux())
 	defer srv.Close()

@@ -89,7 +89,7 @@ func (f *fixture) handler() http.Handler {
 	mux.HandleFunc("POST /explorer/rpc", func(w http.ResponseWriter, r *http.Request) {
 		if !f.allowed(r) {
 			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one"}}}`)
+			fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one","by":"master"}}}`)
 			return
 		}
 		body, _ := io.ReadAll(r.Body)
@@ -307,7 +307,7 @@ func (f *fixture) stats() crdtstore.Stats {
 func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if !f.allowed(r) {
 		w.WriteHeader(http.StatusUnauthorized)
-		fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one"}}}`)
+		fmt.Fprint(w, `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"token needed","data":{"retryable":false,"hint":"give one","by":"master"}}}`)
 		return
 	}
 	events := make(chan string, 4096)

@@ -257,7 +257,7 @@ func TestRepeatsOperations(t *testing.T) {
 	// One that was refused for now was not made, so it is no repetition.
 	f.set(func() {
 		delete(f.fail, "delete_vm")
-		f.fail["stop_vm"] = &jsonrpc.Error{Code: jsonrpc.CodeLimit, Message: "too many calls", Data: jsonrpc.ErrorData{Retryable: true, Hint: "wait"}}
+		f.fail["stop_vm"] = &jsonrpc.Error{Code: jsonrpc.CodeLimit, Message: "too many calls", Data: jsonrpc.ErrorData{Retryable: true, Hint: "wait", By: jsonrpc.ByMaster}}
 	})
 	do("stop")
 	p.text(`#ask-dialog .failed`, "too many calls")
@@ -265,6 +265,21 @@ func TestRepeatsOperations(t *testing.T) {
 		if given["op_again"] != nil {
 			t.Errorf("stop_vm was called with %v", given)
 		}
+	}
+	p.click(`#ask-dialog [data-action="close"]`)
+
+	// What the node itself answers is the answer, though masters have such codes, too.
+	for _, code := range []int{jsonrpc.CodeNotFound, jsonrpc.CodeLimit, jsonrpc.CodeUnauthorized} {
+		f.set(func() {
+			f.calls, f.lose["restart_vm"] = nil, 1
+			f.fail["restart_vm"] = &jsonrpc.Error{Code: code, Message: "the node says no", Data: jsonrpc.ErrorData{Retryable: true, Hint: "look there"}}
+		})
+		do("restart")
+		p.text(`#ask-dialog .failed`, "look there")
+		if got := fmt.Sprint(f.operations(t, "restart_vm")); got != "["+call+" "+again+"]" {
+			t.Errorf("%d: restart_vm was called with %s", code, got)
+		}
+		p.click(`#ask-dialog [data-action="close"]`)
 	}
 }
 

@@ -3,8 +3,9 @@
 const tokenKey = 'explorer-token';
 const unauthorized = -32005;
 const outcomeUnknown = -32004;
+// Errors of a master or an agent; a node's compute service may have the same codes.
 const behind = [-32001, -32002, -32005, -32008]; // a master that knows the node or the caller badly
-const nothingDone = [-32603, -32003, -32007]; // where they are retryable: this master cannot do it now
+const nothingDone = [-32603, -32003, -32007]; // where they are retryable: it cannot be done now
 
 /** The error of a call: code, message, hint, and data as the other side gave it. */
 export class CallError extends Error {
@@ -18,7 +19,7 @@ export class CallError extends Error {
   }
 
   get unauthorized() {
-    return this.code === unauthorized;
+    return this.code === unauthorized && this.data?.by === 'master';
   }
 
   get outcomeUnknown() {
@@ -97,9 +98,10 @@ export function operation(method) {
         return await call(method, named, { limit: attemptLimit });
       } catch (error) {
         if (!(error instanceof CallError)) throw error;
+        const underWay = ['master', 'agent'].includes(error.data?.by); // it is no answer of the node
         const retryable = error.lost || error.data?.retryable === true;
-        const refusedNow = retryable && nothingDone.includes(error.code);
-        const refusedHere = change.again && behind.includes(error.code);
+        const refusedNow = underWay && retryable && nothingDone.includes(error.code);
+        const refusedHere = underWay && change.again && behind.includes(error.code);
         if (!error.outcomeUnknown && !refusedNow && !refusedHere) throw error;
         change.again ||= error.outcomeUnknown;
         const more = retryable || refusedHere;
@@ -161,5 +163,5 @@ const refused = (response) => new CallError({
   message: `the server answered ${response.status} ${response.statusText}`,
   // A gateway may have sent it on; what is moved elsewhere may have been taken before.
   lost: (response.status < 400 || response.status >= 500) && response.status !== 503,
-  ...(response.status === 503 && { code: -32603, data: { retryable: true, hint: 'no master can serve now; try again in a moment' } }),
+  ...(response.status === 503 && { code: -32603, data: { by: 'master', retryable: true, hint: 'no master can serve now; try again in a moment' } }),
 });

@@ -60,7 +60,7 @@ func (p *program) complain(cmd *cobra.Command, err error) {
 func hintOf(err error) string {
 	var lost *client.TransportError
 	if errors.As(err, &lost) && lost.OpID != "" {
-		return "the same command with --repeat " + lost.OpID + " asks for its answer, and does nothing twice"
+		return "the same command with --repeat " + lost.OpID + " asks for its answer; within 10 minutes it does nothing twice"
 	}
 	var wire *jsonrpc.Error
 	var data jsonrpc.ErrorData

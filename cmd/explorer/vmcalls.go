@@ -36,7 +36,10 @@ const onceOnly = `
 
 The call is carried out once, whatever happens to masters on the way. Where its outcome
 stays unknown, the error names the operation: the same command with --repeat and that
-name asks for the answer, and does not carry it out again.`
+name asks for the answer. If the call has never arrived it is carried out then. If it has,
+it is not carried out again for as long as the node's agent remembers it: at least 10
+minutes from its end, and usually 24 hours; after that it would be. A node whose agent
+remembers nothing is not asked again at all.`
 
 // vmCalls are the commands that call the node of a VM.
 func vmCalls(r *remote) []*cobra.Command {
@@ -58,7 +61,7 @@ func (v *onVM) bind(cmd *cobra.Command, changes bool) {
 	flags.StringVar(&v.node, "node", "", "the `node` that runs it, where the sid alone is not enough")
 	flags.StringVar(&v.secretFile, "secret-file", "", "`file` with the secret of the VM")
 	if changes {
-		flags.StringVar(&v.repeat, "repeat", "", "ask for the answer of the `operation` of that name, whose outcome is unknown")
+		flags.StringVar(&v.repeat, "repeat", "", "ask for the answer of the `operation` of that name, whose outcome is unknown; best within 10 minutes, see above")
 		cmd.Long = cmd.Short + "." + onceOnly
 	}
 }

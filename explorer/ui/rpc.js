@@ -116,7 +116,7 @@ export function operation(method) {
           message: 'it is not known whether this was done',
           data: {
             hint: more
-              ? `The answer was lost, and no master has it (${error.message}). The same again asks for it once more, and does nothing twice.`
+              ? `The answer was lost, and no master has it (${error.message}). The same again asks for it once more; within 10 minutes it does nothing twice.`
               : 'The answer was lost, and this node does not remember what it did. Look at the VM before you do it again.',
           },
         });

@@ -1,4 +1,4 @@
-// The page: three tables over the API of the master that serves it, kept fresh
+// The page: four tables over the API of the master that serves it, kept fresh
 // by its event stream.
 
 import { $, fill, place, throttle } from './dom.js';
@@ -6,7 +6,7 @@ import { call, onUnauthorized } from './rpc.js';
 import { follow } from './stream.js';
 import { askToken } from './dialogs.js';
 import { List } from './list.js';
-import { masterRow, nodeRow, otherPages, totals, vmRow } from './rows.js';
+import { eventRow, masterRow, nodeRow, otherPages, totals, vmRow } from './rows.js';
 import { openNode, onNode, refreshMasters, refreshNode, reloadNode } from './node.js';
 import { vmAction } from './vms.js';
 
@@ -38,6 +38,16 @@ const vms = new List({
   empty: 'No VMs yet. Open a node to deploy one.',
 });
 
+const events = new List({
+  section: $('#events'),
+  method: 'events',
+  field: 'events',
+  key: (event) => String(event.id),
+  row: eventRow,
+  rowKey: (row) => row.dataset.eventId,
+  empty: 'Nothing has happened since this master was started.',
+});
+
 /** readTotals reads the totals and the masters, and the lists where the totals changed. */
 async function readTotals() {
   try {
@@ -60,11 +70,13 @@ async function readTotals() {
 const totalsSoon = throttle(pause, readTotals);
 const nodesSoon = throttle(pause, () => nodes.load({ background: true }));
 const vmsSoon = throttle(pause, () => vms.load({ background: true }));
+const eventsSoon = throttle(pause, () => events.load({ background: true }));
 
 const everything = throttle(pause, () => {
   totalsSoon();
   nodesSoon();
   vmsSoon();
+  eventsSoon();
   reloadNode();
 });
 
@@ -95,6 +107,9 @@ function onEvent(kind, data) {
       masters.set(data.id, data);
       renderMasters();
       totalsSoon();
+      break;
+    case 'log':
+      eventsSoon();
       break;
   }
 }
@@ -151,6 +166,11 @@ $('#vms tbody').addEventListener('click', (e) => {
   if (!action || !vm) return;
   if (action === 'open') openNode(vm.node_id, nodes.items.get(vm.node_id));
   else vmAction(action, vm);
+});
+
+$('#events tbody').addEventListener('click', (e) => {
+  const nodeID = e.target.closest('button') && e.target.closest('tr')?.dataset.nodeId;
+  if (nodeID) openNode(nodeID, nodes.items.get(nodeID));
 });
 
 function openFromAddress() {

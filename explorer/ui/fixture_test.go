@@ -33,6 +33,7 @@ type fixture struct {
 	mu      sync.Mutex
 	nodes   map[string]crdtstore.Node
 	masters []crdtstore.Master
+	log     []crdtstore.Occurrence // oldest first
 	calls   []recorded
 	fail    map[string]*jsonrpc.Error // by method
 	token   string                    // empty: none is needed
@@ -240,6 +241,17 @@ func (f *fixture) methods() map[string]handle {
 		"masters": func(map[string]any) (any, error) {
 			return map[string]any{"self": f.masters[0].ID, "masters": slices.Clone(f.masters)}, nil
 		},
+		"events": func(params map[string]any) (any, error) {
+			var all []crdtstore.Occurrence
+			for _, o := range slices.Backward(f.log) {
+				q := crdtstore.ChronicleQuery{Kind: crdtstore.OccurrenceKind(text(params, "kind")), Q: text(params, "q")}
+				if q.Matches(&o) {
+					all = append(all, o)
+				}
+			}
+			page, next := paged(all, params)
+			return crdtstore.ChroniclePage{Events: page, NextCursor: next}, nil
+		},
 		"stats":      func(map[string]any) (any, error) { return f.stats(), nil },
 		"deploy_vm":  vmCall,
 		"start_vm":   vmCall,
@@ -349,6 +361,15 @@ func (f *fixture) put(n crdtstore.Node) {
 	f.nodes[n.NodeID] = n
 	f.mu.Unlock()
 	f.send("node", n)
+}
+
+// happen adds to the log and tells it to the streams.
+func (f *fixture) happen(o crdtstore.Occurrence) {
+	f.mu.Lock()
+	o.ID, o.At = uint64(len(f.log)+1), time.Now()
+	f.log = append(f.log, o)
+	f.mu.Unlock()
+	f.send("log", o)
 }
 
 // send tells an event to the streams.

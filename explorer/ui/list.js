@@ -97,11 +97,11 @@ export class List {
     }
     // The answer may have been given before what was told since it was asked for.
     this.items = new Map(items.map((item) => [this.key(item), this.told.get(this.key(item)) ?? item]));
-    this.total = answer.total ?? items.length;
+    this.total = answer.total; // where it is known
     this.next = answer.next_cursor ?? '';
     this.render();
     const filtered = Object.keys(this.filter).length > 0;
-    $('.count', this.section).textContent = filtered ? `${count(this.total)} match` : count(this.total);
+    $('.count', this.section).textContent = this.total === undefined ? '' : filtered ? `${count(this.total)} match` : count(this.total);
     const empty = $('.empty', this.section);
     empty.hidden = items.length > 0;
     empty.textContent = filtered ? 'Nothing matches the filter.' : this.empty;
@@ -117,7 +117,7 @@ export class List {
     fill(
       pager,
       h('button', { type: 'button', 'data-action': 'previous', disabled: !this.cursors.length }, '← Previous'),
-      h('span', { class: 'where' }, `${count(from)} – ${count(from + shown - 1)} of ${count(this.total)}`),
+      h('span', { class: 'where' }, `${count(from)} – ${count(from + shown - 1)}${this.total === undefined ? '' : ` of ${count(this.total)}`}`),
       h('button', { type: 'button', 'data-action': 'next', disabled: !this.next }, 'Next →'),
     );
     if (had) ($(`[data-action="${had}"]:enabled`, pager) ?? $('button:enabled', pager))?.focus();

@@ -107,6 +107,15 @@ export function masterRow(master) {
       (master.rpc_urls ?? []).map((url) => h('div', {}, h('code', {}, url)))));
 }
 
+/** eventRow is the row of what happened. */
+export function eventRow(event) {
+  return h('tr', { role: 'row', 'data-event-id': event.id, 'data-node-id': event.node_id, 'data-kind': event.kind },
+    td('When', { class: 'nowrap' }, ago(event.at)),
+    td('What', { class: 'status' }, badge(event.what, event.kind)),
+    td('Event', { class: 'told' }, event.text),
+    td('Node', {}, event.node_id && h('button', { type: 'button', class: 'open', 'data-action': 'open' }, id(event.node_id))));
+}
+
 /** Pages of other masters that can be opened when this one does not answer. */
 export function otherPages(masters) {
   return [...masters.values()]

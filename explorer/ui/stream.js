@@ -54,6 +54,7 @@ export async function follow({ onState, onEvent }) {
 async function open(cursor, signal) {
   const url = endpoint('events');
   url.searchParams.set('snapshot', 'brief'); // a server that can leaves the lists out
+  url.searchParams.set('log', '1'); // and one that can tells what happened
   const headers = { Accept: 'text/event-stream', ...authorization() };
   if (cursor) headers['Last-Event-ID'] = cursor;
   const response = await fetch(url, { headers, signal, cache: 'no-store' });

@@ -257,3 +257,39 @@ func TestWordsFromWrongClocks(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkChronicle(b *testing.B) {
+	s := inMemory(b)
+	for i := range maxOccurrences {
+		o := Occurrence{Kind: AboutOperator, What: WhatDrained, By: "token ci", NodeID: fmt.Sprint("node-", i), Text: "node drained by token ci through alpha"}
+		if i%2 == 0 {
+			o.Kind, o.What = AboutNode, fmt.Sprint(i)
+		}
+		s.happened(o)
+	}
+	for name, q := range map[string]ChronicleQuery{"latest": {}, "nothing matches": {Q: "no such text"}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Chronicle(q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("add", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			s.happened(Occurrence{Kind: AboutMaster, What: WhatCame, Text: "alpha is here"})
+		}
+	})
+	b.Run("said nothing new", func(b *testing.B) {
+		s.remember()
+		st := record.State{}.Say(1, "m", "me", record.FieldDrain, "1")
+		_, e := s.table.Join("n1", st)
+		b.ReportAllocs()
+		for b.Loop() {
+			s.said("n1", e, st)
+		}
+	})
+}

@@ -72,6 +72,9 @@
 // writers or each other: one that falls behind by more than 16,384 changes gets
 // ErrCursor.
 //
+// [Store.Chronicle] lists what happened: nodes that came and fell silent, VMs, masters,
+// and what operators said through whichever master. [Store.WatchLog] is Watch with that.
+//
 // # Two planes, and what survives
 //
 // Records (who a node is, its VMs, the operator's word) are written to disk and

@@ -8,9 +8,10 @@
 //
 // It speaks JSON-RPC 2.0 over HTTP on a unix socket and on TCP, and follows the
 // conventions of Hero services (rpc.discover, /health, /openrpc.json,
-// /.well-known/heroservice.json). /events streams changes, /metrics serves
-// Prometheus, /backup gives all records as a file and /restore merges one. A
-// second listener serves the page.
+// /.well-known/heroservice.json). /events streams changes, and with ?log=1 what
+// happened too, which the method events lists; /metrics serves Prometheus,
+// /backup gives all records as a file and /restore merges one. A second listener
+// serves the page.
 //
 // # Guarantees
 //

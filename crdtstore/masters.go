@@ -100,6 +100,7 @@ func (c *cluster) watch(now time.Time) {
 		}
 		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
 		s.happened(Occurrence{Kind: AboutGrid, What: what, Master: master, Text: text})
+		s.hub.add(change{kind: MasterEvent, id: master})
 	})
 }
 

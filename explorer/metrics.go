@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -125,6 +126,10 @@ func (m methodMetrics) failed(code int, took time.Duration) {
 // gridCollector reads the store when somebody asks.
 type gridCollector struct{ s *Server }
 
+// byMaster are the labels of a figure about one master: its id, and its name, which need
+// not be unique.
+var byMaster = []string{"master", "name"}
+
 var (
 	nodesDesc = prometheus.NewDesc(metricPrefix+"nodes", "Nodes by status.", []string{"status"}, nil)
 	drainDesc = prometheus.NewDesc(metricPrefix+"nodes_drained", "Nodes that are drained.", nil, nil)
@@ -132,6 +137,11 @@ var (
 	mastDesc  = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
 	syncDesc  = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
 	lagDesc   = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
+	splitDesc = prometheus.NewDesc(metricPrefix+"split_seconds", "Since when another master differs or cannot be reached, once that is a split.", byMaster, nil)
+	apartDesc = prometheus.NewDesc(metricPrefix+"split_nodes", "Nodes that differ from such a master as far as is known.", byMaster, nil)
+	hearsDesc = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
+	deafDesc  = prometheus.NewDesc(metricPrefix+"master_deaf", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
+	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
 	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
 	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
@@ -148,7 +158,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, skewDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -156,6 +166,9 @@ func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		for i := range labels { // names come from other masters
+			labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
+		}
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	stats := g.s.store.Stats()
@@ -169,6 +182,18 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(syncDesc, oneIf(stats.Convergence.InSync))
 	gauge(lagDesc, stats.Convergence.LagS)
+	for _, one := range stats.Convergence.Splits {
+		gauge(splitDesc, one.LagS, one.Master, one.Name)
+		gauge(apartDesc, float64(one.Nodes), one.Master, one.Name)
+	}
+	for _, m := range g.s.store.Masters() {
+		if m.Status != crdtstore.MasterSelf && m.Status != crdtstore.MasterAlive {
+			continue // what it said last is out of date
+		}
+		gauge(hearsDesc, float64(m.Hears), m.ID, m.Name)
+		gauge(deafDesc, oneIf(m.Deaf), m.ID, m.Name)
+		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
+	}
 	gauge(epochDesc, float64(stats.History.Epoch))
 	gauge(entryDesc, float64(stats.History.Entries))
 	gauge(oldDesc, float64(stats.History.Old))

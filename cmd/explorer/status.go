@@ -175,6 +175,14 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 		}
 	}
 	t.row("masters", masters)
+	for _, one := range s.Convergence.Splits {
+		t.row("split", splitText(one))
+	}
+	for _, one := range m.Masters {
+		if one.Deaf {
+			t.row("deaf", one.Name+" "+one.Reason)
+		}
+	}
 	h := s.History
 	disk := size(h.Bytes)
 	if h.Live > 0 {
@@ -186,6 +194,23 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 	}
 	t.row("disk", disk)
 	t.flush()
+}
+
+// splitText says what is known of a split.
+func splitText(s crdtstore.Split) string {
+	since := fmt.Sprintf("since %s (%s)", s.Since.Local().Format(time.DateTime), ago(s.Since))
+	changed := fmt.Sprintf("%d nodes", s.Nodes)
+	if s.Nodes == 1 {
+		changed = "1 node"
+	}
+	if !s.Unreachable {
+		return fmt.Sprintf("%s holds something else %s, in %s; explorer diff shows what", s.Name, since, changed)
+	}
+	text := fmt.Sprintf("%s cannot be reached %s, what it holds is unknown; %s changed here since", s.Name, since, changed)
+	if len(s.HeardBy) > 0 {
+		text += "; other masters hear it"
+	}
+	return text
 }
 
 func counts(total int, by map[string]int) string {
@@ -213,23 +238,35 @@ func (p *program) mastersCommand() *cobra.Command {
 			return err
 		}
 		return show(r, result, func(m explorer.MastersAnswer) {
-			t := newTable(r.out, "NAME", "STATUS", "VERSION", "NODES", "IN SYNC", "DIFFERS", "RTT", "SEEN", "API", "ID")
+			t := newTable(r.out, "NAME", "STATUS", "VERSION", "NODES", "HEARS", "IN SYNC", "DIFFERS", "RTT", "CLOCK", "SEEN", "API", "ID")
 			for _, one := range m.Masters {
 				sync := "yes"
 				if !one.InSync {
 					sync = "no, " + number(one.LagS) + "s"
 				}
-				rtt, seen := "", ago(one.LastSeen)
+				rtt, seen, clock := "", ago(one.LastSeen), ""
 				if one.RTTms > 0 {
 					rtt = number(one.RTTms) + "ms"
 				}
 				if one.Status == crdtstore.MasterSelf {
 					sync, seen = "", ""
 				}
-				t.row(one.Name, string(one.Status), one.Version, fmt.Sprint(one.Nodes), sync, fmt.Sprint(one.Differs),
-					rtt, seen, strings.Join(one.RPCURLs, ","), one.ID)
+				if one.ClockSkewS >= 1 || one.ClockSkewS <= -1 {
+					clock = fmt.Sprintf("%+.0fs", one.ClockSkewS)
+				}
+				status := string(one.Status)
+				if one.Deaf {
+					status += ", deaf"
+				}
+				t.row(one.Name, status, one.Version, fmt.Sprint(one.Nodes), fmt.Sprint(one.Hears), sync, fmt.Sprint(one.Differs),
+					rtt, clock, seen, strings.Join(one.RPCURLs, ","), one.ID)
 			}
 			t.flush()
+			for _, one := range m.Masters {
+				if one.Reason != "" {
+					fmt.Fprintf(r.out, "%s %s\n", printable(one.Name), printable(one.Reason))
+				}
+			}
 		})
 	}
 	return cmd

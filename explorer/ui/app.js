@@ -6,6 +6,7 @@ import { call, onUnauthorized } from './rpc.js';
 import { follow } from './stream.js';
 import { askToken } from './dialogs.js';
 import { List } from './list.js';
+import { banner } from './banner.js';
 import { eventRow, masterRow, nodeRow, otherPages, totals, vmRow } from './rows.js';
 import { openNode, onNode, refreshMasters, refreshNode, reloadNode } from './node.js';
 import { vmAction } from './vms.js';
@@ -15,6 +16,7 @@ const slow = 10_000; // between two readings of the page: figures that are no ev
 
 let masters = new Map(); // by id
 let counted = {}; // what the totals last said
+let splits = []; // masters that are apart
 
 const vmKey = (vm) => `${vm.node_id}/${vm.sid}`;
 
@@ -58,6 +60,7 @@ async function readTotals() {
     const before = counted;
     counted = { nodes: JSON.stringify(stats.nodes), vms: JSON.stringify(stats.vms) };
     fill($('#totals'), ...totals(stats));
+    splits = stats.convergence.splits;
     masters = new Map(answer.masters.map((m) => [m.id, m]));
     renderMasters();
     if (before.nodes !== undefined && before.nodes !== counted.nodes) nodes.load({ background: true });
@@ -83,6 +86,9 @@ const everything = throttle(pause, () => {
 function renderMasters() {
   place($('#masters tbody'), [...masters.values()].map(masterRow), (row) => row.dataset.masterId);
   $('#masters-count').textContent = masters.size;
+  const lines = banner(splits, masters);
+  fill($('#splits'), ...lines);
+  $('#splits').hidden = lines.length === 0;
   nodes.render(); // they name masters
   refreshMasters(masters);
   renderLive();

@@ -97,7 +97,7 @@ export function renew(element, next) {
   while (at) at = dropped(at);
 }
 
-const identity = ['data-action', 'data-label', 'data-node-id', 'data-total', 'data-vm-sid'];
+const identity = ['data-action', 'data-kind', 'data-label', 'data-master-id', 'data-node-id', 'data-total', 'data-vm-sid'];
 
 /** alike says whether two nodes stand for the same thing, whatever they say of it now. */
 const alike = (a, b) => a.nodeName === b.nodeName

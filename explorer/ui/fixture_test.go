@@ -34,6 +34,7 @@ type fixture struct {
 	nodes   map[string]crdtstore.Node
 	masters []crdtstore.Master
 	log     []crdtstore.Occurrence // oldest first
+	splits  []crdtstore.Split
 	calls   []recorded
 	fail    map[string]*jsonrpc.Error // by method
 	token   string                    // empty: none is needed
@@ -309,6 +310,7 @@ func (f *fixture) stats() crdtstore.Stats {
 			st.VMs.ByState[vm.State]++
 		}
 	}
+	st.Convergence.Splits = f.splits
 	for _, m := range f.masters {
 		st.Masters[string(m.Status)]++
 		st.Convergence.InSync = m.InSync

@@ -526,3 +526,35 @@ func TestManyNodes(t *testing.T) {
 		t.Errorf("aria-sort is %v", got)
 	}
 }
+
+// Masters that are apart and masters that nodes cannot reach are told of at the top of
+// the page, as long as it is so.
+func TestMastersApart(t *testing.T) {
+	f := startFixture(t)
+	p := open(t, f)
+	p.until(`document.querySelector('#masters tr') && document.querySelector('#splits').hidden`)
+
+	began := time.Now().Add(-4 * time.Minute)
+	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, Deaf: true, Reason: "hears 0 of the 1000 nodes that alpha hears"}
+	f.set(func() {
+		f.masters = append(f.masters, cedar)
+		f.splits = []crdtstore.Split{
+			{Master: "12D3KooWbirch", Name: "birch", Since: began, LagS: 240, Nodes: 12, Unreachable: true, HeardBy: []string{"12D3KooWcedar"}},
+			{Master: "12D3KooWcedar", Name: "<b>cedar</b>", Since: began, LagS: 9, Nodes: 1},
+		}
+	})
+	f.send("master", cedar)
+	p.text(`#splits li[data-master-id="12D3KooWbirch"]`, "cannot be reached since")
+	p.text(`#splits li[data-master-id="12D3KooWbirch"]`, "(4 min), and what it holds is unknown. 12 nodes changed here since. Other masters hear it.")
+	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "<b>cedar</b> holds something else since")
+	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "1 node differed")
+	p.text(`#splits li[data-kind="deaf"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
+	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="deaf"]`, "deaf")
+
+	f.set(func() {
+		f.splits, cedar.Deaf, cedar.Reason = nil, false, ""
+		f.masters[1] = cedar
+	})
+	f.send("master", cedar)
+	p.until(`document.querySelector('#splits').hidden && !document.querySelector('.badge[data-status="deaf"]')`)
+}

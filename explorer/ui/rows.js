@@ -93,8 +93,11 @@ export function masterRow(master) {
   const skew = Math.abs(master.clock_skew_s ?? 0) >= 1;
   return h('tr', { role: 'row', 'data-master-id': master.id, 'data-status': master.status },
     td('Master', { class: 'name' }, h('strong', {}, master.name || master.id), id(master.id)),
-    td('Status', { class: 'status' }, badge(master.status, self ? 'this page comes from here' : undefined)),
+    td('Status', { class: 'status' }, h('span', { class: 'chips' },
+      badge(master.status, self ? 'this page comes from here' : undefined),
+      master.deaf && badge('deaf', master.reason)), master.reason && h('span', { class: 'note' }, master.reason)),
     td('Nodes', { class: 'num' }, count(master.nodes)),
+    td('Hears', { class: 'num' }, count(master.hears)),
     td('In sync', {}, self || master.in_sync
       ? h('span', { class: 'good' }, self ? '—' : 'yes')
       : h('span', { class: 'bad' }, 'no', master.differs > 0 && `, ${count(master.differs)} differ`, master.lag_s > 0 && `, for ${span(master.lag_s)}`)),

@@ -54,6 +54,7 @@ type cluster struct {
 
 	leaving atomic.Bool
 	ears    ears
+	heirs   heirs // of the goroutine that sends pulses
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling

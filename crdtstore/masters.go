@@ -78,6 +78,7 @@ func (s *Store) reachable(id string) bool {
 func (c *cluster) watch(now time.Time) {
 	s := c.store
 	c.dir.sweep(now, s.masterChanged)
+	c.adopt(now)
 	c.forget(now)
 	c.dir.skews(now, func(id, text string) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)

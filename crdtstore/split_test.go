@@ -309,3 +309,113 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 		}
 	})
 }
+
+// shares returns how many nodes each master holds itself responsible for, and fails the
+// test where a node has none or several.
+func shares(t *testing.T, nodes int, masters ...*crdtstore.Store) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	for n := range nodes {
+		id, by := fmt.Sprintf("n%d", n), 0
+		for _, s := range masters {
+			if s.Responsible(id) == s.ID() {
+				out[s.Name()]++
+				by++
+			}
+		}
+		if by != 1 {
+			t.Errorf("%d masters are responsible for %s", by, id)
+		}
+	}
+	return out
+}
+
+// The share of a master that is gone passes to the others, who say so, and it has it back
+// when it returns, also after masters disagreed about who lives.
+func TestAdoption(t *testing.T) {
+	const count = 100
+	tune := func(_ int, cfg *crdtstore.Config) { cfg.Checkpoint, cfg.EpochBytes = 20*time.Second, 8<<10 }
+	virtual(t, 3, tune, func(t *testing.T, c *crdtstoretest.Cluster) {
+		a, b, lost := c.Store(0), c.Store(1), c.Store(2)
+		for n := range count {
+			_, err := a.Report(t.Context(), report(fmt.Sprintf("n%d", n), 1, 1))
+			must(t, nil, err)
+		}
+		c.WaitEqual()
+		seq := uint64(1)
+		beats(t, 30*time.Second, count-10, &seq, a, b, lost)
+		// Ten nodes speak to the lost one alone.
+		for n := count - 10; n < count; n++ {
+			lost.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: 10})
+		}
+		beats(t, time.Second, count-10, &seq, a, b, lost)
+		was := shares(t, count, a, b, lost)
+		name, mine := lost.Name(), was[lost.Name()]
+
+		// a and b part for a while as well, and both do what each thinks is its own.
+		c.Cut(func(int, int) bool { return true })
+		beats(t, 90*time.Second, count-10, &seq, a, b, lost)
+		for _, s := range []*crdtstore.Store{a, b, lost} {
+			if s.Responsible("n1") != s.ID() {
+				t.Errorf("%s, which is alone, leaves a node to another", s.Name())
+			}
+		}
+		c.Split(2)
+		beats(t, 30*time.Second, count-10, &seq, a, b)
+		is := shares(t, count, a, b)
+		if is["m0"]+is["m1"] != count {
+			t.Errorf("the shares are %v", is)
+		}
+		for _, s := range []*crdtstore.Store{a, b} {
+			var got int
+			for _, text := range told(s, crdtstore.WhatAdopted) {
+				if strings.Contains(text, " of "+name+", which is down") {
+					_, _ = fmt.Sscanf(text, "adopted %d", &got)
+					if !strings.HasSuffix(text, "; 10 nodes were heard by it alone") {
+						t.Errorf("%s has told %q", s.Name(), text)
+					}
+				}
+			}
+			if got == 0 {
+				t.Errorf("%s has told %q", s.Name(), told(s, crdtstore.WhatAdopted))
+			}
+		}
+		c.Heal()
+		c.WaitConnected()
+		c.WaitEqual()
+		beats(t, 10*time.Second, count-10, &seq, a, b, lost)
+		if again := shares(t, count, a, b, lost); again[name] != mine || again["m0"] != was["m0"] || again["m1"] != was["m1"] {
+			t.Errorf("the shares are %v, were %v", again, was)
+		}
+		given := 0
+		for _, s := range []*crdtstore.Store{a, b} {
+			for _, text := range told(s, crdtstore.WhatGiven) {
+				var n int
+				if _, err := fmt.Sscanf(text, "gave %d nodes back to "+name, &n); err == nil {
+					given += n
+				}
+			}
+		}
+		if given != mine {
+			t.Errorf("%d nodes were given back, want %d", given, mine)
+		}
+
+		// One that leaves is stood in for at once.
+		c.Stop(2)
+		time.Sleep(2 * time.Second)
+		adopted := 0
+		for _, s := range []*crdtstore.Store{a, b} {
+			for _, text := range told(s, crdtstore.WhatAdopted) {
+				var n int
+				if _, err := fmt.Sscanf(text, "adopted %d nodes of "+name+", which has left", &n); err == nil {
+					adopted += n
+				}
+			}
+		}
+		if adopted != mine {
+			t.Errorf("%d nodes were adopted, want %d", adopted, mine)
+		}
+		shares(t, count, a, b)
+		c.WaitEqual()
+	})
+}

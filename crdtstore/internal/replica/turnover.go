@@ -149,6 +149,10 @@ func Heir(name string, masters []string) string {
 	return best
 }
 
+// Responsible returns the master that is responsible for a node, out of those that live
+// as this one sees it.
+func (r *Replica) Responsible(node string) string { return Heir(node, r.living()) }
+
 // retire asserts what the new epoch still lacks of all that this master knows,
 // and deletes the old epochs when it lacks nothing.
 func (r *Replica) retire(ctx context.Context) error {

@@ -55,7 +55,7 @@ func (s *Server) openEdge(ctx context.Context) error {
 	}
 	a, _ := parseAdvertise(s.cfg.Advertise) // checked by resolve
 	e := &edge{}
-	e.rpc.Logger = s.log
+	e.rpc.Logger, e.rpc.By = s.log, jsonrpc.ByMaster
 	for _, m := range s.methods() {
 		for _, name := range edgeMethods {
 			if m.name == name {

@@ -92,7 +92,7 @@ func refusedByAgent(err error) bool {
 	var data struct {
 		By string `json:"by"`
 	}
-	return errors.As(err, &theirs) && theirs.DecodeData(&data) == nil && data.By == "agent" &&
+	return errors.As(err, &theirs) && theirs.DecodeData(&data) == nil && data.By == jsonrpc.ByAgent &&
 		(theirs.Code == jsonrpc.CodeCannotReach || theirs.Code == jsonrpc.CodeLimit)
 }
 

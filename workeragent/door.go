@@ -45,7 +45,7 @@ const (
 // is carried out at most once; see package ops.
 //
 // Who may call is decided by who can connect. Streams end with the context of their
-// request, so a server that is to stop ends that (http.Server.BaseContext).
+// request, so a server that is to stop ends that.
 type door struct {
 	node    string // id
 	compute client.Endpoint

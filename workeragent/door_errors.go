@@ -21,7 +21,7 @@ type doorData struct {
 }
 
 func doorError(code int, message string, data doorData) *jsonrpc.Error {
-	data.By = "agent"
+	data.By = jsonrpc.ByAgent
 	return &jsonrpc.Error{Code: code, Message: message, Data: data}
 }
 
@@ -96,6 +96,12 @@ func respondError(w http.ResponseWriter, status int, id []byte, e *jsonrpc.Error
 	if id == nil { // a notification
 		w.WriteHeader(http.StatusNoContent)
 		return
+	}
+	if data, ok := e.Data.(jsonrpc.ErrorData); ok {
+		marked := *e
+		data.By = jsonrpc.ByAgent
+		marked.Data = data
+		e = &marked
 	}
 	respond(w, status, jsonrpc.AppendError(nil, e, id))
 }

@@ -132,7 +132,7 @@ func (h *Host) Close() error {
 func (h *Host) connected(n network.Network, c network.Conn) {
 	if n != nil {
 		if h.Conns()-h.Len() > maxWithout {
-			go c.Close() //nolint:errcheck // whoever it was
+			go c.Close()
 			return
 		}
 		time.AfterFunc(withoutTunnel, func() {

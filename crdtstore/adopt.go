@@ -95,7 +95,7 @@ func (c *cluster) adopt(now time.Time) {
 	adopted, given := handover(s.nodeIDs(), append([]string{s.ID()}, before...), append([]string{s.ID()}, after...), s.ID())
 	for _, id := range slices.Sorted(maps.Keys(adopted)) {
 		c.heirs.gone[id] = true
-		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), c.name(id), c.dir.whyGone(now, id))
+		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), c.name(id), c.dir.whyGone(id))
 		if n := s.exclusive(now, id); n > 0 {
 			text += fmt.Sprintf("; %s were heard by it alone", nodes(n))
 		}
@@ -113,7 +113,7 @@ func (c *cluster) adopt(now time.Time) {
 	}
 }
 
-func (d *directory) whyGone(now time.Time, id string) string {
+func (d *directory) whyGone(id string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch p := d.peers[id]; {

@@ -263,10 +263,10 @@ func (p *split) text(now time.Time, name string) string {
 	} else {
 		out += nodes(p.merged) + " merged"
 	}
-	switch {
-	case p.losses == 0:
+	switch p.losses {
+	case 0:
 		return out + ", no value was lost"
-	case p.losses == 1:
+	case 1:
 		out += ", 1 value was lost: "
 	default:
 		out += fmt.Sprintf(", %d values were lost: ", p.losses)

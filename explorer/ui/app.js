@@ -17,6 +17,7 @@ const slow = 10_000; // between two readings of the page: figures that are no ev
 let masters = new Map(); // by id
 let counted = {}; // what the totals last said
 let splits = []; // masters that are apart
+let preservation; // of nodes that are silent, where there is one
 
 const vmKey = (vm) => `${vm.node_id}/${vm.sid}`;
 
@@ -61,6 +62,7 @@ async function readTotals() {
     counted = { nodes: JSON.stringify(stats.nodes), vms: JSON.stringify(stats.vms) };
     fill($('#totals'), ...totals(stats));
     splits = stats.convergence.splits;
+    preservation = stats.preservation;
     masters = new Map(answer.masters.map((m) => [m.id, m]));
     renderMasters();
     if (before.nodes !== undefined && before.nodes !== counted.nodes) nodes.load({ background: true });
@@ -86,7 +88,7 @@ const everything = throttle(pause, () => {
 function renderMasters() {
   place($('#masters tbody'), [...masters.values()].map(masterRow), (row) => row.dataset.masterId);
   $('#masters-count').textContent = masters.size;
-  const lines = banner(splits, masters);
+  const lines = banner(splits, masters, preservation);
   fill($('#splits'), ...lines);
   $('#splits').hidden = lines.length === 0;
   nodes.render(); // they name masters

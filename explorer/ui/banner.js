@@ -1,14 +1,24 @@
-// The banner: masters that are apart, and those that nodes cannot reach.
+// The banner: masters that are apart, those that nodes cannot reach, and silence that
+// is doubted.
 
 import { count, h, span, when } from './dom.js';
 
-/** banner returns a line for each split and for each master that is deaf. */
-export function banner(splits, masters) {
+/** banner returns a line for preservation, for each split and for each master that is deaf. */
+export function banner(splits, masters, preservation) {
   return [
+    ...(preservation ? [preserving(preservation)] : []),
     ...(splits ?? []).map(split),
     ...[...masters.values()].filter((m) => m.deaf).map((m) => h('li', { 'data-master-id': m.id, 'data-kind': 'deaf' },
       h('strong', {}, m.name || m.id), ` ${m.reason || 'hears few nodes'}. No node is offline for it while other masters hear them.`)),
   ];
+}
+
+function preserving(p) {
+  const until = when(p.ends_by);
+  return h('li', { 'data-kind': 'preservation' },
+    h('strong', {}, `${count(p.late)} of ${count(p.of)} nodes are silent`),
+    ' at once. That is likelier a fault of the network or of this master, so they are suspect and not offline',
+    until && [', until ', h('time', { datetime: until.toISOString() }, until.toLocaleTimeString()), ' at most'], '.');
 }
 
 function split(s) {

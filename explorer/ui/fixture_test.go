@@ -35,6 +35,7 @@ type fixture struct {
 	masters []crdtstore.Master
 	log     []crdtstore.Occurrence // oldest first
 	splits  []crdtstore.Split
+	silence *crdtstore.Preservation
 	calls   []recorded
 	fail    map[string]*jsonrpc.Error // by method
 	token   string                    // empty: none is needed
@@ -310,7 +311,7 @@ func (f *fixture) stats() crdtstore.Stats {
 			st.VMs.ByState[vm.State]++
 		}
 	}
-	st.Convergence.Splits = f.splits
+	st.Convergence.Splits, st.Preservation = f.splits, f.silence
 	for _, m := range f.masters {
 		st.Masters[string(m.Status)]++
 		st.Convergence.InSync = m.InSync

@@ -518,6 +518,7 @@ func TestMastersApart(t *testing.T) {
 	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, Deaf: true, Reason: "hears 0 of the 1000 nodes that alpha hears"}
 	f.set(func() {
 		f.masters = append(f.masters, cedar)
+		f.silence = &crdtstore.Preservation{Late: 400, Of: 1000, EndsBy: time.Now().Add(time.Minute)}
 		f.splits = []crdtstore.Split{
 			{Master: "12D3KooWbirch", Name: "birch", Since: began, LagS: 240, Nodes: 12, Unreachable: true, HeardBy: []string{"12D3KooWcedar"}},
 			{Master: "12D3KooWcedar", Name: "<b>cedar</b>", Since: began, LagS: 9, Nodes: 1},
@@ -528,11 +529,12 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#splits li[data-master-id="12D3KooWbirch"]`, "(4 min), and what it holds is unknown. 12 nodes changed here since. Other masters hear it.")
 	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "<b>cedar</b> holds something else since")
 	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "1 node differed")
+	p.text(`#splits li[data-kind="preservation"]`, "400 of 1,000 nodes are silent")
 	p.text(`#splits li[data-kind="deaf"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="deaf"]`, "deaf")
 
 	f.set(func() {
-		f.splits, cedar.Deaf, cedar.Reason = nil, false, ""
+		f.silence, f.splits, cedar.Deaf, cedar.Reason = nil, nil, false, ""
 		f.masters[1] = cedar
 	})
 	f.send("master", cedar)

@@ -213,7 +213,7 @@ func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
 	}
 
 	now := time.Now()
-	match := s.nodeFilter(q)
+	match, contested := s.nodeFilter(q), s.contested(now)
 	page := first[*table.Entry]{order: order{descending}, most: limit}
 	total, rest := 0, 0
 	var buf scratch
@@ -222,7 +222,7 @@ func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
 			continue
 		}
 		v := s.vital(now, e, &buf)
-		if !match(e, &v) {
+		if !match(e, &v) || q.Conflict && !contested(e) {
 			continue
 		}
 		total++

@@ -128,6 +128,25 @@ func (s *rivals) dispute(now time.Time, n *Node) {
 	}
 }
 
+// contested returns whether the view of an entry shows a conflict, for callers that look at
+// many.
+func (s *Store) contested(now time.Time) func(e *table.Entry) bool {
+	s.rivals.mu.Lock()
+	ids := make(map[string]bool, len(s.rivals.byNode))
+	for id := range s.rivals.byNode {
+		ids[id] = true
+	}
+	s.rivals.mu.Unlock()
+	return func(e *table.Entry) bool {
+		if len(e.State.Claims) < 2 && !ids[e.ID] {
+			return false
+		}
+		n := e.Node()
+		s.rivals.dispute(now, &n)
+		return n.Conflict != nil
+	}
+}
+
 // contest looks at a report for a sign that two senders claim one node: e is what was
 // known of it before, and refused why it was turned away, if it was.
 func (s *Store) contest(now time.Time, e *table.Entry, r *Report, accepted bool, refused *RefusedError) {

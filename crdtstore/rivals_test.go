@@ -90,6 +90,9 @@ func TestTwoMachinesClaimOneID(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, t.TempDir())
+			if _, err := s.Report(t.Context(), report("undisputed", 1, 1)); err != nil {
+				t.Fatal(err)
+			}
 			for range 3 {
 				if _, err := c.first.says(t, s); err != nil {
 					t.Fatal(err)
@@ -101,6 +104,11 @@ func TestTwoMachinesClaimOneID(t *testing.T) {
 				}
 				if got := hosts(t, s); got != c.conflict {
 					t.Errorf("conflict %q, want %q", got, c.conflict)
+				}
+				want := min(1, len(c.conflict))
+				page, err := s.Nodes(crdtstore.NodeQuery{Conflict: true})
+				if err != nil || page.Total != want || len(page.Nodes) != want || s.Stats().Conflicts != want {
+					t.Errorf("%d listed, %d counted, want %d: %v", page.Total, s.Stats().Conflicts, want, err)
 				}
 				if n, _ := s.Node("n"); n.Hostname != c.stands {
 					t.Errorf("%s stands, want %s", n.Hostname, c.stands)

@@ -264,7 +264,7 @@ func TestHeardOverABridge(t *testing.T) {
 // A master that is gone for longer than retention is forgotten by all, also while they
 // talk to each other of whom they know, and is welcome with what it has when it returns.
 func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
-	tune := func(_ int, cfg *crdtstore.Config) { cfg.Retention = 10 * time.Minute }
+	tune := func(_ int, cfg *crdtstore.Config) { cfg.Retention = 4 * time.Minute }
 	virtual(t, 4, tune, func(t *testing.T, c *crdtstoretest.Cluster) {
 		gone, id := 3, c.Store(3).ID()
 		c.Cut(func(a, b int) bool { return (a == gone) != (b == gone) })
@@ -272,13 +272,13 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 		_, err := c.Store(gone).Report(t.Context(), report("of-the-lost", 1, 1))
 		must(t, nil, err)
 		c.Stop(gone)
-		time.Sleep(9 * time.Minute)
+		time.Sleep(3 * time.Minute)
 		for i := range gone {
 			if m, err := c.Store(i).Master(id); err != nil || m.Status != crdtstore.MasterDown {
 				t.Errorf("before its time, m%d sees %+v, %v", i, m, err)
 			}
 		}
-		time.Sleep(3 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		// One that starts now, with what it knew, forgets it as well.
 		c.Stop(2)
 		c.Open(2)
@@ -294,7 +294,7 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 				t.Errorf("m%d shows %+v", i, s)
 			}
 			texts := told(c.Store(i), crdtstore.WhatForgotten)
-			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 10m0s and is forgotten") {
+			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 4m0s and is forgotten") {
 				t.Errorf("m%d has told %q", i, texts)
 			}
 		}

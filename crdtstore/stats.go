@@ -10,6 +10,7 @@ func (s *Store) Stats() Stats {
 	out := Stats{VMs: VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
 	now := time.Now()
 	var buf scratch
+	contested := s.contested(now)
 	for e := range s.table.All() {
 		if e.Removed {
 			out.Nodes.Removed++
@@ -17,6 +18,9 @@ func (s *Store) Stats() Stats {
 		}
 		v := s.vital(now, e, &buf)
 		out.Nodes.Total++
+		if contested(e) {
+			out.Conflicts++
+		}
 		out.Total = sum(out.Total, e.Total)
 		if e.Drained {
 			out.Nodes.Drained++

@@ -112,6 +112,8 @@ type NodeQuery struct {
 	// IncludeRemoved shows nodes that were removed too, as long as they are
 	// remembered.
 	IncludeRemoved bool `json:"include_removed"`
+	// Conflict asks for the nodes whose id several machines claim.
+	Conflict bool `json:"conflict"`
 }
 
 // MinFree is the least free capacity that a node must have, in cores (CRU), bytes of
@@ -196,6 +198,8 @@ type Stats struct {
 	Slices  SliceCounts    `json:"slices"`
 	VMs     VMCounts       `json:"vms"`
 	Masters map[string]int `json:"masters"` // by status, this one too
+	// Conflicts is how many nodes several machines claim to be.
+	Conflicts int `json:"conflicts"`
 	// Convergence tells whether the masters hold the same.
 	Convergence Convergence `json:"convergence"`
 	// Preservation is set while a large part of the grid is silent and its nodes are

@@ -170,6 +170,8 @@ var fieldDocs = map[string]string{
 	"NodeQuery.limit":             "How many to return at most: 1 to 1000, default 50.",
 	"NodeQuery.cursor":            "next_cursor of the page before.",
 	"NodeQuery.include_removed":   "Removed nodes too.",
+	"NodeQuery.conflict":          "Only nodes whose id several machines claim.",
+	"Stats.conflicts":             "Nodes whose id several machines claim.",
 	"VMQuery.node_id":             "Only VMs of that node.",
 	"VMQuery.state":               "Only VMs in that state.",
 	"VMQuery.q":                   "Part of the sid, the name or the address.",

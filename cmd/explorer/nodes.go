@@ -54,6 +54,7 @@ func nodesList(cmd *cobra.Command, r *remote) {
 	flags.Uint64Var(&q.MinFree.Slices, "min-slices", 0, "only those with so many free `slices`")
 	flags.StringVar(&q.Sort, "sort", "", "order by a `field`: node_id, hostname, status, location, last_seen, created_at, updated_at, free_cru, free_mru, free_sru, free_hru, free_slices or vms; with - before it, the other way round")
 	flags.BoolVar(&q.IncludeRemoved, "include-removed", false, "removed ones too")
+	flags.BoolVar(&q.Conflict, "conflict", false, "only those whose id several machines claim")
 	pages.bind(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, s := range []struct {

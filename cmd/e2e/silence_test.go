@@ -1,0 +1,171 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// gridStats is what stats says of silence and of masters that are apart.
+type gridStats struct {
+	Nodes        struct{ Online, Suspect, Offline int }
+	Preservation *struct{ Late, Of int }
+	Convergence  struct {
+		Splits []struct {
+			Name        string
+			Unreachable bool
+		}
+	}
+}
+
+// happened returns an error unless a master's log has something of the kind, with a text
+// in it.
+func (m *master) happened(what, text string) error {
+	var page struct {
+		Events []struct{ What, Text, By string }
+	}
+	if err := m.call("events", obj{"limit": 1000}, &page); err != nil {
+		return err
+	}
+	for _, e := range page.Events {
+		if e.What == what && strings.Contains(e.Text+" "+e.By, text) {
+			return nil
+		}
+	}
+	return errNotYet("%s has no %q with %q in its log", m.name, what, text)
+}
+
+// Who is alive is judged together, and doubted where much is silent at once: heartbeats
+// are lost on the way to one master, then the network of the nodes is gone, then a master
+// is cut off.
+func TestSilence(t *testing.T) {
+	g := newGrid(t)
+	w := newNetwork(t, 4, "")
+	fast := []string{"--heartbeat-interval", "1s", "--offline-after", "4s"}
+	var masters []*master
+	for i, name := range []string{"a", "b", "c"} {
+		var peers []string
+		for j := range 3 {
+			if j != i {
+				peers = append(peers, w.hosts[j].ip)
+			}
+		}
+		masters = append(masters, g.startMaster(name, masterOptions{in: w.hosts[i], peers: peers, args: fast}))
+	}
+	eventually(t, 15*time.Second, func() error { return meshed(masters...) })
+	home := w.hosts[3]
+	var ids []string
+	for i := range 6 {
+		ids = append(ids, fmt.Sprint("node-", i))
+		g.startAgent(ids[i], agentOptions{in: home}, masters...)
+	}
+	stats := func(m *master) (s gridStats) {
+		t.Helper()
+		m.must(t, "stats", nil, &s)
+		return s
+	}
+	all := func(check func(m *master, s gridStats) error) func() error {
+		return func() error {
+			for _, m := range masters {
+				if err := check(m, stats(m)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	online := all(func(m *master, s gridStats) error {
+		if s.Nodes.Online != len(ids) {
+			return errNotYet("%s says %+v", m.name, s.Nodes)
+		}
+		return nil
+	})
+	eventually(t, 20*time.Second, online)
+
+	// One master hears no node. The others do, so all are online, and it is named.
+	home.net.ip("-n", home.name, "route", "add", "blackhole", w.hosts[0].ip)
+	eventually(t, 20*time.Second, func() error {
+		if err := online(); err != nil {
+			t.Fatalf("with two masters that hear the nodes: %v", err)
+		}
+		for _, m := range masters {
+			var list struct {
+				Masters []struct {
+					Name string
+					Deaf bool
+				}
+			}
+			m.must(t, "masters", nil, &list)
+			for _, other := range list.Masters {
+				if other.Deaf != (other.Name == "a") {
+					return errNotYet("%s says of %s: deaf %v", m.name, other.Name, other.Deaf)
+				}
+			}
+		}
+		return nil
+	})
+	home.net.ip("-n", home.name, "route", "del", "blackhole", w.hosts[0].ip)
+
+	// All nodes are silent at once: they are suspect, on every master, for as long as
+	// nobody says otherwise.
+	home.unplug()
+	suspect := all(func(m *master, s gridStats) error {
+		if s.Nodes.Suspect != len(ids) || s.Preservation == nil {
+			return errNotYet("%s says %+v, preservation %+v", m.name, s.Nodes, s.Preservation)
+		}
+		return nil
+	})
+	eventually(t, 10*time.Second, suspect)
+	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
+		if err := suspect(); err != nil {
+			t.Fatalf("while they are silent: %v", err)
+		}
+	}
+	masters[1].must(t, "end_preservation", nil, nil)
+	eventually(t, 3*time.Second, all(func(m *master, s gridStats) error {
+		if s.Nodes.Offline != len(ids) {
+			return errNotYet("%s says %+v", m.name, s.Nodes)
+		}
+		return m.happened("preservation_ended", "an operator says so")
+	}))
+	home.plug()
+	began := time.Now()
+	eventually(t, 15*time.Second, online)
+	t.Logf("the nodes were online again after %v", time.Since(began).Round(time.Millisecond))
+
+	// A master is cut off from the others, which say so, and say when it is over.
+	w.hosts[2].unplug()
+	eventually(t, 20*time.Second, func() error {
+		for _, m := range masters[:2] {
+			splits := stats(m).Convergence.Splits
+			if len(splits) != 1 || splits[0].Name != "c" || !splits[0].Unreachable {
+				return errNotYet("%s sees %+v apart", m.name, splits)
+			}
+		}
+		return nil
+	})
+	masters[0].must(t, "drain_node", obj{"node_id": ids[0]}, nil)
+	masters[2].must(t, "label_node", obj{"node_id": ids[1], "labels": obj{"said": "on c"}}, nil)
+	w.hosts[2].plug()
+	eventually(t, 20*time.Second, func() error {
+		if err := equalRecords(masters...); err != nil {
+			return err
+		}
+		for _, m := range masters {
+			if splits := stats(m).Convergence.Splits; len(splits) > 0 {
+				return errNotYet("%s still sees %+v apart", m.name, splits)
+			}
+			// What an operator said on one side is told on the other.
+			if err := m.happened("drained", ids[0]); err != nil {
+				return err
+			}
+			if err := m.happened("labelled", ids[1]); err != nil {
+				return err
+			}
+		}
+		return masters[0].happened("merged", "c and this master hold the same again")
+	})
+}

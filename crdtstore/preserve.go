@@ -34,7 +34,8 @@ type Preservation struct {
 
 // preserver decides about preservation, for this master and by what it hears.
 type preserver struct {
-	state atomic.Pointer[preserving] // nil: nothing is preserved
+	state  atomic.Pointer[preserving] // nil: nothing is preserved
+	looked atomic.Pointer[time.Time]  // when the statuses were last looked at; nil: never
 
 	mu    sync.Mutex
 	muted time.Time // until when no other begins
@@ -47,7 +48,10 @@ type preserver struct {
 // preserving is a preservation under way.
 type preserving struct {
 	Preservation
-	began time.Time // by the monotonic clock
+	began, until time.Time // by the monotonic clock
+	// least is until when it lasts whoever is heard: this master stood still, and could
+	// not hear anybody.
+	least time.Time
 }
 
 // listening is by what the silence of nodes is judged now.
@@ -55,8 +59,23 @@ func (s *Store) listening(now time.Time) record.Listening {
 	l := record.Listening{For: now.Sub(s.since), OfflineAfter: s.cfg.OfflineAfter}
 	if p := s.preserver.state.Load(); p != nil {
 		l.Preserving, l.Preserved = true, now.Sub(p.began)
+	} else if gap := s.stall(now); gap > 0 {
+		l.Preserving, l.Preserved = true, gap
 	}
 	return l
+}
+
+// stall is for how long this master has stood still until now, as one does that is
+// stopped or whose machine sleeps: its clock has gone on, and nobody was heard.
+func (s *Store) stall(now time.Time) time.Duration {
+	last := s.preserver.looked.Load()
+	if last == nil {
+		return 0
+	}
+	if gap := now.Sub(*last); gap > max(3*time.Second, s.cfg.OfflineAfter/4) {
+		return gap
+	}
+	return 0
 }
 
 // recall notes which nodes were alive before this run. It is to be called when the
@@ -108,11 +127,25 @@ func (s *Store) preserve(now time.Time) bool {
 	p := &s.preserver
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	gap := s.stall(now)
+	p.looked.Store(&now)
+	was := p.state.Load()
+	if gap > 0 && was == nil {
+		wall := s.cfg.Wall().UTC().Round(0)
+		late, alive := s.silent(now, s.cfg.OfflineAfter+gap)
+		p.state.Store(&preserving{
+			Preservation: Preservation{Since: wall, EndsBy: wall.Add(preserveTimes * s.cfg.OfflineAfter), Late: late, Of: alive},
+			began:        now.Add(-gap), until: now.Add(preserveTimes * s.cfg.OfflineAfter), least: now.Add(s.cfg.OfflineAfter),
+		})
+		s.log.Warn("this master stood still; nodes that it does not hear are suspect for a while", "for", gap.Round(time.Millisecond))
+		s.happened(Occurrence{Kind: AboutGrid, What: "preservation",
+			Text: fmt.Sprintf("this master stood still for %v; nodes that it does not hear are suspect for now", gap.Round(time.Second))})
+		return true
+	}
 	if now.Before(p.next) {
 		return false
 	}
 	p.next = now.Add(s.cfg.OfflineAfter / preserveLooks)
-	was := p.state.Load()
 	window := 2 * s.cfg.OfflineAfter
 	if was != nil {
 		window = max(window, s.cfg.OfflineAfter+now.Sub(was.began))
@@ -122,15 +155,19 @@ func (s *Store) preserve(now time.Time) bool {
 	case was == nil && now.Before(p.muted):
 	case was == nil && record.Preserve(late, alive, false):
 		wall := s.cfg.Wall().UTC().Round(0)
-		p.state.Store(&preserving{Preservation{wall, wall.Add(preserveTimes * s.cfg.OfflineAfter), late, alive}, now})
+		p.state.Store(&preserving{
+			Preservation: Preservation{Since: wall, EndsBy: wall.Add(preserveTimes * s.cfg.OfflineAfter), Late: late, Of: alive},
+			began:        now, until: now.Add(preserveTimes * s.cfg.OfflineAfter),
+		})
 		s.log.Warn("a large part of the grid is silent; its nodes are suspect and not offline, for this is likelier a fault of the network or of this master",
 			"late", late, "of", alive, "at_most", preserveTimes*s.cfg.OfflineAfter)
 		s.happened(Occurrence{Kind: AboutGrid, What: "preservation",
 			Text: fmt.Sprintf("%d of %d nodes are silent; they are suspect and not offline for now", late, alive)})
 		return true
-	case was != nil && now.Sub(was.began) >= preserveTimes*s.cfg.OfflineAfter:
+	case was != nil && !now.Before(was.until):
 		s.endPreserving(now, late, alive, "the time is over", "")
 		return true
+	case was != nil && now.Before(was.least):
 	case was != nil && !record.Preserve(late, alive, true):
 		s.endPreserving(now, late, alive, "most nodes are heard again", "")
 		return true

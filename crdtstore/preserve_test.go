@@ -194,3 +194,22 @@ func TestWhatIsNotPreserved(t *testing.T) {
 		h.want(t, "silent", 0, 9, 1)
 	})
 }
+
+// A master that stood still hears nobody meanwhile, which says nothing about the nodes,
+// however few they are. Those that are dead are offline a while later.
+func TestMasterThatStoodStill(t *testing.T) {
+	for _, n := range []int{1, 2, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHerd(t, n)
+			time.Sleep(5 * time.Minute)
+			h.want(t, "asked before it has looked", 0, n, 0)
+			h.w.step(time.Now(), func(string) {})
+			h.want(t, "after a look", 0, n, 0)
+			h.beats = func(i int) bool { return i > 0 }
+			h.run(11 * time.Second)
+			h.want(t, "heard again", n-1, 1, 0)
+			h.run(25 * time.Second)
+			h.want(t, "one is dead", n-1, 0, 1)
+		})
+	}
+}

@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -167,5 +169,52 @@ func TestSilence(t *testing.T) {
 			}
 		}
 		return masters[0].happened("merged", "c and this master hold the same again")
+	})
+}
+
+// A master is stopped for a while, as when its machine sleeps. The other one shows it as
+// silent and goes on; when it wakes it does not take for dead whom it could not hear.
+func TestStoppedMaster(t *testing.T) {
+	g := newGrid(t)
+	fast := []string{"--heartbeat-interval", "1s", "--offline-after", "4s"}
+	one, two := newPorts(t), newPorts(t)
+	a := g.startMaster("a", masterOptions{ports: one, peers: []string{two.mesh}, args: fast})
+	b := g.startMaster("b", masterOptions{ports: two, peers: []string{one.mesh}, args: fast})
+	eventually(t, 10*time.Second, func() error { return meshed(a, b) })
+	ids := []string{"node-1", "node-2", "node-3"}
+	for _, id := range ids {
+		g.startAgent(id, agentOptions{}, a, b)
+	}
+	eventually(t, 15*time.Second, func() error { return errors.Join(a.online(ids...), b.online(ids...)) })
+
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(16 * time.Second); time.Now().Before(until); time.Sleep(250 * time.Millisecond) {
+		if err := a.online(ids...); err != nil {
+			t.Fatalf("while the other one is stopped: %v", err)
+		}
+	}
+	var list masterList
+	a.must(t, "masters", nil, &list)
+	for _, m := range list.Masters {
+		if m.Name == "b" && m.Status != "suspect" && m.Status != "down" {
+			t.Errorf("a says that b is %s", m.Status)
+		}
+	}
+	a.must(t, "drain_node", obj{"node_id": "node-1"}, nil)
+
+	if err := b.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		for id, n := range b.mustNodes() {
+			if n.Status == "offline" {
+				t.Fatalf("b wakes and says that %s is offline", id)
+			}
+		}
+	}
+	eventually(t, 15*time.Second, func() error {
+		return errors.Join(b.online(ids...), meshed(a, b), equalRecords(a, b))
 	})
 }

@@ -175,7 +175,9 @@ func (m *MasterInfo) decode(b []byte) error {
 		case 13:
 			m.Joining = n != 0
 		case 14:
-			m.EdgeAddrs = append(m.EdgeAddrs, string(v))
+			if len(v) > 0 {
+				m.EdgeAddrs = append(m.EdgeAddrs, string(v))
+			}
 		case 15:
 			m.Hearing = &Hearing{}
 			return m.Hearing.decode(v)
@@ -188,7 +190,9 @@ func (h *Hearing) decode(b []byte) error {
 	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
 		switch num {
 		case 1:
-			h.Masters = append(h.Masters, string(v))
+			if len(v) > 0 {
+				h.Masters = append(h.Masters, string(v))
+			}
 		case 2:
 			h.Nodes = int(min(n, math.MaxInt32))
 		}

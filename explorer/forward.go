@@ -20,6 +20,8 @@ const (
 	maxNodeCalls  = 32              // calls at once to one node
 	idleNodeConn  = 5 * time.Minute // how long an unused connection is kept
 	maxNodeAnswer = 16 << 20        // bytes, which a log can have
+
+	keptOverTunnel = time.Second // how long an unused connection over a tunnel is kept
 )
 
 // call is one call to a node.
@@ -225,7 +227,13 @@ func (p *nodePool) take(on path) (conn *client.Conn, release func(), err error) 
 		if len(p.conns) >= maxNodeConns && !p.evict() {
 			return nil, nil, fmt.Errorf("%w: this master calls %d nodes already", errBusy, maxNodeConns)
 		}
-		c = &nodeConn{conn: client.Dial(on.ep, client.Options{MaxConns: maxNodeCalls, MaxAnswer: maxNodeAnswer, Dial: on.dial})}
+		opts := client.Options{MaxConns: maxNodeCalls, MaxAnswer: maxNodeAnswer, Dial: on.dial}
+		if on.kind == pathTunnel || on.kind == pathSplice {
+			// A new one finds out in time whether anybody is there; one that was kept over
+			// a tunnel that has died without a word does not.
+			opts.IdleTimeout = keptOverTunnel
+		}
+		c = &nodeConn{conn: client.Dial(on.ep, opts)}
 		p.conns[on.key] = c
 	}
 	if c.calls >= maxNodeCalls {

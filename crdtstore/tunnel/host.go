@@ -2,9 +2,11 @@ package tunnel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -237,6 +239,10 @@ func (h *Host) open(s network.Stream) {
 	for err := f.writeJSON(verdict{}); err == nil; err = f.write(nil) {
 		_ = s.SetDeadline(time.Now().Add(silence))
 		if _, err := f.read(); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				// Nobody is there. What waits for an answer is not to wait for TCP.
+				_ = s.Conn().Close()
+			}
 			break
 		}
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	// MaxConns is how many connections there may be to one endpoint; calls
 	// beyond wait for one. 0: 64.
 	MaxConns int
+	// IdleTimeout is how long a connection is kept that is not in use. 0: 50 s, which is
+	// less than servers usually wait.
+	IdleTimeout time.Duration
 	// UserAgent is sent along. Empty: "hero_explorer".
 	UserAgent string
 	// TLS configures https. nil: the certificates that the system trusts.
@@ -55,6 +58,11 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 64
+	}
+	if o.IdleTimeout <= 0 {
+		// So it is rarely the other side that closes a connection just when it is used
+		// again.
+		o.IdleTimeout = 50 * time.Second
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "hero_explorer"
@@ -94,13 +102,11 @@ func Dial(ep Endpoint, opts Options) *Conn {
 		TLSClientConfig:     opts.TLS,
 		TLSHandshakeTimeout: opts.DialTimeout,
 		// A service that does not say whether it wants a body gets it then.
-		ExpectContinueTimeout: opts.DialTimeout,
-		Protocols:             &protocols,
-		MaxConnsPerHost:       opts.MaxConns,
-		MaxIdleConnsPerHost:   min(opts.MaxConns, 8),
-		// Less than servers usually wait, so that it is rarely the other side
-		// that closes a connection just when it is used again.
-		IdleConnTimeout:        50 * time.Second,
+		ExpectContinueTimeout:  opts.DialTimeout,
+		Protocols:              &protocols,
+		MaxConnsPerHost:        opts.MaxConns,
+		MaxIdleConnsPerHost:    min(opts.MaxConns, 8),
+		IdleConnTimeout:        opts.IdleTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}}

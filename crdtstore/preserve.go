@@ -22,6 +22,12 @@ const (
 	endPreservation = "end-preservation/1"
 )
 
+// What happens to all of the grid when much of it is silent.
+const (
+	WhatPreservation      = "preservation"       // it is doubted that the silent nodes are dead
+	WhatPreservationEnded = "preservation_ended" // it is no more
+)
+
 // Preservation is the doubt that all the nodes are dead that fell silent together: for
 // the time being they are suspect and not offline. It ends when most of them are heard
 // again, when an operator says so, or by EndsBy.
@@ -101,7 +107,7 @@ func (s *Store) silence(now time.Time, e *table.Entry) time.Duration {
 func (s *Store) silent(now time.Time, window time.Duration) (late, alive int) {
 	if now.Sub(s.since) > window {
 		// What was not heard in this run was not alive, and the rest is on the board,
-		// where a hundred thousand are counted in two milliseconds.
+		// where a hundred thousand are counted in 11 milliseconds.
 		return s.board.Silent(now, window, s.cfg.OfflineAfter/2, func(id string) bool {
 			e := s.table.Get(id)
 			return e != nil && !e.Removed
@@ -122,28 +128,26 @@ func (s *Store) silent(now time.Time, window time.Duration) (late, alive int) {
 	return late, alive
 }
 
-// preserve looks whether preservation is to begin or to end. It reports whether it did.
-func (s *Store) preserve(now time.Time) bool {
+// preserve looks whether preservation is to begin or to end.
+func (s *Store) preserve(now time.Time) {
 	p := &s.preserver
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gap := s.stall(now)
 	p.looked.Store(&now)
 	was := p.state.Load()
-	if gap > 0 && was == nil {
-		wall := s.cfg.Wall().UTC().Round(0)
-		late, alive := s.silent(now, s.cfg.OfflineAfter+gap)
-		p.state.Store(&preserving{
-			Preservation: Preservation{Since: wall, EndsBy: wall.Add(preserveTimes * s.cfg.OfflineAfter), Late: late, Of: alive},
-			began:        now.Add(-gap), until: now.Add(preserveTimes * s.cfg.OfflineAfter), least: now.Add(s.cfg.OfflineAfter),
-		})
-		s.log.Warn("this master stood still; nodes that it does not hear are suspect for a while", "for", gap.Round(time.Millisecond))
-		s.happened(Occurrence{Kind: AboutGrid, What: "preservation",
-			Text: fmt.Sprintf("this master stood still for %v; nodes that it does not hear are suspect for now", gap.Round(time.Second))})
-		return true
+	if gap > 0 {
+		began := now.Add(-gap)
+		if was != nil && was.began.Before(began) {
+			began = was.began
+		}
+		late, alive := s.silent(now, s.cfg.OfflineAfter+now.Sub(began))
+		s.beginPreserving(now, began, now.Add(s.cfg.OfflineAfter), late, alive,
+			fmt.Sprintf("this master stood still for %v; nodes that it does not hear are suspect for now", gap.Round(time.Second)))
+		return
 	}
 	if now.Before(p.next) {
-		return false
+		return
 	}
 	p.next = now.Add(s.cfg.OfflineAfter / preserveLooks)
 	window := 2 * s.cfg.OfflineAfter
@@ -152,31 +156,33 @@ func (s *Store) preserve(now time.Time) bool {
 	}
 	late, alive := s.silent(now, window)
 	switch {
-	case was == nil && now.Before(p.muted):
-	case was == nil && record.Preserve(late, alive, false):
-		wall := s.cfg.Wall().UTC().Round(0)
-		p.state.Store(&preserving{
-			Preservation: Preservation{Since: wall, EndsBy: wall.Add(preserveTimes * s.cfg.OfflineAfter), Late: late, Of: alive},
-			began:        now, until: now.Add(preserveTimes * s.cfg.OfflineAfter),
-		})
-		s.log.Warn("a large part of the grid is silent; its nodes are suspect and not offline, for this is likelier a fault of the network or of this master",
-			"late", late, "of", alive, "at_most", preserveTimes*s.cfg.OfflineAfter)
-		s.happened(Occurrence{Kind: AboutGrid, What: "preservation",
-			Text: fmt.Sprintf("%d of %d nodes are silent; they are suspect and not offline for now", late, alive)})
-		return true
-	case was != nil && !now.Before(was.until):
+	case was == nil:
+		if !now.Before(p.muted) && record.Preserve(late, alive, false) {
+			s.beginPreserving(now, now, now, late, alive,
+				fmt.Sprintf("%d of %d nodes are silent, which is likelier a fault of the network or of this master; they are suspect and not offline for now", late, alive))
+		}
+	case !now.Before(was.until):
 		s.endPreserving(now, late, alive, "the time is over", "")
-		return true
-	case was != nil && now.Before(was.least):
-	case was != nil && !record.Preserve(late, alive, true):
+	case !now.Before(was.least) && !record.Preserve(late, alive, true):
 		s.endPreserving(now, late, alive, "most nodes are heard again", "")
-		return true
-	case was != nil:
+	default:
 		still := *was
 		still.Late, still.Of = late, alive
 		p.state.Store(&still)
 	}
-	return false
+}
+
+// beginPreserving is called with the preserver's mutex held. Silence counts as doubtful
+// from began on.
+func (s *Store) beginPreserving(now, began, least time.Time, late, alive int, text string) {
+	most := preserveTimes * s.cfg.OfflineAfter
+	wall := s.cfg.Wall().UTC().Round(0)
+	s.preserver.state.Store(&preserving{
+		Preservation: Preservation{Since: wall, EndsBy: wall.Add(most), Late: late, Of: alive},
+		began:        began, until: now.Add(most), least: least,
+	})
+	s.log.Warn(text, "late", late, "of", alive, "at_most", most)
+	s.happened(Occurrence{Kind: AboutGrid, What: WhatPreservation, Text: text})
 }
 
 // endPreserving is called with the preserver's mutex held.
@@ -184,7 +190,7 @@ func (s *Store) endPreserving(now time.Time, late, alive int, why, by string) {
 	s.preserver.state.Store(nil)
 	s.preserver.muted = now.Add(2 * s.cfg.OfflineAfter) // the same nodes do not begin it again
 	s.log.Warn("silent nodes are offline again: "+why, "late", late, "of", alive, "by", by)
-	s.happened(Occurrence{Kind: AboutGrid, What: "preservation_ended", By: by,
+	s.happened(Occurrence{Kind: AboutGrid, What: WhatPreservationEnded, By: by,
 		Text: fmt.Sprintf("silent nodes are offline again, for %s; %d of %d are silent", why, late, alive)})
 }
 

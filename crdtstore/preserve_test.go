@@ -213,3 +213,20 @@ func TestMasterThatStoodStill(t *testing.T) {
 		})
 	}
 }
+
+// It is so too where the grid was silent already: the time in which this master could
+// not hear does not count.
+func TestStoodStillInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHerd(t, 10)
+		h.beats = func(int) bool { return false }
+		h.run(time.Minute)
+		h.want(t, "silent", 0, 10, 0)
+		time.Sleep(2 * preserveTimes * 30 * time.Second)
+		h.run(5 * time.Second)
+		h.want(t, "it wakes", 0, 10, 0)
+		h.beats = func(int) bool { return true }
+		h.run(11 * time.Second)
+		h.want(t, "heard again", 10, 0, 0)
+	})
+}

@@ -31,7 +31,8 @@ func (s *Store) Serve(name string, handle func(from string, conn net.Conn)) {
 
 // Dial opens a connection to what another master serves under a name. It goes over the
 // connection that the masters have with each other, so it needs no address and is
-// encrypted. The caller closes it. It does no I/O before the first Write. Errors:
+// encrypted. The caller closes it. Whether the other master serves the name shows when it
+// is used. Errors:
 // ErrUnreachable, the context's.
 func (s *Store) Dial(ctx context.Context, master, name string) (net.Conn, error) {
 	id, err := peer.Decode(master)

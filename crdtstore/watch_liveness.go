@@ -71,12 +71,11 @@ func (w *watch) step(now time.Time, tell func(id string)) {
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
 	live := w.s.live()
-	preserving := w.s.preserve(now)
-	// By an operator's word too.
-	if state := w.s.preserver.state.Load() != nil; state != w.preserving {
-		w.preserving, preserving = state, true
-	}
-	if len(w.was) == 0 || preserving || !ok || !slices.Equal(live, w.live) {
+	w.s.preserve(now)
+	preserving := w.s.preserver.state.Load() != nil // an operator's word ends it too
+	turned := preserving != w.preserving
+	w.preserving = preserving
+	if len(w.was) == 0 || turned || !ok || !slices.Equal(live, w.live) {
 		w.live = live
 		for e := range w.s.table.All() {
 			w.look(now, e.ID, tell)

@@ -95,7 +95,7 @@ func (c *cluster) adopt(now time.Time) {
 	adopted, given := handover(s.nodeIDs(), append([]string{s.ID()}, before...), append([]string{s.ID()}, after...), s.ID())
 	for _, id := range slices.Sorted(maps.Keys(adopted)) {
 		c.heirs.gone[id] = true
-		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), c.name(id), c.dir.whyGone(id))
+		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), s.nameOf(id), c.dir.whyGone(id))
 		if n := s.exclusive(now, id); n > 0 {
 			text += fmt.Sprintf("; %s were heard by it alone", nodes(n))
 		}
@@ -103,9 +103,9 @@ func (c *cluster) adopt(now time.Time) {
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatAdopted, Master: id, Text: text})
 	}
 	for _, id := range slices.Sorted(maps.Keys(given)) {
-		text := fmt.Sprintf("gave %s to %s", nodes(given[id]), c.name(id))
+		text := fmt.Sprintf("gave %s to %s", nodes(given[id]), s.nameOf(id))
 		if c.heirs.gone[id] {
-			text = fmt.Sprintf("gave %s back to %s", nodes(given[id]), c.name(id))
+			text = fmt.Sprintf("gave %s back to %s", nodes(given[id]), s.nameOf(id))
 			delete(c.heirs.gone, id)
 		}
 		s.log.Info("another master is responsible for nodes", "master", id, "nodes", given[id])

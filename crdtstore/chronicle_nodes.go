@@ -160,11 +160,8 @@ func (s *Store) nameOf(master string) string {
 		return s.cfg.Name
 	}
 	if s.cluster != nil {
-		d := s.cluster.dir
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if p := d.peers[master]; p != nil && p.Name != "" {
-			return p.Name
+		if name := s.cluster.dir.name(master); name != "" {
+			return name
 		}
 	}
 	return "master " + master[max(0, len(master)-8):]

@@ -212,10 +212,10 @@ func (d *directory) merged(id string, at time.Time) {
 func (d *directory) name(id string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p := d.peers[id]; p != nil && p.Name != "" {
+	if p := d.peers[id]; p != nil {
 		return p.Name
 	}
-	return id
+	return ""
 }
 
 // ids returns the ids of all masters in it.

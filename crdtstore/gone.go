@@ -35,7 +35,7 @@ const (
 func (c *cluster) forget(now time.Time) {
 	s := c.store
 	for _, id := range c.dir.expired(now, s.cfg.Wall(), s.since, s.cfg.Retention) {
-		name := c.name(id)
+		name := s.nameOf(id)
 		c.dir.drop(id)
 		c.unknow(id)
 		s.log.Info("a master is forgotten", "master", id, "name", name, "gone for more than", s.cfg.Retention)

@@ -89,12 +89,12 @@ func (c *cluster) watch(now time.Time) {
 	if !joining {
 		hearers = append(hearers, hearer{s.ID(), s.hears(now)})
 	}
-	c.ears.look(now, s.cfg.OfflineAfter, hearers, c.name, func(master, what, text string) {
+	c.ears.look(now, s.cfg.OfflineAfter, hearers, s.nameOf, func(master, what, text string) {
 		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: what, Master: master, Text: text})
 		s.hub.add(change{kind: MasterEvent, id: master})
 	})
-	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), c.name, func(master, what, text string) {
+	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
 		level := slog.LevelWarn
 		if what == WhatMerged {
 			level = slog.LevelInfo
@@ -103,14 +103,6 @@ func (c *cluster) watch(now time.Time) {
 		s.happened(Occurrence{Kind: AboutGrid, What: what, Master: master, Text: text})
 		s.hub.add(change{kind: MasterEvent, id: master})
 	})
-}
-
-// name returns what people call a master, this one among them.
-func (c *cluster) name(id string) string {
-	if id == c.store.ID() {
-		return c.store.Name()
-	}
-	return c.dir.name(id)
 }
 
 // acquaintances returns what is to be known of the other masters to see a split.
@@ -137,7 +129,7 @@ func (s *Store) Splits() []Split {
 	}
 	out := s.splits.list(time.Now(), s.cfg.Wall())
 	for i := range out {
-		out[i].Name = s.cluster.name(out[i].Master)
+		out[i].Name = s.nameOf(out[i].Master)
 		out[i].HeardBy = s.cluster.dir.heardOf(time.Now(), out[i].Master)
 	}
 	return out

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -57,12 +58,8 @@ func (s *Server) openEdge(ctx context.Context) error {
 	e := &edge{}
 	e.rpc.Logger, e.rpc.By = s.log, jsonrpc.ByMaster
 	for _, m := range s.methods() {
-		for _, name := range edgeMethods {
-			if m.name == name {
-				h := s.guard(m)
-				e.rpc.Handle(m.name, h)
-				e.rpc.Handle(Prefix+m.name, h)
-			}
+		if slices.Contains(edgeMethods, m.name) {
+			s.handle(&e.rpc, m)
 		}
 	}
 	cfg := tunnel.HostConfig{

@@ -60,15 +60,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 // stream sends events until the context ends or the reader is lost. Where it
 // cannot go on from after, it starts with a snapshot.
 func (s *Server) stream(ctx context.Context, out *stream, after string) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := s.untilStop(ctx)
 	defer cancel()
-	go func() { // streams end when the server stops
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	if after == "" {
 		cursor, err := s.snapshot(out)
 		if err != nil {

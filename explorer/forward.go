@@ -63,20 +63,21 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	repeatable := remembered || !c.mutates()
-	result, answered, lost, busy := s.tryAll(ctx, all, c, repeatable)
-	if lost != nil && repeatable && ctx.Err() == nil {
+	out := s.tryAll(ctx, all, c, repeatable)
+	if out.lost && repeatable && ctx.Err() == nil && !out.answered {
 		// Once more, for a connection that was kept may have ended before it was used.
 		c.again = true
-		result, answered, _, _ = s.tryAll(ctx, all, c, true)
+		out = s.tryAll(ctx, all, c, true)
+		out.lost = true // the first time
 	}
-	if answered != nil && !(lost != nil && refusedByAgent(answered.err)) {
-		return result, answered.err
+	if out.answered && !(out.lost && refusedByAgent(out.err)) {
+		return out.result, out.err
 	}
 	switch {
-	case lost != nil:
+	case out.lost:
 		return nil, s.unknown(c, repeatable)
-	case busy != nil:
-		return nil, failure(jsonrpc.CodeLimit, busy.Error(),
+	case out.busy != nil:
+		return nil, failure(jsonrpc.CodeLimit, out.busy.Error(),
 			errorData{Retryable: true, NodeID: c.node.NodeID, Hint: "try again in a moment", RetryAfterS: 1})
 	case offline:
 		return nil, s.offline(c.node)
@@ -84,8 +85,14 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	return nil, s.cannotReach(c, "nothing was sent; tried "+tried(all)+"; check that its agent and its compute service run, or ask another master")
 }
 
-// answered is the end of a call that the node has answered: err is its own error.
-type answered struct{ err error }
+// outcome is what came of a call by some paths.
+type outcome struct {
+	answered bool // by the node; with result or err, its own
+	result   json.RawMessage
+	err      error
+	lost     bool  // an answer was, so it may have run
+	busy     error // the limit of a path kept the call back
+}
 
 // refusedByAgent reports whether an error says that the node's agent did nothing. What
 // was sent by another path, and lost, may have run all the same, or may yet.
@@ -99,9 +106,8 @@ func refusedByAgent(err error) bool {
 }
 
 // tryAll sends a call by one path after the other, until the node answers, or may have
-// carried it out and it is not repeatable. lost is set where that may be so, busy where
-// the limit of a path kept a call back.
-func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool) (result json.RawMessage, end *answered, lost, busy error) {
+// carried it out and it is not repeatable.
+func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool) (out outcome) {
 	for _, p := range all {
 		result, err := s.take(ctx, p, c)
 		var theirs *jsonrpc.Error
@@ -109,26 +115,28 @@ func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool
 		switch {
 		case err == nil:
 			s.metrics.forwarded(p, "result")
-			return result, &answered{}, nil, nil
+			out.answered, out.result = true, result
+			return out
 		case errors.As(err, &theirs):
 			s.metrics.forwarded(p, "error")
-			return nil, &answered{theirs}, nil, nil
+			out.answered, out.err = true, theirs
+			return out
 		case errors.Is(err, errBusy):
 			s.metrics.forwarded(p, "limit")
-			busy = err
+			out.busy = err
 		case errors.As(err, &transport) && !transport.Sent:
 			s.metrics.forwarded(p, "unreachable")
 			s.nodes.failed(p.key)
 			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
 		default:
 			s.metrics.forwarded(p, "unknown")
-			if lost = err; !repeatable || ctx.Err() != nil {
-				return nil, nil, lost, busy
+			out.lost, c.again = true, true
+			if !repeatable || ctx.Err() != nil {
+				return out
 			}
-			c.again = true
 		}
 	}
-	return nil, nil, lost, busy
+	return out
 }
 
 // pathsFor returns the paths that a call may take.

@@ -67,14 +67,19 @@ func (s *Server) methods() []method {
 func (s *Server) route() {
 	handlers := map[string]jsonrpc.Handler{}
 	for _, m := range s.methods() {
-		h := s.guard(m)
-		handlers[m.name] = h
-		s.rpc.Handle(m.name, h)
-		s.rpc.Handle(Prefix+m.name, h)
+		handlers[m.name] = s.handle(&s.rpc, m)
 	}
 	for alias, name := range s.cfg.Aliases {
 		s.rpc.Handle(alias, handlers[bareName(name)])
 	}
+}
+
+// handle registers a method under its names.
+func (s *Server) handle(mux *jsonrpc.Mux, m method) jsonrpc.Handler {
+	h := s.guard(m)
+	mux.Handle(m.name, h)
+	mux.Handle(Prefix+m.name, h)
+	return h
 }
 
 // guard puts what all methods have in common around a handler: who may call

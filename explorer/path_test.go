@@ -33,6 +33,7 @@ type tunnelled struct {
 	mu   sync.Mutex
 	ops  []string          // in order, "" for calls without a name
 	lose int               // so many answers
+	full bool              // it refuses, having done nothing
 	got  []json.RawMessage // params
 }
 
@@ -82,11 +83,15 @@ func (n *tunnelled) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewDecoder(r.Body).Decode(&in)
 	n.mu.Lock()
 	n.ops, n.got = append(n.ops, r.Header.Get("Idempotency-Key")), append(n.got, in.Params)
-	lose := n.lose > 0
+	lose, full := n.lose > 0, n.full
 	n.lose--
 	n.mu.Unlock()
 	if lose {
 		panic(http.ErrAbortHandler)
+	}
+	if full {
+		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"error":{"code":-32007,"message":"full","data":{"by":"agent","retryable":true}}}`, in.ID)
+		return
 	}
 	fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"from":"the agent"}}`, in.ID)
 }
@@ -206,6 +211,20 @@ func TestLostAnswerOfAnOperation(t *testing.T) {
 		if ops := n.asked(); !slices.Equal(ops, c.asked) {
 			t.Errorf("%s: asked for %q", c.params, ops)
 		}
+	}
+}
+
+// That the agent did nothing now says nothing of what was sent before and lost.
+func TestRefusedAfterALostAnswer(t *testing.T) {
+	without, _, n := tunnels(t)
+	without.store.set(func() { without.store.tunnelsOf[n.id.ID()] = []string{"with", "with"} })
+	n.full = true
+	if a := without.call("start_vm", `{"sid":"v1","op_id":"a"}`); a.Error == nil || a.Error.Code != -32007 {
+		t.Errorf("refused: %+v", a.Error)
+	}
+	n.lose = 1
+	if a := without.call("start_vm", `{"sid":"v1","op_id":"b"}`); a.Error == nil || a.Error.Code != -32004 || !*a.Error.Data.Retryable {
+		t.Errorf("refused after an answer was lost: %+v", a.Error)
 	}
 }
 
@@ -400,16 +419,15 @@ func TestNamesOfThisMachine(t *testing.T) {
 // Several masters on one machine need not be told where agents are to connect to.
 func TestEdgePortIsTaken(t *testing.T) {
 	l, err := net.Listen("tcp", fmt.Sprint("0.0.0.0:", DefaultEdgePort))
-	if err != nil {
-		t.Skip("the port is taken already:", err)
+	if err == nil { // else another has taken it
+		defer l.Close()
 	}
-	defer l.Close()
 	m := startMaster(t, func(c *Config) { c.ClusterSecret = "s" })
 	if addrs := m.edgeAddrs(); len(addrs) == 0 || strings.HasSuffix(addrs[0], fmt.Sprint("/", DefaultEdgePort)) {
 		t.Errorf("agents find it at %q", addrs)
 	}
 	cfg := testConfig(t)
-	cfg.EdgeAddr = l.Addr().String()
+	cfg.EdgeAddr = fmt.Sprint("0.0.0.0:", DefaultEdgePort)
 	s, err := New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -225,6 +225,20 @@ func (s *Server) Stop(ctx context.Context) error {
 	return s.stopErr
 }
 
+// untilStop returns a context that also ends when the server begins to stop, for what
+// goes on for as long as a reader stays. The caller cancels it.
+func (s *Server) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // RPCAddr is the TCP address of the API, nil where there is none. Valid after
 // Start.
 func (s *Server) RPCAddr() net.Addr { return s.rpcAddr }

@@ -155,15 +155,8 @@ func (s *Server) askMaster(w http.ResponseWriter, r *http.Request, target string
 // pipeEvents hands the event stream of another master on, and reports whether
 // there was one.
 func (s *Server) pipeEvents(w http.ResponseWriter, r *http.Request, target string) bool {
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := s.untilStop(r.Context())
 	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	req, err := s.requestTo(ctx, r, http.MethodGet, target, nil)
 	if err != nil {
 		return false

@@ -66,15 +66,8 @@ func (s *Server) vmStream(w http.ResponseWriter, r *http.Request, what string) {
 			errorData{Retryable: true, Hint: "try again in a moment, or another master", RetryAfterS: 1}))
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := s.untilStop(r.Context())
 	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	conn := http.NewResponseController(w)
 	_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
 	query.Del("node_id")

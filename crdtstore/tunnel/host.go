@@ -271,22 +271,6 @@ func (h *Host) leave(node string, mine *session) {
 	}
 }
 
-// Drop closes the tunnel of a node, if there is one.
-func (h *Host) Drop(node string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if mine := h.sessions[node]; mine != nil {
-		_ = mine.lease.Reset()
-	}
-}
-
-// Has reports whether this master holds the tunnel of a node.
-func (h *Host) Has(node string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.sessions[node] != nil
-}
-
 // Dial opens a connection to a node. It returns when the agent at the other end has
 // said that it is there, within 2 s, so that a request which follows was sent to
 // somebody. Errors: ErrNone, and nothing was sent.

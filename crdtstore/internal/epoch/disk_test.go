@@ -390,6 +390,32 @@ func TestReserve(t *testing.T) {
 	m.write("n", seen(3))
 }
 
+// TestFullBeforeItWasNoticed has Pebble meet a full disk first. What is told is how
+// full the disk is all the same, and not the name of a file of Pebble's.
+func TestFullBeforeItWasNoticed(t *testing.T) {
+	disk := newBadDisk()
+	m := onDisk(t, t.TempDir(), disk)
+	m.write("n", seen(1))
+	disk.mu.Lock()
+	disk.free, disk.err = 0, syscall.ENOSPC
+	disk.mu.Unlock()
+	m.at.Load().gate.fail(syscall.ENOSPC) // a table that did not find room
+	eventually(t, "it is told how full the disk is", func() bool {
+		err := m.Health()
+		return errors.Is(err, syscall.ENOSPC) && strings.Contains(err.Error(), "kept in reserve")
+	})
+	eventually(t, "the epoch is read only", func() bool { return m.at.Load().readOnly })
+	if err := m.Health(); !strings.Contains(err.Error(), "kept in reserve") {
+		t.Error("health:", err)
+	}
+	disk.mu.Lock()
+	disk.free, disk.err = 1<<40, nil
+	disk.mu.Unlock()
+	eventually(t, "the log is well", func() bool { return m.Health() == nil })
+	m.write("n", seen(2))
+	whole(t, m)
+}
+
 // TestAnnouncedAndLost: a block is announced while the sync that fails is under way.
 // It comes back from the others, and what was written since stands all the same.
 func TestAnnouncedAndLost(t *testing.T) {

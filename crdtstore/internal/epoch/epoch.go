@@ -192,7 +192,7 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	e.blocks = blocks{e.staged}
 	e.once = &once{staged: e.staged, blocks: e.blocks}
 	o := crdt.DefaultOptions()
-	o.Logger = crdtLogger{h.log}
+	o.Logger = crdtLogger{h.log, func() bool { return e.gate.err() != nil }}
 	// Rebroadcasts are not sent: masters compare heads when they meet and with
 	// every pulse. They are made all the same, for only then does go-ds-crdt
 	// forget the heads that it has seen. Nothing needs repair: blocks are applied

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	ds "github.com/ipfs/go-datastore"
@@ -399,17 +400,17 @@ func (l *Log) noted(err error) error {
 	return err
 }
 
-// Health returns why the log cannot be written to, or nil.
+// Health returns why the log cannot be written to, or nil. That the disk is full says
+// more than which file did not find room.
 func (l *Log) Health() error {
-	if err := l.at.Load().trouble(); err != nil {
-		return err
+	trouble := l.at.Load().trouble()
+	if full := l.full.Load(); full != nil && (trouble == nil || errors.Is(trouble, syscall.ENOSPC)) {
+		return *full
 	}
-	for _, p := range []*atomic.Pointer[error]{&l.full, &l.unwell} {
-		if err := p.Load(); err != nil {
-			return *err
-		}
+	if unwell := l.unwell.Load(); unwell != nil && trouble == nil {
+		return *unwell
 	}
-	return nil
+	return trouble
 }
 
 // Close writes down what is staged and closes the files. It is idempotent.

@@ -1,6 +1,7 @@
 package epoch
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 )
@@ -8,7 +9,12 @@ import (
 // crdtLogger and pebbleLogger bring the logs of go-ds-crdt and Pebble into the
 // store's. Both speak much at info level, which here is debug.
 
-type crdtLogger struct{ log *slog.Logger }
+type crdtLogger struct {
+	log *slog.Logger
+	// off is set while the epoch is given up: what go-ds-crdt then finds wrong with it
+	// is the reason told again, or an artefact of the gate.
+	off func() bool
+}
 
 func (c crdtLogger) Debug(...any)          {}
 func (c crdtLogger) Debugf(string, ...any) {}
@@ -16,18 +22,21 @@ func (c crdtLogger) Info(args ...any)      { c.log.Debug("go-ds-crdt", "msg", fm
 func (c crdtLogger) Infof(f string, args ...any) {
 	c.log.Debug("go-ds-crdt", "msg", fmt.Sprintf(f, args...))
 }
-func (c crdtLogger) Warn(args ...any) { c.log.Warn("go-ds-crdt", "msg", fmt.Sprint(args...)) }
-func (c crdtLogger) Warnf(f string, args ...any) {
-	c.log.Warn("go-ds-crdt", "msg", fmt.Sprintf(f, args...))
-}
-func (c crdtLogger) Error(args ...any) { c.log.Error("go-ds-crdt", "msg", fmt.Sprint(args...)) }
-func (c crdtLogger) Errorf(f string, args ...any) {
-	c.log.Error("go-ds-crdt", "msg", fmt.Sprintf(f, args...))
-}
+func (c crdtLogger) Warn(args ...any)             { c.tell(slog.LevelWarn, fmt.Sprint(args...)) }
+func (c crdtLogger) Warnf(f string, args ...any)  { c.tell(slog.LevelWarn, fmt.Sprintf(f, args...)) }
+func (c crdtLogger) Error(args ...any)            { c.tell(slog.LevelError, fmt.Sprint(args...)) }
+func (c crdtLogger) Errorf(f string, args ...any) { c.tell(slog.LevelError, fmt.Sprintf(f, args...)) }
 func (c crdtLogger) Fatal(args ...any)            { c.Error(args...) }
 func (c crdtLogger) Fatalf(f string, args ...any) { c.Errorf(f, args...) }
 func (c crdtLogger) Panic(args ...any)            { panic(fmt.Sprint(args...)) }
 func (c crdtLogger) Panicf(f string, args ...any) { panic(fmt.Sprintf(f, args...)) }
+
+func (c crdtLogger) tell(level slog.Level, msg string) {
+	if c.off() {
+		level = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), level, "go-ds-crdt", "msg", msg)
+}
 
 type pebbleLogger struct{ log *slog.Logger }
 

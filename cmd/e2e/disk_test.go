@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -117,52 +116,6 @@ func (m *master) refuses(reason, known string) {
 	}
 }
 
-// writing has writers register and drain through a master until stop.
-func writing(m *master) (known *acknowledged, stop func()) {
-	known = &acknowledged{seq: map[string]uint64{}, drained: map[string]bool{}, unsure: map[string]bool{}}
-	quit := make(chan struct{})
-	var writers sync.WaitGroup
-	for w := range 4 {
-		writers.Go(func() { known.write(quit, tcpEndpoint(m.rpc), fmt.Sprintf("w%d", w)) })
-	}
-	return known, func() { close(quit); writers.Wait() }
-}
-
-// count returns how many writes were acknowledged.
-func (k *acknowledged) count() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.writes
-}
-
-// more waits until some more writes were acknowledged.
-func (k *acknowledged) more(t *testing.T, n int) {
-	t.Helper()
-	was := k.count()
-	eventually(t, 20*time.Second, func() error {
-		if now := k.count(); now < was+n {
-			return fmt.Errorf("%d more writes were acknowledged, want %d", now-was, n)
-		}
-		return nil
-	})
-}
-
-// standsAt checks that everything that was acknowledged is there.
-func (k *acknowledged) standsAt(m *master) {
-	m.t.Helper()
-	nodes := m.mustNodes()
-	for id, seq := range k.seq {
-		if n := nodes[id]; n.Seq < seq {
-			m.t.Errorf("%s has %s at seq %d, and %d was acknowledged", m.name, id, n.Seq, seq)
-		}
-	}
-	for id, drained := range k.drained {
-		if n := nodes[id]; n.Drained != drained && !k.unsure[id] {
-			m.t.Errorf("%s has %s with drained %v, and %v was acknowledged last", m.name, id, n.Drained, drained)
-		}
-	}
-}
-
 // A disk fills up under writers. The master refuses them and does all else, also when
 // it is killed and started on the full disk, and takes writes again when there is
 // room. Nothing acknowledged is lost.
@@ -201,7 +154,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	stop()
 	m.launch()
-	t.Logf("%d writes were acknowledged", known.writes)
+	t.Logf("%d writes were acknowledged", known.count())
 	known.standsAt(m)
 }
 
@@ -250,7 +203,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	m.kill()
 	stop()
 	m.launch()
-	t.Logf("%d writes were acknowledged", known.writes)
+	t.Logf("%d writes were acknowledged", known.count())
 	known.standsAt(m)
 }
 

@@ -356,11 +356,20 @@ func TestNodesOwnErrors(t *testing.T) {
 
 // The params of an operation name it, and stay as they are besides.
 func TestNamesOperations(t *testing.T) {
+	var mu sync.Mutex
 	var bodies []string
+	sent := func() (all []string) { // since it was asked last
+		mu.Lock()
+		defer mu.Unlock()
+		all, bodies = bodies, nil
+		return all
+	}
 	var lose atomic.Bool
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
 		bodies = append(bodies, string(body))
+		mu.Unlock()
 		if lose.Swap(false) {
 			panic(http.ErrAbortHandler)
 		}
@@ -392,7 +401,6 @@ func TestNamesOperations(t *testing.T) {
 		{"proxy", map[string]any{"method": "ComputeService.vm_logs"}, `{"method":"ComputeService.vm_logs"}`, true},
 		{"drain_node", map[string]any{"node_id": "n"}, `{"node_id":"n"}`, false},
 	} {
-		bodies = nil
 		lose.Store(tt.lose)
 		if err := c.Call(t.Context(), tt.method, tt.params, nil); err != nil {
 			t.Errorf("%s %v: %v", tt.method, tt.params, err)
@@ -401,6 +409,7 @@ func TestNamesOperations(t *testing.T) {
 		var named struct {
 			OpID string `json:"op_id"`
 		}
+		bodies := sent()
 		if err := json.Unmarshal([]byte(bodies[len(bodies)-1]), &request); err != nil {
 			t.Fatal(err)
 		}
@@ -413,9 +422,9 @@ func TestNamesOperations(t *testing.T) {
 			t.Errorf("%s %v: sent %s, want %s", tt.method, tt.params, got, tt.want)
 		}
 	}
-	bodies = nil
 	for _, params := range []any{json.RawMessage(`{`), []any{1}, []any{map[string]any{}, 2}, map[string]any{"op_id": 7}, map[string]any{"op_id": ""}, "text"} {
-		if err := c.Call(t.Context(), "start_vm", params, nil); err == nil || len(bodies) > 0 {
+		err := c.Call(t.Context(), "start_vm", params, nil)
+		if bodies := sent(); err == nil || len(bodies) > 0 {
 			t.Errorf("%v: %v, sent %v", params, err, bodies)
 		}
 	}

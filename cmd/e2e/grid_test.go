@@ -21,11 +21,12 @@ import (
 type grid struct {
 	t   *testing.T
 	dir string
+	bin string // where the programs are
 }
 
 func newGrid(t *testing.T) *grid {
 	t.Helper()
-	return &grid{t: t, dir: tempDir(t)}
+	return &grid{t: t, dir: tempDir(t), bin: binDir}
 }
 
 // env is the environment of every process: a home of the test's own, and
@@ -55,6 +56,7 @@ type master struct {
 type masterOptions struct {
 	peers []string // PEER_MASTERS
 	args  []string // further flags
+	env   []string // further variables
 	in    *netns   // the network it lives in; nil: this one
 	// ports are those that others know already; nil: free ones.
 	ports *ports
@@ -117,7 +119,7 @@ func (m *master) healthy() error {
 func (m *master) run() {
 	g, o := m.grid, m.options
 	g.t.Helper()
-	argv := []string{filepath.Join(binDir, "explorer"), "serve",
+	argv := []string{filepath.Join(g.bin, "explorer"), "serve",
 		"--name", m.name, "--data-dir", m.dir, "--rpc-socket", m.socket}
 	if o.in != nil {
 		argv = append(o.in.exec(), argv...)
@@ -140,7 +142,7 @@ func (m *master) run() {
 	if len(o.peers) > 0 {
 		argv = append(argv, "--peer-masters", strings.Join(o.peers, ","))
 	}
-	m.process = start(g.t, m.name, g.dir, g.env(), append(argv, o.args...)...)
+	m.process = start(g.t, m.name, g.dir, g.env(o.env...), append(argv, o.args...)...)
 }
 
 // agent is a running workeragent and the compute service beside it.
@@ -155,6 +157,7 @@ type agent struct {
 type agentOptions struct {
 	compute bool
 	args    []string
+	env     []string
 	in      *netns
 }
 
@@ -164,7 +167,7 @@ func (g *grid) startAgent(nodeID string, o agentOptions, masters ...*master) *ag
 	a := &agent{nodeID: nodeID, dir: filepath.Join(g.dir, nodeID)}
 	socket := filepath.Join(g.dir, nodeID+"-vm.sock")
 	if o.compute {
-		a.beside = start(g.t, nodeID+"-compute", g.dir, g.env(), filepath.Join(binDir, "computenode"), "--socket", socket)
+		a.beside = start(g.t, nodeID+"-compute", g.dir, g.env(), filepath.Join(g.bin, "computenode"), "--socket", socket)
 		a.compute = unixEndpoint(socket)
 		eventually(g.t, 10*time.Second, func() error { return a.compute.call("list_vms", obj{}, nil) })
 	}
@@ -176,10 +179,10 @@ func (g *grid) startAgent(nodeID string, o agentOptions, masters ...*master) *ag
 	if o.in != nil {
 		argv = o.in.exec()
 	}
-	argv = append(argv, filepath.Join(binDir, "workeragent"), "run",
+	argv = append(argv, filepath.Join(g.bin, "workeragent"), "run",
 		"--node-id", nodeID, "--data-dir", a.dir, "--compute", "unix://"+socket,
 		"--explorers", strings.Join(explorers, ","))
-	a.process = start(g.t, nodeID, g.dir, g.env(), append(argv, o.args...)...)
+	a.process = start(g.t, nodeID, g.dir, g.env(o.env...), append(argv, o.args...)...)
 	return a
 }
 

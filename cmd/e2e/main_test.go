@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +29,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(binDir)
-	if err := build(); err != nil {
+	if err := buildInto(binDir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -39,19 +38,18 @@ func run(m *testing.M) int {
 	return code
 }
 
-func build() error {
+// buildInto builds the programs into a directory.
+func buildInto(dir string, flags ...string) error {
 	top, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("finding the module: %w", err)
 	}
 	repoDir = strings.TrimSpace(string(top))
-	for _, pkg := range []string{"./cmd/explorer", "./cmd/workeragent", "./examples/computenode"} {
-		cmd := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+testVersion,
-			"-o", filepath.Join(binDir, filepath.Base(pkg)), pkg)
-		cmd.Dir = repoDir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
-		}
+	argv := append([]string{"build", "-ldflags", "-s -w -X main.version=" + testVersion, "-o", dir + "/"}, flags...)
+	cmd := exec.Command("go", append(argv, "./cmd/explorer", "./cmd/workeragent", "./examples/computenode")...)
+	cmd.Dir = repoDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 	}
 	return nil
 }

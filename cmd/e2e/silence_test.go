@@ -172,6 +172,62 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// Nobody says anything about a grid that is silent: its nodes are suspect until the time
+// for that is over, ten times --offline-after, and offline then. One heartbeat brings
+// each back at once.
+func TestSilenceEndsByTime(t *testing.T) {
+	g := newGrid(t)
+	a, b := g.twoMasters("--heartbeat-interval", "500ms", "--offline-after", "2s")
+	eventually(t, 15*time.Second, func() error { return meshed(a, b) })
+	var ids []string
+	for i := range 4 {
+		ids = append(ids, fmt.Sprint("node-", i))
+		a.register(ids[i], 1, 1, nil)
+	}
+	beat := func(m *master, seq uint64, ids ...string) {
+		for _, id := range ids {
+			m.must(t, "node_heartbeat", obj{"node_id": id, "boot": 1, "seq": seq}, nil)
+		}
+	}
+	for seq := range uint64(6) {
+		beat(a, 2+seq, ids...)
+		time.Sleep(500 * time.Millisecond)
+	}
+	silent := time.Now()
+	var suspect time.Duration
+	eventually(t, 40*time.Second, func() error {
+		for _, m := range []*master{a, b} {
+			var s gridStats
+			m.must(t, "stats", nil, &s)
+			if s.Nodes.Suspect == len(ids) && s.Preservation != nil {
+				suspect = time.Since(silent)
+			}
+			if s.Nodes.Offline > 0 && s.Nodes.Offline < len(ids) {
+				return errNotYet("%s says %+v", m.name, s.Nodes)
+			}
+			if s.Nodes.Offline == 0 {
+				return errNotYet("%s says %+v, preservation %+v", m.name, s.Nodes, s.Preservation)
+			}
+		}
+		return nil
+	})
+	offline := time.Since(silent)
+	t.Logf("suspect until %v, offline after %v", suspect.Round(100*time.Millisecond), offline.Round(100*time.Millisecond))
+	if suspect < 15*time.Second || offline < 18*time.Second {
+		t.Errorf("offline after %v, suspect until %v", offline, suspect)
+	}
+	for _, m := range []*master{a, b} {
+		if err := m.happened("preservation_ended", ""); err != nil {
+			t.Error(err)
+		}
+	}
+	beat(b, 100, ids[0])
+	eventually(t, 2*time.Second, func() error { return errors.Join(onlineAt(b, ids[0]), onlineAt(a, ids[0])) })
+	if s := b.mustNodes()[ids[1]].Status; s != "offline" {
+		t.Errorf("one that does not beat is %s", s)
+	}
+}
+
 // A master is stopped for a while, as when its machine sleeps. The other one shows it as
 // silent and goes on; when it wakes it does not take for dead whom it could not hear.
 func TestStoppedMaster(t *testing.T) {

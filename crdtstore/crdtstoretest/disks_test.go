@@ -203,7 +203,7 @@ func (g *grid) lose(path string, blocks int) {
 	}
 	needed := map[string]bool{}
 	each("/c/s/k/", "/c/s/k0", func(_, value []byte) {
-		if len(value) > 1 && value[0] == 0 { // the name of the block with the value
+		if len(value) > 1 && (value[0] == 0 || value[0] == 254) { // the name of the block with the value
 			needed["/b"+dshelp.MultihashToDsKey(multihash.Multihash(value[1:])).String()] = true
 		}
 	})

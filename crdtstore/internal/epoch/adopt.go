@@ -80,12 +80,12 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 		missing[node] = s
 	}
 	joined := map[string]record.State{} // of those that no value dominates alone
-	err := l.held(ctx, func(node string, s record.State) {
+	err := l.held(ctx, func(node string, s record.State, good bool) {
 		want, wanted := missing[node]
 		if !wanted {
 			return
 		}
-		if !s.SameClaims(want) { // which are good
+		if !good && !s.SameClaims(want) { // which are good
 			s = s.Verified(node)
 		}
 		if was, ok := joined[node]; ok {
@@ -104,8 +104,9 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 	return slices.Sorted(maps.Keys(missing)), nil
 }
 
-// held calls f with what the newest epoch holds on stable storage, unverified.
-func (l *Log) held(ctx context.Context, f func(node string, s record.State)) error {
+// held calls f with what the newest epoch holds on stable storage; what is not good is
+// not verified.
+func (l *Log) held(ctx context.Context, f func(node string, s record.State, good bool)) error {
 	l.turn.Lock()
 	if l.shut {
 		l.turn.Unlock()
@@ -119,7 +120,9 @@ func (l *Log) held(ctx context.Context, f func(node string, s record.State)) err
 		return err
 	}
 	// What cannot be read holds nothing.
-	err = e.each(ctx, results, func(key string, value []byte) { _ = Decode(key, value, f) })
+	err = e.each(ctx, results, func(key string, value []byte, good bool) {
+		_ = Decode(key, value, func(node string, s record.State) { f(node, s, good) })
+	})
 	return errors.Join(err, e.trouble())
 }
 

@@ -112,8 +112,9 @@ func (l *Log) salvage(ctx context.Context, path string) (n int, err error) {
 	results, err := e.look(ctx)
 	if err == nil {
 		e.staged = newStaged(e.base)
-		e.once = &once{staged: e.staged, blocks: blocks{e.staged}, lenient: true}
-		err = e.each(ctx, results, func(k string, v []byte) { l.apply(k, v); n++ })
+		e.once = newOnce(e.staged)
+		e.once.lenient = true
+		err = e.each(ctx, results, func(k string, v []byte, _ bool) { l.apply(k, v, false); n++ })
 	}
 	return n, errors.Join(err, e.base.Close())
 }

@@ -38,6 +38,7 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (err
 
 // deliver stores, applies and writes down so many blocks as go well at once.
 func (l *Log) deliver(ctx context.Context, e *epoch, list []dag.Block) (err error) {
+	defer e.once.release()
 	var heads []cid.Cid
 	heights := make(map[cid.Cid]uint64, len(list))
 	for _, b := range list {
@@ -111,9 +112,13 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 	}
 	heights[b.Cid] = b.Height
 	l.taken.Add(1)
-	for _, el := range elements {
+	list := make([]value, len(elements))
+	for i, el := range elements {
 		e.tally.add(el.Value)
-		l.apply(el.Key, el.Value)
+		list[i] = value{key: el.Key, bytes: el.Value}
+	}
+	if l.applyAll(list) {
+		e.once.vouch(b.Cid)
 	}
 	return true, nil
 }

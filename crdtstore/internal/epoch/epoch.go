@@ -190,7 +190,7 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	}
 	e.staged = newStaged(e.base)
 	e.blocks = blocks{e.staged}
-	e.once = &once{staged: e.staged, blocks: e.blocks}
+	e.once = newOnce(e.staged)
 	o := crdt.DefaultOptions()
 	o.Logger = crdtLogger{h.log, func() bool { return e.gate.err() != nil }}
 	// Rebroadcasts are not sent: masters compare heads when they meet and with
@@ -310,7 +310,7 @@ func (e *epoch) look(ctx context.Context) (query.Results, error) {
 
 // each calls f with what look returned. After an error it has been called with a
 // part.
-func (e *epoch) each(ctx context.Context, results query.Results, f func(key string, value []byte)) (err error) {
+func (e *epoch) each(ctx context.Context, results query.Results, f func(key string, value []byte, good bool)) (err error) {
 	defer results.Close()
 	defer func() {
 		if errors.Is(err, ErrDamaged) {

@@ -155,7 +155,7 @@ func checkKept(t *testing.T, dir, key string) {
 	results, err := e.look(t.Context())
 	kept := map[string]string{}
 	if err == nil {
-		err = e.each(t.Context(), results, func(key string, value []byte) { kept[key] = string(value) })
+		err = e.each(t.Context(), results, func(key string, value []byte, _ bool) { kept[key] = string(value) })
 	}
 	if err != nil || kept[key] != string(later) {
 		t.Errorf("on disk are %q, %v", kept, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -47,8 +48,9 @@ type Options struct {
 	// FS is the file system for Pebble's files; nil: the machine's.
 	FS vfs.FS
 	// Apply is called for every state that is on disk at Open, and later for
-	// every state in a block from another master; it is verified. It may be called
-	// while a turn is under way, so it must not call the Log.
+	// every state in a block from another master, by several goroutines at once; the
+	// states are verified. It may be called while a turn is under way, so it must not
+	// call the Log.
 	Apply func(node string, s record.State)
 	// Announce is called with the blocks that Put made, while they are being
 	// brought to stable storage.
@@ -188,9 +190,16 @@ func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, e
 	if err != nil {
 		return nil, err
 	}
+	var some []value
 	results, err := e.look(ctx)
 	if err == nil {
-		err = e.each(ctx, results, func(k string, v []byte) { l.apply(k, v) })
+		err = e.each(ctx, results, func(k string, v []byte, good bool) {
+			if some = append(some, value{k, v, good}); len(some) == atOnce {
+				l.applyAll(some)
+				some = some[:0]
+			}
+		})
+		l.applyAll(some)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read epoch %s: %w", e.path, damage(e.path, err)), e.close())
@@ -198,14 +207,60 @@ func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, e
 	return e, nil
 }
 
+// value is what the history holds under a key; good says that nothing has to be verified.
+type value struct {
+	key   string
+	bytes []byte
+	good  bool
+}
+
+// atOnce is how many values are handed on together when an epoch is read: enough for
+// all processors, and little memory.
+const atOnce = 1024
+
+// applyAll is apply for many values, by as many goroutines as there are processors: to
+// verify and to merge a state takes longer than to read it. It returns whether all are
+// good.
+func (l *Log) applyAll(list []value) bool {
+	const share = 16 // for fewer no goroutine is worth its while
+	workers := min(runtime.GOMAXPROCS(0), (len(list)+share-1)/share)
+	var next, bad atomic.Int64
+	work := func() {
+		for i := int(next.Add(share)) - share; i < len(list); i = int(next.Add(share)) - share {
+			for _, v := range list[i:min(i+share, len(list))] {
+				if !l.apply(v.key, v.bytes, v.good) {
+					bad.Add(1)
+				}
+			}
+		}
+	}
+	var others sync.WaitGroup
+	for range workers - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
+	return bad.Load() == 0
+}
+
 // apply hands one value on, unless it is not one of ours. It cannot be refused:
-// the block around it has a place in the history.
-func (l *Log) apply(key string, value []byte) {
-	err := Decode(key, value, func(node string, s record.State) { l.opts.Apply(node, s.Verified(node)) })
+// the block around it has a place in the history. What is not known to be good is
+// verified; apply returns whether it is.
+func (l *Log) apply(key string, value []byte, good bool) bool {
+	verified := true
+	err := Decode(key, value, func(node string, s record.State) {
+		if !good {
+			claimed := s
+			s = s.Verified(node)
+			verified = verified && s.SameClaims(claimed)
+		}
+		l.opts.Apply(node, s)
+	})
 	if err != nil {
 		l.opts.Logger.Warn("something in the history cannot be read", "key", key, "err", err)
 		l.newer.note(l.opts.Master, key, err)
 	}
+	return err == nil && verified
 }
 
 // Number is the number of the epoch that is written to.
@@ -264,6 +319,8 @@ func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Blo
 	ctx = context.WithoutCancel(ctx)
 	e.feed.collect(true)
 	defer e.feed.collect(false)
+	e.once.ours()
+	defer e.once.release()
 	for len(writes) > 0 {
 		n, err := l.commit(ctx, e, writes)
 		if err != nil {

@@ -22,6 +22,10 @@ import (
 // once: go-ds-crdt stores the value that prevails of a key beside the block that
 // it came with, and here only the name of that block goes to disk. That halves
 // what is written and what is kept.
+//
+// Beside that name it says whether the value was found good, so that nobody has to look
+// at a signature again when the history is read: what is on this master's disk, under
+// Pebble's sums, is what this master wrote.
 type once struct {
 	*staged
 	blocks blocks
@@ -33,15 +37,42 @@ type once struct {
 	from string // the block that it is of
 	read cid.Cid
 	best map[string][]byte // the values of the block that was read last
+	good map[string]bool   // by multihash; see vouch
+	own  bool              // see ours
 }
 
 var _ ds.Batching = (*once)(nil)
 
+func newOnce(s *staged) *once { return &once{staged: s, blocks: blocks{s}, good: map[string]bool{}} }
+
 // What a stored value begins with when it is not the value itself.
 const (
 	inBlock  = 0x00 // the multihash of a block follows; the value is that of the key in it
-	verbatim = 0xff // a value follows that begins with one of these two bytes, or is empty
+	inGood   = 0xfe // the same, and the value was found good
+	verbatim = 0xff // a value follows that begins with one of these bytes, or is empty
 )
+
+// vouch says that all values of a block were found good, until release.
+func (o *once) vouch(c cid.Cid) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.good[string(c.Hash())] = true
+}
+
+// ours says that what is written until release is of this master's own making.
+func (o *once) ours() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.own = true
+}
+
+// release ends what vouch and ours began, at the end of a turn.
+func (o *once) release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.good)
+	o.own = false
+}
 
 // valueKey returns the key whose value is stored under a name.
 func valueKey(name string) (key string, ok bool) {
@@ -72,11 +103,15 @@ func (o *once) shorten(ctx context.Context, key string, v []byte) []byte {
 	if key == o.key {
 		if mh, err := dshelp.DsKeyToMultihash(ds.RawKey(o.from)); err == nil {
 			if found, err := o.inBlock(ctx, mh, key); err == nil && bytes.Equal(found, v) {
-				return append([]byte{inBlock}, mh...)
+				kind := byte(inBlock)
+				if o.own || o.good[string(mh)] {
+					kind = inGood
+				}
+				return append([]byte{kind}, mh...)
 			}
 		}
 	}
-	if len(v) == 0 || v[0] == inBlock || v[0] == verbatim {
+	if len(v) == 0 || v[0] == inBlock || v[0] == inGood || v[0] == verbatim {
 		return append([]byte{verbatim}, v...)
 	}
 	return v
@@ -115,7 +150,7 @@ func (o *once) inBlock(ctx context.Context, mh multihash.Multihash, key string) 
 // whole returns the value that is stored for a key.
 func (o *once) whole(ctx context.Context, key string, stored []byte) ([]byte, error) {
 	switch {
-	case len(stored) > 0 && stored[0] == inBlock:
+	case len(stored) > 0 && (stored[0] == inBlock || stored[0] == inGood):
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		return o.inBlock(ctx, stored[1:], key)
@@ -151,8 +186,9 @@ type stored struct {
 	value []byte
 }
 
-// each calls f for every value, those of one block together.
-func (o *once) each(ctx context.Context, list []stored, f func(key string, value []byte)) error {
+// each calls f for every value, those of one block together, and says whether it was
+// found good when it was written.
+func (o *once) each(ctx context.Context, list []stored, f func(key string, value []byte, good bool)) error {
 	slices.SortFunc(list, func(a, b stored) int { return bytes.Compare(a.value, b.value) })
 	var first error
 	for _, s := range list {
@@ -162,7 +198,7 @@ func (o *once) each(ctx context.Context, list []stored, f func(key string, value
 		v, err := o.whole(ctx, s.key, s.value)
 		switch {
 		case err == nil:
-			f(s.key, v)
+			f(s.key, v, len(s.value) > 0 && s.value[0] == inGood)
 		case !o.lenient:
 			return err
 		case first == nil:

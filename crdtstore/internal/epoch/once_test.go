@@ -2,6 +2,7 @@ package epoch
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -46,7 +47,7 @@ func TestValuesAreKeptOnce(t *testing.T) {
 				key := fmt.Sprintf("/k%d", rnd.IntN(6))
 				value := make([]byte, rnd.IntN(3)*rnd.IntN(20))
 				for i := range value {
-					value[i] = []byte{0, 1, 'x', 0xff}[rnd.IntN(4)]
+					value[i] = []byte{inBlock, 1, 'x', inGood, verbatim}[rnd.IntN(5)]
 				}
 				d.Elements = append(d.Elements, &pb.Element{Key: key, Value: value})
 				if w := want[key]; below+1 > w.height || below+1 == w.height && bytes.Compare(value, w.value) > 0 {
@@ -70,7 +71,7 @@ func TestValuesAreKeptOnce(t *testing.T) {
 			got := map[string]string{}
 			results, err := m.cur.look(t.Context())
 			if err == nil {
-				err = m.cur.each(t.Context(), results, func(key string, value []byte) { got[key] = string(value) })
+				err = m.cur.each(t.Context(), results, func(key string, value []byte, _ bool) { got[key] = string(value) })
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -110,6 +111,69 @@ func TestValuesAreShort(t *testing.T) {
 	}
 	if n != 7 {
 		t.Errorf("%d values are stored", n)
+	}
+}
+
+// signedBy is the state of a node that has signed its account.
+func signedBy(t *testing.T, node string, key ed25519.PrivateKey) record.State {
+	t.Helper()
+	r := record.Report{NodeID: node, Boot: 1, Seq: 1}
+	r.Hostname = node
+	r.Sign(key)
+	s, err := record.Accept(record.State{}, r, record.Acceptance{Now: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestSignaturesAreLookedAtOnce: what was found good, or made here, is marked so on disk,
+// and what was not is looked at again with every start: it never comes back.
+func TestSignaturesAreLookedAtOnce(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	good, forged := signedBy(t, "good", key), signedBy(t, "forged", key)
+	forged.Claims = slices.Clone(forged.Claims)
+	forged.Claims[0].Profile.Body = good.Claims[0].Profile.Body + "\x00"
+	block := func(height uint64, links []cid.Cid, states map[string]record.State) dag.Block {
+		var list []dag.Element
+		for node, s := range states {
+			list = append(list, dag.Element{Key: StateKey(node, Writer("m2", 1)), Value: s.Encode()})
+		}
+		b, err := dag.New(list, height, links)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	m := start(t, "m1", t.TempDir())
+	m.write("own", signedBy(t, "own", key))
+	head := m.Heads()
+	both := block(2, head, map[string]record.State{"beside": signedBy(t, "beside", key), "forged": forged})
+	alone := block(3, []cid.Cid{both.Cid}, map[string]record.State{"good": good})
+	if err := m.take(both, alone); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		marks := map[string]bool{}
+		results, err := m.cur.look(t.Context())
+		if err == nil {
+			err = m.cur.each(t.Context(), results, func(key string, _ []byte, good bool) {
+				node, _, _ := SplitKey(key)
+				marks[node] = good
+			})
+		}
+		if want := map[string]bool{"own": true, "beside": false, "forged": false, "good": true}; err != nil || !maps.Equal(marks, want) {
+			t.Errorf("marked are %v, want %v; %v", marks, want, err)
+		}
+		for _, node := range []string{"own", "beside", "good"} {
+			if len(m.table[node].Claims) != 1 {
+				t.Errorf("of %s there is %+v", node, m.table[node])
+			}
+		}
+		if len(m.table["forged"].Claims) > 0 && !m.table["forged"].Claims[0].Profile.IsZero() {
+			t.Errorf("what was forged is taken: %+v", m.table["forged"])
+		}
+		m = m.reopen()
 	}
 }
 

@@ -87,27 +87,27 @@ func (s *Store) statusTold(id string, status Status) {
 
 // vmsChanged notes which VMs of a node are new or gone, or in another state. What
 // becomes of the VMs of a node that comes and goes is said by that.
-func (s *Store) vmsChanged(before *table.Entry, was, is record.Node, vms []VM) {
-	if before == nil || before.Removed || is.RemovedAt != nil || s.chronicle.now() != awake {
+func (s *Store) vmsChanged(before, after *table.Entry, was, vms []VM) {
+	if before == nil || before.Removed || after.Removed || s.chronicle.now() != awake {
 		return
 	}
-	states := make(map[string]string, len(was.VMs))
-	for _, v := range was.VMs {
+	states := make(map[string]string, len(was))
+	for _, v := range was {
 		states[v.SID] = v.State
 	}
 	for _, v := range vms {
-		o := Occurrence{Kind: AboutVM, NodeID: is.NodeID, VM: v.SID}
+		o := Occurrence{Kind: AboutVM, NodeID: after.ID, VM: v.SID}
 		name := v.Name
 		if name == "" {
 			name = v.SID
 		}
 		switch state, had := states[v.SID]; {
 		case v.State == VMDeleted && had:
-			o.What, o.Text = WhatGone, fmt.Sprintf("VM %s is gone from %s", name, is.NodeID)
+			o.What, o.Text = WhatGone, fmt.Sprintf("VM %s is gone from %s", name, after.ID)
 		case !had:
-			o.What, o.Text = WhatNew, fmt.Sprintf("VM %s is new on %s, %s", name, is.NodeID, v.State)
+			o.What, o.Text = WhatNew, fmt.Sprintf("VM %s is new on %s, %s", name, after.ID, v.State)
 		case state != v.State:
-			o.What, o.Text = WhatChanged, fmt.Sprintf("VM %s on %s is %s, was %s", name, is.NodeID, v.State, state)
+			o.What, o.Text = WhatChanged, fmt.Sprintf("VM %s on %s is %s, was %s", name, after.ID, v.State, state)
 		default:
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -212,6 +213,9 @@ func (s *Store) changed(id string) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
 	before, after := s.table.Tell(id)
+	if s.loading { // what was on disk is no news
+		return
+	}
 	if after == nil { // dropped for good
 		s.board.Forget(id)
 		s.hub.add(change{kind: NodeEvent, id: id}) // watchers are shown nothing
@@ -229,34 +233,41 @@ func (s *Store) changed(id string) {
 	}
 	s.hub.add(change{kind: NodeEvent, id: id})
 	s.nodeChanged(id, before, after)
-	was, is := viewOf(before), after.Node()
+	if before != nil && before.Removed == after.Removed && before.State.SameVMs(after.State) {
+		return
+	}
+	was, is := vmsOf(before), vmsOf(after)
 	if vms := changedVMs(was, is); len(vms) > 0 {
 		s.hub.add(change{kind: VMEvent, id: id, vms: vms})
-		s.vmsChanged(before, was, is, vms)
+		s.vmsChanged(before, after, was, vms)
 	}
+}
+
+// vmsOf returns the VMs of a node that is there.
+func vmsOf(e *table.Entry) []VM {
+	if e == nil || e.Removed {
+		return nil
+	}
+	return e.ListVMs()
 }
 
 // changedVMs returns the VMs that are new or changed, and those that are gone
 // with the state "deleted".
-func changedVMs(before, after record.Node) []VM {
-	old := make(map[string]VM, len(before.VMs))
-	if before.RemovedAt == nil {
-		for _, v := range before.VMs {
-			old[v.SID] = v
-		}
+func changedVMs(before, after []VM) []VM {
+	old := make(map[string]VM, len(before))
+	for _, v := range before {
+		old[v.SID] = v
 	}
 	var out []VM
-	if after.RemovedAt == nil {
-		for _, v := range after.VMs {
-			was, had := old[v.SID]
-			delete(old, v.SID)
-			was.AsOf = v.AsOf
-			if !had || was != v {
-				out = append(out, v)
-			}
+	for _, v := range after {
+		was, had := old[v.SID]
+		delete(old, v.SID)
+		was.AsOf = v.AsOf
+		if !had || was != v {
+			out = append(out, v)
 		}
 	}
-	for _, v := range before.VMs {
+	for _, v := range before {
 		if _, gone := old[v.SID]; gone {
 			v.State = VMDeleted
 			out = append(out, v)

@@ -109,29 +109,22 @@ func TestHubCloseWakesReaders(t *testing.T) {
 // compares with what there is.
 func TestChangedVMs(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
-	random := func() record.Node {
-		var n record.Node
+	random := func() (vms []VM) {
 		for i := range 6 {
 			if rnd.IntN(2) == 0 {
-				n.VMs = append(n.VMs, VM{
+				vms = append(vms, VM{
 					SID: fmt.Sprint(i), State: []string{"running", "stopped"}[rnd.IntN(2)],
 					CPU: uint64(rnd.IntN(2)), AsOf: fmt.Sprint(rnd.IntN(100)),
 				})
 			}
 		}
-		if rnd.IntN(4) == 0 {
-			at := fromUnix(1)
-			n.RemovedAt = &at
-		}
-		return n
+		return vms
 	}
-	visible := func(n record.Node) map[string]VM {
+	visible := func(vms []VM) map[string]VM {
 		out := map[string]VM{}
-		for _, v := range n.VMs {
-			if n.RemovedAt == nil {
-				v.AsOf = ""
-				out[v.SID] = v
-			}
+		for _, v := range vms {
+			v.AsOf = ""
+			out[v.SID] = v
 		}
 		return out
 	}
@@ -154,7 +147,7 @@ func TestChangedVMs(t *testing.T) {
 			has[v.SID] = v
 		}
 		if fmt.Sprint(has) != fmt.Sprint(want) {
-			t.Fatalf("from %+v to %+v a watcher has %v", before.VMs, after.VMs, has)
+			t.Fatalf("from %+v to %+v a watcher has %v", before, after, has)
 		}
 	}
 }

@@ -130,7 +130,7 @@ var nodeKeys = map[string]func(e *table.Entry, v *vital) place{
 	"free_sru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).SRU)} },
 	"free_hru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).HRU)} },
 	"free_slices": func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).Slices)} },
-	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(vmsOf(e))} },
+	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(vmCount(e))} },
 }
 
 // containsFold reports whether an id, which is ASCII, contains a text in lower case,
@@ -144,7 +144,7 @@ func containsFold(id, text string) bool {
 	return false
 }
 
-func vmsOf(e *table.Entry) int {
+func vmCount(e *table.Entry) int {
 	n := 0
 	for _, c := range e.VMs {
 		n += c.VMs

@@ -20,8 +20,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-func fromUnix(s int64) time.Time { return time.Unix(s, 0).UTC() }
-
 // inMemory is a store with a table and a board and nothing below them.
 func inMemory(t testing.TB) *Store {
 	t.Helper()

@@ -42,6 +42,7 @@ type Store struct {
 	splits     splits
 	heardNodes heardCount
 	telling    sync.Mutex // held while it is found out what to tell of a node
+	loading    bool       // what is on disk; under telling
 	history    *epoch.Log
 	replica    *replica.Replica
 	cluster    *cluster // nil: a single master
@@ -96,6 +97,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	s.setLoading(true)
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
 		Apply: s.arrived, Announce: s.announce,
@@ -104,6 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.setLoading(false)
 	s.recall()
 	s.join.again(s.history.SetAside())
 	s.replica.Use(s.history)
@@ -130,6 +133,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.loop(background, s.watchJoin)
 	opened = true
 	return s, nil
+}
+
+func (s *Store) setLoading(is bool) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.loading = is
 }
 
 // shortName is what a master is called that was given no name.
@@ -280,13 +289,6 @@ func (s *Store) arrived(node string, st record.State) {
 // meets has the splits know what comes from other masters.
 func (s *Store) meets(node string, st record.State) {
 	s.splits.arrives(node, st, func() record.State { return s.replica.State(node) })
-}
-
-func viewOf(e *table.Entry) record.Node {
-	if e == nil {
-		return record.Node{}
-	}
-	return e.Node()
 }
 
 // announce sends blocks that this master has made to the others.

@@ -120,15 +120,32 @@ func (a Account) of(nodeID string, vms []VM) []VM {
 // VMs returns the VMs in the view of a state, if there are any in it, without making
 // the rest of the view.
 func (s State) VMs(nodeID string) []VM {
+	a, ok := s.vmList()
+	if !ok {
+		return nil
+	}
+	vms, _ := parseVMs(a.Body)
+	return a.of(nodeID, vms)
+}
+
+// SameVMs reports whether the views of two states have the same VMs, but for the time
+// at which they were told.
+func (s State) SameVMs(t State) bool {
+	a, ok := s.vmList()
+	b, also := t.vmList()
+	return ok == also && a.Body == b.Body
+}
+
+// vmList is the account of VMs in the view of a state, if there is any.
+func (s State) vmList() (Account, bool) {
 	claim, ok := s.Owner()
 	if ok && s.Removal.hides(claim.VMs.Version.Boot) {
-		return nil
+		return Account{}, false
 	}
 	if last := s.latestClaim(); !ok && last != nil {
 		claim = *last
 	}
-	vms, _ := parseVMs(claim.VMs.Body)
-	return claim.VMs.of(nodeID, vms)
+	return claim.VMs, true
 }
 
 func (s State) latestClaim() *Claim {

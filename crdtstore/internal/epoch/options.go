@@ -2,7 +2,7 @@ package epoch
 
 import (
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
 // pebbleOptions sets Pebble up for little disk: the records of 10,000 nodes are
@@ -24,12 +24,14 @@ func pebbleOptions() *pebble.Options {
 		o.TargetFileSizes[i] = max(256<<10, int64(128<<10)<<i)
 	}
 	// Signatures, keys and ids do not compress, and are a third of a record; of the
-	// rest zstd leaves less than half. Larger blocks let it see more at once.
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
-		return pebble.UniformDBCompressionSettings(sstable.ZstdCompression)
-	})
+	// rest zstd leaves less than half, and larger blocks let it see more at once. Where
+	// tables live for seconds a faster one is used: each record is written there anew,
+	// a few times, on its way down.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionGood })
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = 32 << 10
+		// What is asked for is mostly not there: a new block, the value of a new key.
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
 }

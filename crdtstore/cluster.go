@@ -58,19 +58,24 @@ type cluster struct {
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
+	later   map[peer.ID]bool     // from whom blocks are to be fetched after that
 	merges  map[peer.ID]bool     // comparisons that are running
 	vouched map[string]time.Time // when a master was last vouched for
 	newcome time.Time            // when a master last came, or came back
 	soon    chan struct{}
 }
 
-// pulling is a transfer from one master; again asks for another after it.
-type pulling struct{ again bool }
+// pulling is a transfer from one master; moved is when it began, or something came.
+type pulling struct{ moved atomic.Pointer[time.Time] }
+
+// stalled is how long nothing may come in a transfer until another master is asked too.
+const stalled = 3 * time.Second
 
 func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
-		pulls: map[peer.ID]*pulling{}, merges: map[peer.ID]bool{}, vouched: map[string]time.Time{}, soon: make(chan struct{}, 1),
+		pulls: map[peer.ID]*pulling{}, later: map[peer.ID]bool{}, merges: map[peer.ID]bool{},
+		vouched: map[string]time.Time{}, soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -260,31 +265,45 @@ func (c *cluster) pull(from peer.ID) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.pulls[from]; p != nil {
-		p.again = true
-		return
-	}
+	c.begin(from)
+}
+
+// begin begins a transfer, or puts it off while one is under way: masters mostly have
+// the same, and what comes from two comes twice. It is called with mu held.
+func (c *cluster) begin(from peer.ID) {
 	if c.ctx.Err() != nil {
 		return
 	}
+	busy := c.pulls[from] != nil
+	for _, p := range c.pulls {
+		busy = busy || time.Since(*p.moved.Load()) < stalled
+	}
+	if busy {
+		c.later[from] = true
+		return
+	}
 	p := &pulling{}
+	p.moves()
 	c.pulls[from] = p
 	c.goes(func() {
-		for {
-			c.pullOnce(from)
-			c.mu.Lock()
-			if !p.again || c.ctx.Err() != nil {
-				delete(c.pulls, from)
-				c.mu.Unlock()
-				return
-			}
-			p.again = false
-			c.mu.Unlock()
+		c.pullOnce(from, p)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.pulls, from)
+		next := c.later
+		c.later = map[peer.ID]bool{}
+		for id := range next {
+			c.begin(id)
 		}
 	})
 }
 
-func (c *cluster) pullOnce(from peer.ID) {
+func (p *pulling) moves() {
+	now := time.Now()
+	p.moved.Store(&now)
+}
+
+func (c *cluster) pullOnce(from peer.ID, p *pulling) {
 	began, number := time.Now(), c.store.history.Number()
 	s, err := c.mesh.Host().NewStream(c.ctx, from, dagsync.PullProtocol)
 	if err != nil {
@@ -293,6 +312,7 @@ func (c *cluster) pullOnce(from peer.ID) {
 		return
 	}
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
+		defer p.moves()
 		return c.store.history.Deliver(c.ctx, number, blocks)
 	})
 	c.store.replica.Pulled(from.String(), n, err)
@@ -369,6 +389,9 @@ func (c *cluster) info() *liveness.MasterInfo {
 		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs,
 	}
 	_, m.Joining = s.join.progress()
+	c.mu.Lock()
+	m.Fetching = len(c.pulls) > 0
+	c.mu.Unlock()
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}

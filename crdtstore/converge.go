@@ -20,11 +20,11 @@ import (
 const maxDiff = 1000
 
 // merge compares states with another master and joins them, in the background;
-// one comparison at a time with each.
+// one comparison at a time with each, and none while blocks come in.
 func (c *cluster) merge(with peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.merges[with] || c.pulls[with] != nil || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
+	if c.merges[with] || len(c.pulls) > 0 || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
 		return
 	}
 	c.merges[with] = true

@@ -39,6 +39,7 @@ type MasterInfo struct {
 	Joining   bool  // it does not have all records yet
 	EdgeAddrs []string
 	Hearing   *Hearing // nil: of an earlier version, which does not say
+	Fetching  bool     // blocks of others are on their way to it
 }
 
 // Hearing is whom a master hears.
@@ -95,6 +96,9 @@ func (m *MasterInfo) append(b []byte) []byte {
 		b = putMessage(b, 15, func(b []byte) []byte {
 			return putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes))
 		})
+	}
+	if m.Fetching {
+		b = putUint(b, 16, 1)
 	}
 	return b
 }
@@ -181,6 +185,8 @@ func (m *MasterInfo) decode(b []byte) error {
 		case 15:
 			m.Hearing = &Hearing{}
 			return m.Hearing.decode(v)
+		case 16:
+			m.Fetching = n != 0
 		}
 		return nil
 	})

@@ -14,6 +14,10 @@ const (
 	// settle is how long another master may hold something else before states are
 	// compared. Until then the history is given time to do it.
 	settle = 3 * time.Second
+	// patience is how long a master may fetch blocks until states are compared with it
+	// all the same: what it is about to get need not be sent twice, and what it learned
+	// from states it would write once more.
+	patience = time.Minute
 	// silence is how long after its last word a master does not count as living.
 	silence = 5 * time.Second
 	// maxBroken is how many transfers from one master may break off with nothing,
@@ -28,6 +32,8 @@ type Summary struct {
 	Wall   int64 // its wall clock, Unix milliseconds
 	Digest record.Digest
 	Heads  []cid.Cid
+	// Fetching: blocks of others are on their way to it.
+	Fetching bool
 }
 
 // Step is what to do about another master's summary.
@@ -86,7 +92,7 @@ func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, erro
 	switch {
 	case lacks && !(apart > settle && r.peers.stuck(from)):
 		return Pull, nil
-	case apart > settle:
+	case apart > settle && (!s.Fetching || apart > patience):
 		return Compare, nil
 	}
 	return Rest, nil

@@ -44,6 +44,9 @@ func TestWhatToDoAboutAnother(t *testing.T) {
 		{"it holds something else for long", settled, Summary{Epoch: 1, Digest: other}, Compare},
 		{"it has a block that is not here, for long", 0, Summary{Epoch: 1, Digest: other, Heads: heads(nowhere)}, Pull},
 		{"it is in an epoch before", 0, Summary{Epoch: 0, Digest: other, Heads: heads(nowhere)}, Rest},
+		{"it fetches what is not there, for long", settled, Summary{Epoch: 1, Digest: other, Fetching: true}, Rest},
+		{"it is done, and holds something else", 0, Summary{Epoch: 1, Digest: other}, Compare},
+		{"it fetches for too long", int64(patience/time.Millisecond) + 1, Summary{Epoch: 1, Digest: other, Fetching: true}, Compare},
 		{"it holds the same again", 0, Summary{Epoch: 1, Digest: same}, Rest},
 		{"it holds something else again", 1000, Summary{Epoch: 1, Digest: other}, Rest},
 	} {

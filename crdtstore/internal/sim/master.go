@@ -31,6 +31,7 @@ type master struct {
 	replica  *replica.Replica
 	seen     map[uint64]bool
 	busy     map[string]bool // transfers that are on their way
+	fetching int             // those of blocks, to this master
 	flushing bool
 	waiting  []promise
 }
@@ -53,7 +54,7 @@ func (m *master) wall() int64 { return m.w.time().UnixMilli() + m.skew }
 // start runs the process.
 func (m *master) start() {
 	m.up, m.life = true, m.life+1
-	m.table, m.seen, m.busy = table.New(), map[uint64]bool{}, map[string]bool{}
+	m.table, m.seen, m.busy, m.fetching = table.New(), map[uint64]bool{}, map[string]bool{}, 0
 	m.flushing, m.waiting = false, nil
 	m.replica = replica.New(replica.Options{
 		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters,
@@ -214,6 +215,7 @@ func (m *master) pulse() {
 	digest, _ := m.table.Digest()
 	s := replica.Summary{
 		Epoch: m.disk.Number(), Cutoff: m.disk.Cutoff(), Wall: m.wall(), Digest: digest, Heads: m.disk.Heads(),
+		Fetching: m.fetching > 0,
 	}
 	m.w.flood(m, func(to *master) {
 		to.known[m.id] = true
@@ -250,8 +252,14 @@ func (m *master) exchange(step replica.Step, with *master) {
 		return
 	}
 	m.busy[key] = true
+	if step == replica.Pull {
+		m.fetching++
+	}
 	m.in(1+m.w.rnd.Int64N(m.w.plan.Delay), func() {
 		delete(m.busy, key)
+		if step == replica.Pull {
+			m.fetching--
+		}
 		if !m.talks(with) {
 			return
 		}

@@ -73,7 +73,7 @@ var mutants = []struct {
 	},
 	{
 		"states are never compared (INV-7)",
-		"internal/replica/peers.go", "	case apart > settle:", "	case apart > 1<<62:",
+		"internal/replica/peers.go", "	case apart > settle && (", "	case apart > 1<<62 && (",
 	},
 	{
 		"greater epochs are not followed",

@@ -139,15 +139,15 @@ func (s *Store) nodeIDs() iter.Seq[string] {
 // exclusive counts the nodes that a master that is gone was the only one to hear lately.
 // They are suspect for a while, for who would know is gone.
 func (s *Store) exclusive(now time.Time, master string) (n int) {
-	var buf scratch
+	m := s.at(now)
 	for id := range s.nodeIDs() {
-		v, _ := s.board.Vital(id, buf.heard)
-		buf.heard = v.Heard
+		v, _ := s.board.Vital(id, m.heard)
+		m.heard = v.Heard
 		alone, others := false, false
 		for _, h := range v.Heard {
 			if age := now.Sub(h.At); h.Master == master {
 				alone = age <= 2*s.cfg.OfflineAfter
-			} else if age <= s.cfg.OfflineAfter && s.reachable(h.Master) {
+			} else if age <= s.cfg.OfflineAfter && m.reachable(h.Master) {
 				others = true
 			}
 		}

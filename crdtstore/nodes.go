@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -115,63 +113,7 @@ func (s *Store) Node(id string) (Node, error) {
 		}
 		return Node{}, ErrNotFound
 	}
-	return s.show(time.Now(), e), nil
-}
-
-// show completes an entry's view with what the pulse plane knows.
-func (s *Store) show(now time.Time, e *table.Entry) Node {
-	n := e.Node()
-	var buf scratch
-	v := s.vital(now, e, &buf)
-	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason
-	if len(v.witnesses) > 0 {
-		n.SeenBy = v.witnesses
-	}
-	s.rivals.dispute(now, &n)
-	for _, h := range v.Heard {
-		if h.Tunnel && s.reachable(h.Master) {
-			n.Tunnel = append(n.Tunnel, h.Master)
-		}
-	}
-	n.LastSeen = laterOf(n.LastSeen, v.lastSeen)
-	return n
-}
-
-// vital is the pulse part of a node, as it is now.
-type vital struct {
-	liveness.Vital
-	witnesses []Witness
-	status    Status
-	reason    string
-	lastSeen  time.Time
-}
-
-// scratch is memory for vitals, so that looking at all nodes allocates little.
-type scratch struct {
-	heard     []liveness.Heard
-	witnesses []Witness
-}
-
-// vital looks up a node's pulses and computes its status. The lists in the
-// result are good until buf is used again.
-func (s *Store) vital(now time.Time, e *table.Entry, buf *scratch) vital {
-	var v vital
-	v.Vital, _ = s.board.Vital(e.ID, buf.heard)
-	buf.heard = v.Heard
-	buf.witnesses = buf.witnesses[:0]
-	for _, h := range v.Heard {
-		age := now.Sub(h.At)
-		buf.witnesses = append(buf.witnesses, Witness{
-			Master: h.Master, AgeS: age.Seconds(), Reachable: s.reachable(h.Master),
-		})
-		v.lastSeen = laterOf(v.lastSeen, now.Add(-age).Round(0).UTC())
-	}
-	v.witnesses = buf.witnesses
-	v.status, v.reason = record.Liveness(v.witnesses, s.listening(now))
-	if e.Removed {
-		v.status, v.reason = Offline, "removed"
-	}
-	return v
+	return s.at(time.Now()).show(e), nil
 }
 
 // Drain marks a node as drained, or takes the mark away. by says who asks, for

@@ -55,9 +55,11 @@ func (h *herd) run(d time.Duration, each ...func()) {
 }
 
 func (h *herd) count() (online, suspect, offline int) {
-	var buf scratch
+	m := h.s.at(time.Now())
 	for e := range h.s.table.All() {
-		switch v := h.s.vital(time.Now(), e, &buf); {
+		var v vital
+		m.vital(e, &v)
+		switch {
 		case e.Removed:
 		case v.status == Online:
 			online++

@@ -112,25 +112,37 @@ func (f *first[T]) sorted() []placed[T] {
 	return f.items
 }
 
-// nodeKeys are the ways to sort nodes.
-var nodeKeys = map[string]func(e *table.Entry, v *vital) place{
-	"node_id":  func(*table.Entry, *vital) place { return place{} },
-	"hostname": func(e *table.Entry, _ *vital) place { return place{Str: strings.ToLower(e.Hostname)} },
-	"status":   func(_ *table.Entry, v *vital) place { return place{Str: string(v.status)} },
-	"location": func(e *table.Entry, _ *vital) place {
-		return place{Str: e.Country + "/" + e.City}
-	},
-	"last_seen": func(e *table.Entry, v *vital) place {
-		return place{Num: max(float64(e.State.LastSeen), millis(v.lastSeen))}
-	},
-	"created_at":  func(e *table.Entry, _ *vital) place { return place{Num: float64(e.Created)} },
-	"updated_at":  func(e *table.Entry, _ *vital) place { return place{Num: float64(e.Updated)} },
-	"free_cru":    func(e *table.Entry, v *vital) place { return place{Num: free(e, v).CRU} },
-	"free_mru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).MRU)} },
-	"free_sru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).SRU)} },
-	"free_hru":    func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).HRU)} },
-	"free_slices": func(e *table.Entry, v *vital) place { return place{Num: float64(free(e, v).Slices)} },
-	"vms":         func(e *table.Entry, _ *vital) place { return place{Num: float64(vmCount(e))} },
+// nodeKey is a way to sort nodes.
+type nodeKey struct {
+	of func(m *moment, e *table.Entry, v *vital) place
+	// vital: the pulses of a node are needed for it.
+	vital bool
+}
+
+var nodeKeys = map[string]nodeKey{
+	"node_id":    ofEntry(func(*table.Entry) place { return place{} }),
+	"hostname":   ofEntry(func(e *table.Entry) place { return place{Str: strings.ToLower(e.Hostname)} }),
+	"location":   ofEntry(func(e *table.Entry) place { return place{Str: e.Country + "/" + e.City} }),
+	"created_at": ofEntry(func(e *table.Entry) place { return place{Num: float64(e.Created)} }),
+	"updated_at": ofEntry(func(e *table.Entry) place { return place{Num: float64(e.Updated)} }),
+	"vms":        ofEntry(func(e *table.Entry) place { return place{Num: float64(vmCount(e))} }),
+	"status":     {func(_ *moment, _ *table.Entry, v *vital) place { return place{Str: string(v.status)} }, true},
+	"last_seen": {func(m *moment, e *table.Entry, v *vital) place {
+		return place{Num: max(float64(e.State.LastSeen), millis(m.lastSeen(v)))}
+	}, true},
+	"free_cru":    ofFree(func(f MinFree) float64 { return f.CRU }),
+	"free_mru":    ofFree(func(f MinFree) float64 { return float64(f.MRU) }),
+	"free_sru":    ofFree(func(f MinFree) float64 { return float64(f.SRU) }),
+	"free_hru":    ofFree(func(f MinFree) float64 { return float64(f.HRU) }),
+	"free_slices": ofFree(func(f MinFree) float64 { return float64(f.Slices) }),
+}
+
+func ofEntry(of func(*table.Entry) place) nodeKey {
+	return nodeKey{func(_ *moment, e *table.Entry, _ *vital) place { return of(e) }, false}
+}
+
+func ofFree(of func(MinFree) float64) nodeKey {
+	return nodeKey{func(_ *moment, e *table.Entry, v *vital) place { return place{Num: of(free(e, v))} }, true}
 }
 
 // containsFold reports whether an id, which is ASCII, contains a text in lower case,
@@ -209,35 +221,56 @@ func (s *Store) Nodes(q NodeQuery) (NodePage, error) {
 	}
 	if name == "node_id" && descending {
 		// The id is the key here, so that it turns around too.
-		key = func(e *table.Entry, _ *vital) place { return place{Str: e.ID} }
+		key = ofEntry(func(e *table.Entry) place { return place{Str: e.ID} })
 	}
 
-	now := time.Now()
-	match, contested := s.nodeFilter(q), s.contested(now)
+	m := s.at(time.Now())
 	page := first[*table.Entry]{order: order{descending}, most: limit}
 	total, rest := 0, 0
-	var buf scratch
-	for e := range s.table.All() {
-		if e.Removed && !q.IncludeRemoved {
-			continue
-		}
-		v := s.vital(now, e, &buf)
-		if !match(e, &v) || q.Conflict && !contested(e) {
-			continue
-		}
-		total++
-		at := key(e, &v)
+	add := func(e *table.Entry, v *vital) {
+		at := key.of(m, e, v)
 		at.ID = e.ID
 		if q.Cursor != "" && page.order.compare(at, after) <= 0 {
-			continue
+			return
 		}
 		rest++
 		page.add(at, e)
 	}
+	if name == "node_id" && !descending && q.takesAll() {
+		// Nodes lie in this order, and are counted.
+		if _, total = s.table.Digest(); q.IncludeRemoved {
+			total = s.table.Len()
+		}
+		for e := range s.table.After(after.ID) {
+			if e.Removed && !q.IncludeRemoved {
+				continue
+			}
+			if add(e, nil); rest > limit {
+				break
+			}
+		}
+	} else {
+		match, alive, contested := q.entries(), q.vitals(), s.contested(m.now)
+		needed := key.vital || alive != nil
+		var v vital
+		for e := range s.table.All() {
+			if e.Removed && !q.IncludeRemoved || !match(e) || q.Conflict && !contested(e) {
+				continue
+			}
+			if needed {
+				m.vital(e, &v)
+			}
+			if alive != nil && !alive(e, &v) {
+				continue
+			}
+			total++
+			add(e, &v)
+		}
+	}
 	items := page.sorted()
 	out := NodePage{Nodes: make([]Node, len(items)), Total: total}
 	for i, it := range items {
-		out.Nodes[i] = s.show(now, it.item)
+		out.Nodes[i] = m.show(it.item)
 	}
 	if rest > len(items) {
 		out.NextCursor = encodeCursor(kind, items[len(items)-1].at)
@@ -254,12 +287,15 @@ func sortNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (s *Store) nodeFilter(q NodeQuery) func(*table.Entry, *vital) bool {
+// takesAll reports whether a query asks for all nodes, but for removed ones.
+func (q *NodeQuery) takesAll() bool {
+	return q.Q == "" && q.Location == "" && len(q.Labels) == 0 && !q.Conflict && q.vitals() == nil
+}
+
+// entries returns whether a node is asked for, as far as its record tells.
+func (q *NodeQuery) entries() func(*table.Entry) bool {
 	text := strings.ToLower(q.Q)
-	return func(e *table.Entry, v *vital) bool {
-		if q.Status != "" && v.status != q.Status {
-			return false
-		}
+	return func(e *table.Entry) bool {
 		if text != "" && !strings.Contains(e.Search, text) && !containsFold(e.ID, text) {
 			return false
 		}
@@ -272,8 +308,19 @@ func (s *Store) nodeFilter(q NodeQuery) func(*table.Entry, *vital) bool {
 				return false
 			}
 		}
-		if q.MinFree == (MinFree{}) {
-			return true
+		return true
+	}
+}
+
+// vitals returns whether a node is asked for, as far as its pulses tell; nil: they do
+// not matter.
+func (q *NodeQuery) vitals() func(*table.Entry, *vital) bool {
+	if q.Status == "" && q.MinFree == (MinFree{}) {
+		return nil
+	}
+	return func(e *table.Entry, v *vital) bool {
+		if q.Status != "" && v.status != q.Status {
+			return false
 		}
 		f := free(e, v)
 		return f.CRU >= q.MinFree.CRU && f.MRU >= q.MinFree.MRU && f.SRU >= q.MinFree.SRU &&

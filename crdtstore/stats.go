@@ -9,14 +9,14 @@ import (
 func (s *Store) Stats() Stats {
 	out := Stats{VMs: VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
 	now := time.Now()
-	var buf scratch
-	contested := s.contested(now)
+	m, contested := s.at(now), s.contested(now)
+	var v vital
 	for e := range s.table.All() {
 		if e.Removed {
 			out.Nodes.Removed++
 			continue
 		}
-		v := s.vital(now, e, &buf)
+		m.vital(e, &v)
 		out.Nodes.Total++
 		if contested(e) {
 			out.Conflicts++

@@ -27,7 +27,8 @@ type watch struct {
 	live []string             // masters, at the last tick
 	// preserving is whether silence was doubted at the last tick.
 	preserving bool
-	buf        scratch
+	moment     *moment // of the tick
+	vital      vital
 }
 
 // watched is what was last found of a node.
@@ -67,6 +68,7 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) step(now time.Time, tell func(id string)) {
 	last := w.tick
 	w.tick = w.at(now)
+	defer func() { w.moment = nil }()
 	roused := w.s.board.Roused()
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
@@ -110,19 +112,23 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 		delete(w.was, id)
 		return
 	}
-	v := w.s.vital(now, e, &w.buf)
+	if w.moment == nil { // behind preserve, which decides how silence is judged
+		w.moment = w.s.at(now)
+	}
+	v := &w.vital
+	w.moment.vital(e, v)
 	if v.status != Online {
 		// What is heard from here on is told; what was heard just before that is
 		// seen now.
 		w.s.board.Await(e.ID)
-		v = w.s.vital(now, e, &w.buf)
+		w.moment.vital(e, v)
 	}
 	is := w.was[e.ID]
 	if is == nil {
 		is = &watched{id: e.ID}
 		w.was[e.ID] = is
 	}
-	if holds, ends := record.LivenessHolds(v.witnesses, w.s.listening(now)); ends && !e.Removed {
+	if holds, ends := record.LivenessHolds(v.witnesses, w.moment.listening); ends && !e.Removed {
 		w.schedule(is, w.at(now.Add(holds))+1)
 	} else {
 		is.due = 0

@@ -20,9 +20,10 @@ type naiveWatch struct {
 }
 
 func (w *naiveWatch) step(now time.Time, tell func(string)) {
-	var buf scratch
+	m := w.s.at(now)
 	for e := range w.s.table.All() {
-		if v := w.s.vital(now, e, &buf); w.was[e.ID] != v.status {
+		var v vital
+		if m.vital(e, &v); w.was[e.ID] != v.status {
 			w.was[e.ID] = v.status
 			tell(e.ID)
 		}

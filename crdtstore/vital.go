@@ -1,0 +1,99 @@
+package crdtstore
+
+import (
+	"slices"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// moment is how this master judges at one instant who is alive. What is the same for
+// all nodes is found out once, and its memory is used again for each, so that many can
+// be looked at. It is for one goroutine.
+type moment struct {
+	s         *Store
+	now       time.Time
+	listening record.Listening
+	masters   []reach // that were asked for
+	heard     []liveness.Heard
+	witnesses []Witness
+}
+
+// reach is whether a master can be reached.
+type reach struct {
+	master string
+	is     bool
+}
+
+// vital is the pulse part of a node, as it is at a moment.
+type vital struct {
+	liveness.Vital
+	witnesses []Witness
+	status    Status
+	reason    string
+	age       time.Duration // since any master heard it; less than 0: none has
+}
+
+func (s *Store) at(now time.Time) *moment {
+	return &moment{s: s, now: now, listening: s.listening(now)}
+}
+
+func (m *moment) reachable(master string) bool {
+	for i := range m.masters {
+		if m.masters[i].master == master {
+			return m.masters[i].is
+		}
+	}
+	is := m.s.reachable(master)
+	m.masters = append(m.masters, reach{master, is})
+	return is
+}
+
+// vital looks up a node's pulses and computes its status. The lists in v are good
+// until the moment is asked again.
+func (m *moment) vital(e *table.Entry, v *vital) {
+	v.Vital, _ = m.s.board.Vital(e.ID, m.heard)
+	m.heard, m.witnesses, v.age = v.Heard, m.witnesses[:0], -1
+	for _, h := range v.Heard {
+		age := m.now.Sub(h.At)
+		m.witnesses = append(m.witnesses, Witness{Master: h.Master, AgeS: age.Seconds(), Reachable: m.reachable(h.Master)})
+		if v.age < 0 || age < v.age {
+			v.age = max(age, 0)
+		}
+	}
+	v.witnesses = m.witnesses
+	v.status, v.reason = record.Liveness(v.witnesses, m.listening)
+	if e.Removed {
+		v.status, v.reason = Offline, "removed"
+	}
+}
+
+// lastSeen is when any master heard a node, by this master's clock; the zero time:
+// none has in this run.
+func (m *moment) lastSeen(v *vital) time.Time {
+	if v.age < 0 {
+		return time.Time{}
+	}
+	return m.now.Add(-v.age).Round(0).UTC()
+}
+
+// show completes an entry's view with what the pulse plane knows.
+func (m *moment) show(e *table.Entry) Node {
+	n := e.Node()
+	var v vital
+	m.vital(e, &v)
+	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason
+	if len(v.witnesses) > 0 {
+		n.SeenBy = slices.Clone(v.witnesses)
+	}
+	m.s.rivals.dispute(m.now, &n)
+	for _, h := range v.Heard {
+		if h.Tunnel && m.reachable(h.Master) {
+			n.Tunnel = append(n.Tunnel, h.Master)
+		}
+	}
+	n.LastSeen = laterOf(n.LastSeen, m.lastSeen(&v))
+	return n
+}

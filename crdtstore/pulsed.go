@@ -77,7 +77,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 // summary is what a master says of its records. What cannot be read of it says
 // nothing.
 func summary(m *liveness.MasterInfo) replica.Summary {
-	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall, Fetching: m.Fetching}
+	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall, Fetching: m.Fetching || m.Joining}
 	copy(s.Digest[:], m.Digest)
 	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {
 		if id, err := cid.Cast(h); err == nil {

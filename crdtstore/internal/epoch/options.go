@@ -3,6 +3,8 @@ package epoch
 import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	sstblock "github.com/cockroachdb/pebble/v2/sstable/block"
 )
 
 // pebbleOptions sets Pebble up for little disk: the records of 10,000 nodes are
@@ -26,8 +28,14 @@ func pebbleOptions() *pebble.Options {
 	// Signatures, keys and ids do not compress, and are a third of a record; of the
 	// rest zstd leaves less than half, and larger blocks let it see more at once. Where
 	// tables live for seconds a faster one is used: each record is written there anew,
-	// a few times, on its way down.
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionGood })
+	// a few times, on its way down, and without cgo zstd is slow.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
+		s := pebble.UniformDBCompressionSettings(sstable.ZstdCompression)
+		for i := range len(s.Levels) - 2 {
+			s.Levels[i] = sstblock.FastestCompression
+		}
+		return s
+	})
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = 32 << 10
 		// What is asked for is mostly not there: a new block, the value of a new key.

@@ -274,11 +274,7 @@ func (c *cluster) begin(from peer.ID) {
 	if c.ctx.Err() != nil {
 		return
 	}
-	busy := c.pulls[from] != nil
-	for _, p := range c.pulls {
-		busy = busy || time.Since(*p.moved.Load()) < stalled
-	}
-	if busy {
+	if c.pulls[from] != nil || c.fetching() {
 		c.later[from] = true
 		return
 	}
@@ -296,6 +292,16 @@ func (c *cluster) begin(from peer.ID) {
 			c.begin(id)
 		}
 	})
+}
+
+// fetching reports whether blocks come in. It is called with mu held.
+func (c *cluster) fetching() bool {
+	for _, p := range c.pulls {
+		if time.Since(*p.moved.Load()) < stalled {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *pulling) moves() {
@@ -390,7 +396,7 @@ func (c *cluster) info() *liveness.MasterInfo {
 	}
 	_, m.Joining = s.join.progress()
 	c.mu.Lock()
-	m.Fetching = len(c.pulls) > 0
+	m.Fetching = c.fetching()
 	c.mu.Unlock()
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())

@@ -24,7 +24,7 @@ const maxDiff = 1000
 func (c *cluster) merge(with peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.merges[with] || len(c.pulls) > 0 || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
+	if c.merges[with] || c.pulls[with] != nil || c.fetching() || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
 		return
 	}
 	c.merges[with] = true

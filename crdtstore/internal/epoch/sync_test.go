@@ -3,6 +3,7 @@ package epoch
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 
 	ds "github.com/ipfs/go-datastore"
@@ -38,11 +39,11 @@ func TestUnsyncedFromTheFirstMoment(t *testing.T) {
 	from.write("n", seen(1))
 	from.write("o", seen(1))
 	var l *Log
-	handed := 0
+	var handed atomic.Int64
 	l, err := Open(t.Context(), Options{
 		Dir: t.TempDir(), Master: "m1", Logger: slog.New(slog.DiscardHandler),
 		Apply: func(string, record.State) {
-			if handed++; !l.Unsynced() {
+			if handed.Add(1); !l.Unsynced() {
 				t.Error("a state that is handed on counts as synced")
 			}
 		},
@@ -61,8 +62,8 @@ func TestUnsyncedFromTheFirstMoment(t *testing.T) {
 			t.Error(err)
 		}
 	}}
-	if err := l.Deliver(t.Context(), 1, from.all()); err != nil || handed != 2 {
-		t.Fatal(handed, err)
+	if err := l.Deliver(t.Context(), 1, from.all()); err != nil || handed.Load() != 2 {
+		t.Fatal(handed.Load(), err)
 	}
 	if !l.Unsynced() {
 		t.Error("what was written behind a sync counts as synced")

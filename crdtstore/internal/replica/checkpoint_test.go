@@ -20,14 +20,13 @@ type onDisk struct {
 	history *epoch.Log
 	table   *table.Table
 	heard   map[string]int64
-	changes int
 }
 
 func newOnDisk(t *testing.T, self, dir string) *onDisk {
 	t.Helper()
 	r := &onDisk{table: table.New(), heard: map[string]int64{}}
 	r.Replica = New(Options{
-		Self: self, Table: r.table, Changed: func(string) { r.changes++ },
+		Self: self, Table: r.table, Changed: func(string) {},
 		Heard:     func(node string) int64 { return r.heard[node] },
 		Masters:   func() []string { return nil },
 		Retention: time.Hour, EpochAge: time.Hour, Logger: slog.New(slog.DiscardHandler),

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,11 +28,17 @@ type history interface {
 // kept is a history with what it was handed, and what it announced.
 type kept struct {
 	history
+	mu    sync.Mutex
 	table map[string]record.State
 	sent  map[uint64][]dag.Block
 }
 
-func (k *kept) apply(node string, s record.State) { k.table[node] = record.Join(k.table[node], s) }
+func (k *kept) apply(node string, s record.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.table[node] = record.Join(k.table[node], s)
+}
+
 func (k *kept) announce(number uint64, blocks []dag.Block) {
 	k.sent[number] = append(k.sent[number], blocks...)
 }

@@ -68,12 +68,12 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) step(now time.Time, tell func(id string)) {
 	last := w.tick
 	w.tick = w.at(now)
-	defer func() { w.moment = nil }()
 	roused := w.s.board.Roused()
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
 	live := w.s.live()
 	w.s.preserve(now)
+	w.moment = w.s.at(now)                          // behind preserve, which decides how silence is judged
 	preserving := w.s.preserver.state.Load() != nil // an operator's word ends it too
 	turned := preserving != w.preserving
 	w.preserving = preserving
@@ -111,9 +111,6 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 	if e == nil { // dropped for good, or only heard of yet; its record is an event
 		delete(w.was, id)
 		return
-	}
-	if w.moment == nil { // behind preserve, which decides how silence is judged
-		w.moment = w.s.at(now)
 	}
 	v := &w.vital
 	w.moment.vital(e, v)

@@ -160,3 +160,35 @@ func TestVMsAreThoseOfTheView(t *testing.T) {
 		t.Error("none has VMs")
 	}
 }
+
+// TestVMsAlone: the VMs of a state, without the rest of its view, are those of the view;
+// and two states that are said to have the same ones have.
+func TestVMsAlone(t *testing.T) {
+	told := func(s State) (out []VM) {
+		for _, v := range s.VMs("n") {
+			v.AsOf = ""
+			out = append(out, v)
+		}
+		return out
+	}
+	same, differ := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := genState.Draw(t, "s")
+		for _, other := range []State{genState.Draw(t, "t"), Join(s, genState.Draw(t, "u"))} {
+			a, b := told(s), told(other)
+			if got := s.SameVMs(other); got && !slices.Equal(a, b) {
+				t.Fatalf("said to be the same: %+v and %+v", a, b)
+			} else if got {
+				same++
+			} else {
+				differ++
+			}
+			if !other.Removed() && !slices.Equal(other.VMs("n"), View("n", other).VMs) {
+				t.Fatalf("%+v, in the view %+v", other.VMs("n"), View("n", other).VMs)
+			}
+		}
+	})
+	if same == 0 || differ == 0 {
+		t.Errorf("%d pairs were said to be the same, %d to differ", same, differ)
+	}
+}

@@ -85,7 +85,7 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 		if !wanted {
 			return
 		}
-		if !good && !s.SameClaims(want) { // which are good
+		if !good && !s.SameClaims(want) { // what is wanted is good
 			s = s.Verified(node)
 		}
 		if was, ok := joined[node]; ok {

@@ -207,8 +207,26 @@ func (c *cluster) close() (err error) {
 // joined is called when another master was admitted on both sides.
 func (c *cluster) joined(id peer.ID) {
 	c.store.splits.contact(time.Now(), id.String())
+	c.store.replica.Met(id.String())
 	c.came()
 	c.pull(id)
+}
+
+// direct reports whether streams to another master can be opened.
+func (c *cluster) direct(id string) bool {
+	p, err := peer.Decode(id)
+	return err == nil && c.mesh.Admitted(p)
+}
+
+// sought says what has become of the configured masters.
+func (c *cluster) sought() replica.Sought {
+	switch missing, members := c.mesh.Missing(); {
+	case missing:
+		return replica.SomeMissing
+	case members == 0:
+		return replica.OnlySelf
+	}
+	return replica.AllMet
 }
 
 // came has a master welcomed that has come, or that is heard again after a
@@ -282,7 +300,10 @@ func (c *cluster) begin(from peer.ID) {
 	p.moves()
 	c.pulls[from] = p
 	c.goes(func() {
-		c.pullOnce(from, p)
+		step := c.pullOnce(from, p)
+		if step == replica.Compare {
+			defer c.merge(from)
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.pulls, from)
@@ -309,19 +330,17 @@ func (p *pulling) moves() {
 	p.moved.Store(&now)
 }
 
-func (c *cluster) pullOnce(from peer.ID, p *pulling) {
+func (c *cluster) pullOnce(from peer.ID, p *pulling) replica.Step {
 	began, number := time.Now(), c.store.history.Number()
 	s, err := c.mesh.Host().NewStream(c.ctx, from, dagsync.PullProtocol)
 	if err != nil {
-		c.store.replica.Pulled(from.String(), 0, err)
 		c.store.log.Debug("cannot fetch records", "from", from, "err", err)
-		return
+		return c.store.replica.Pulled(from.String(), 0, err)
 	}
 	n, err := dagsync.Pull(c.ctx, s, c.store.history, func(blocks []dag.Block) error {
 		defer p.moves()
 		return c.store.history.Deliver(c.ctx, number, blocks)
 	})
-	c.store.replica.Pulled(from.String(), n, err)
 	switch {
 	case err != nil && c.ctx.Err() == nil:
 		// The next pulse shows that something is still missing.
@@ -329,6 +348,7 @@ func (c *cluster) pullOnce(from peer.ID, p *pulling) {
 	case n > 0:
 		c.store.log.Debug("fetched records", "from", from, "blocks", n, "took", time.Since(began))
 	}
+	return c.store.replica.Pulled(from.String(), n, err)
 }
 
 func (c *cluster) serve(s network.Stream) {
@@ -394,7 +414,7 @@ func (c *cluster) info() *liveness.MasterInfo {
 		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
 		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs,
 	}
-	_, m.Joining = s.join.progress()
+	_, m.Joining = s.replica.Joining()
 	c.mu.Lock()
 	m.Fetching = c.fetching()
 	c.mu.Unlock()
@@ -403,6 +423,10 @@ func (c *cluster) info() *liveness.MasterInfo {
 	}
 	live := c.dir.live(time.Now())
 	m.Hearing = &liveness.Hearing{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(time.Now())}
+	if m.Joining {
+		holds := s.replica.Holds()
+		m.Hearing.Holds = holds[:min(len(holds), maxHears)]
+	}
 	for _, k := range c.mesh.Contacts() {
 		if !c.dir.has(k.ID) {
 			continue // never heard here, or not for longer than retention

@@ -47,16 +47,16 @@ func (c *cluster) merge(with peer.ID) {
 func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	s, err := c.mesh.Host().NewStream(c.ctx, with, antientropy.Protocol)
 	if err != nil {
+		c.store.replica.Compared(with.String(), 0, err)
 		return 0, err
 	}
 	began := time.Now()
+	c.store.replica.Comparing(with.String())
 	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
-	c.store.replica.Compared(with.String(), n)
+	c.store.replica.Compared(with.String(), n, err)
 	if err == nil {
 		c.dir.merged(with.String(), began)
-	}
-	if err == nil && c.store.join.has(with) {
-		c.store.joined("the records of the other masters are here", "from", with)
+		c.store.endJoining()
 	}
 	return n, err
 }

@@ -84,7 +84,7 @@ func (c *cluster) watch(now time.Time) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatClock, Master: id, Text: text})
 	})
-	_, joining := s.join.progress()
+	_, joining := s.replica.Joining()
 	hearers := c.dir.hearers(now)
 	if !joining {
 		hearers = append(hearers, hearer{s.ID(), s.hears(now)})

@@ -42,6 +42,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	}
 	if h := m.Hearing; h != nil {
 		h.Masters = h.Masters[:min(len(h.Masters), maxHears)]
+		h.Holds = h.Holds[:min(len(h.Holds), maxHears)]
 	}
 	c.vouches(now, m.Contacts)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
@@ -52,11 +53,6 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	c.store.splits.contact(now, from.String())
 	step, err := c.store.replica.Heard(c.ctx, from.String(), summary(m))
 	agreement := c.store.replica.Agreement(from.String())
-	if compare, done := c.store.join.heard(from, m, agreement.InSync); done {
-		c.store.joined("the records of the other masters are here", "from", from)
-	} else if compare && step == replica.Rest && err == nil {
-		step = replica.Compare
-	}
 	away := !c.dir.reachable(from.String())
 	if c.dir.heard(now, from.String(), m, agreement) {
 		c.store.masterChanged(from.String())
@@ -72,12 +68,20 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	case step == replica.Compare:
 		c.merge(from)
 	}
+	c.store.endJoining()
 }
 
 // summary is what a master says of its records. What cannot be read of it says
 // nothing.
 func summary(m *liveness.MasterInfo) replica.Summary {
-	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall, Fetching: m.Fetching || m.Joining}
+	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall, Fetching: m.Fetching || m.Joining, Nodes: m.Nodes}
+	switch {
+	case m.Hearing == nil:
+	case m.Joining:
+		s.Holds = m.Hearing.Holds
+	default: // a master that is whole holds what those hold that it hears
+		s.Holds = m.Hearing.Masters
+	}
 	copy(s.Digest[:], m.Digest)
 	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {
 		if id, err := cid.Cast(h); err == nil {

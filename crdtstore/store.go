@@ -46,7 +46,7 @@ type Store struct {
 	history    *epoch.Log
 	replica    *replica.Replica
 	cluster    *cluster // nil: a single master
-	join       *join
+	join       joinFile
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
@@ -108,8 +108,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.setLoading(false)
 	s.recall()
-	s.join.again(s.history.SetAside())
 	s.replica.Use(s.history)
+	// What is left of a damaged history has to be completed by others like that of a
+	// new master, however long it takes to reach one.
+	damaged := len(s.history.SetAside()) > 0
+	if s.join.exist || damaged {
+		s.replica.Join(damaged)
+	}
 	go s.replica.Run()
 	if cfg.replicated() {
 		if s.cluster, err = joinCluster(background, s); err != nil {
@@ -117,7 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		}
 		s.Serve(endPreservation, s.preservationEnded)
 	}
-	if _, joining := s.join.progress(); joining {
+	if _, joining := s.Joining(); joining {
 		s.chronicle.phase.CompareAndSwap(int32(asleep), int32(learning))
 	} else {
 		s.remember()
@@ -207,10 +212,7 @@ func (s *Store) Health() error {
 	if err := s.replica.Health(); err != nil {
 		return err
 	}
-	if p, joining := s.Joining(); joining {
-		return fmt.Errorf("%w: %d of %d nodes%s", ErrJoining, p.Nodes, p.Of, s.join.why())
-	}
-	return nil
+	return s.whyJoining()
 }
 
 // pruneEvery is how often nodes are forgotten that are only known from pulses.
@@ -268,6 +270,11 @@ func (s *Store) known() []string {
 		return nil
 	}
 	return s.cluster.dir.ids()
+}
+
+// direct reports whether streams to another master can be opened.
+func (s *Store) direct(id string) bool {
+	return s.cluster != nil && s.cluster.direct(id)
 }
 
 // assert joins a state of our own into the table and returns when it is on disk.

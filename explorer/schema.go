@@ -238,4 +238,5 @@ var fieldDocs = map[string]string{
 	"EndedPreservation.masters":   "How many masters have heard it.",
 	"Stats.joining":               "Set while this master is new and fetches what the others have.",
 	"Joining.of":                  "Nodes that another master has.",
+	"Joining.missing":             "Ids of the masters that are heard and whose records are not all here yet.",
 }

@@ -17,7 +17,7 @@ var pulseFields = golden.Fields{
 		6: {Name: "wall"}, 7: {Name: "nodes"}, 8: {Name: "digest"}, 9: {Name: "epoch"}, 10: {Name: "heads"},
 		11: {Name: "contacts", Fields: golden.Fields{1: {Name: "id"}, 2: {Name: "addrs"}}},
 		12: {Name: "cutoff"}, 13: {Name: "joining"}, 14: {Name: "edge_addrs"},
-		15: {Name: "hearing", Fields: golden.Fields{1: {Name: "masters"}, 2: {Name: "nodes"}}}, 16: {Name: "fetching"},
+		15: {Name: "hearing", Fields: golden.Fields{1: {Name: "masters"}, 2: {Name: "nodes"}, 3: {Name: "holds"}}}, 16: {Name: "fetching"},
 	}},
 	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
@@ -36,7 +36,7 @@ func goldenMessage() Message {
 			Heads:    [][]byte{{0x01, 0x70, 0x12, 0x01, 0xaa}, {0x01, 0x70, 0x12, 0x01, 0xbb}},
 			Contacts: []Contact{{"12D3KooWoak", []string{"/ip4/10.0.0.1/tcp/9004"}}},
 			Cutoff:   1_740_000_000_000, Joining: true, EdgeAddrs: []string{"/ip4/10.0.0.2/tcp/9005"},
-			Hearing: &Hearing{Masters: []string{"12D3KooWoak"}, Nodes: 2}, Fetching: true,
+			Hearing: &Hearing{Masters: []string{"12D3KooWoak"}, Nodes: 2, Holds: []string{"12D3KooWoak"}}, Fetching: true,
 		},
 		Pulses: []Pulse{
 			{

@@ -46,6 +46,7 @@ type MasterInfo struct {
 type Hearing struct {
 	Masters []string // ids of the other masters that it hears
 	Nodes   int      // that it has itself heard within offline-after
+	Holds   []string // ids of the masters whose records it has, while it is joining
 }
 
 // Contact is another master that the sender vouches for.
@@ -94,7 +95,7 @@ func (m *MasterInfo) append(b []byte) []byte {
 	b = putStrings(b, 14, m.EdgeAddrs)
 	if h := m.Hearing; h != nil {
 		b = putMessage(b, 15, func(b []byte) []byte {
-			return putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes))
+			return putStrings(putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes)), 3, h.Holds)
 		})
 	}
 	if m.Fetching {
@@ -201,6 +202,10 @@ func (h *Hearing) decode(b []byte) error {
 			}
 		case 2:
 			h.Nodes = int(min(n, math.MaxInt32))
+		case 3:
+			if len(v) > 0 {
+				h.Holds = append(h.Holds, string(v))
+			}
 		}
 		return nil
 	})

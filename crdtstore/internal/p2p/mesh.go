@@ -60,6 +60,7 @@ type Mesh struct {
 	mu      sync.Mutex
 	members map[peer.ID]*member  // admitted and connected
 	known   map[peer.ID]*contact // every master ever heard of
+	found   [][]target           // what each of Peers stands for
 	named   map[string]bool      // IPs that Peers stand for
 	at      map[string]peer.ID   // who was met at an address; may be ourselves
 	busy    map[string]bool      // dials under way, by address or id
@@ -83,7 +84,7 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, host: cfg.Host, pins: pins,
 		members: map[peer.ID]*member{}, known: map[peer.ID]*contact{}, named: map[string]bool{},
-		at: map[string]peer.ID{}, busy: map[string]bool{}, grumble: map[string]string{},
+		found: make([][]target, len(cfg.Peers)), at: map[string]peer.ID{}, busy: map[string]bool{}, grumble: map[string]string{},
 	}
 	bus := eventbus.NewBus()
 	m.guard = &guard{Host: m.host, bus: bus, mesh: m}
@@ -405,10 +406,14 @@ func (m *Mesh) resolve(ctx context.Context) []target {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, a := range m.cfg.Peers {
+		if len(found[i]) > 0 {
+			m.found[i] = nil
+		}
 		for _, addr := range found[i] {
-			out = append(out, target{addr, a.id})
+			m.found[i] = append(m.found[i], target{addr, a.id})
 			m.named[remoteIP(addr).String()] = true
 		}
+		out = append(out, m.found[i]...)
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -54,6 +55,27 @@ func (m *Mesh) seek(ctx context.Context) {
 			}
 		})
 	}
+}
+
+// Missing reports whether a configured address is that of nobody who is admitted, nor
+// this master's own, and how many masters are admitted at the same moment. A name counts
+// as one address.
+func (m *Mesh) Missing() (missing bool, members int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.cfg.Peers {
+		met := slices.ContainsFunc(m.found[i], func(t target) bool {
+			id := t.id
+			if id == "" {
+				id = m.at[t.addr.String()]
+			}
+			return id == m.host.ID() || m.members[id] != nil
+		})
+		if !met {
+			return true, len(m.members)
+		}
+	}
+	return false, len(m.members)
 }
 
 // meet connects to whoever is at an address.

@@ -34,6 +34,9 @@ type Summary struct {
 	Heads  []cid.Cid
 	// Fetching: blocks of others are on their way to it.
 	Fetching bool
+	Nodes    int
+	// Holds are the ids of the masters whose records it has.
+	Holds []string
 }
 
 // Step is what to do about another master's summary.
@@ -74,6 +77,17 @@ func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, erro
 	now := r.opts.Now()
 	digest, _ := r.table.Digest()
 	apart := r.peers.heard(now, from, s, digest)
+	r.joining.heard(now, from, s, digest)
+	step, err := r.next(ctx, from, s, apart)
+	if err != nil {
+		return Rest, err
+	}
+	return r.joiningStep(from, step), nil
+}
+
+// next is what a master that is whole does about another, of which the digest has
+// differed for a while.
+func (r *Replica) next(ctx context.Context, from string, s Summary, apart time.Duration) (Step, error) {
 	same, err := r.Follow(ctx, from, s.Epoch, s.Cutoff)
 	if !same {
 		return Rest, err
@@ -98,16 +112,25 @@ func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, erro
 	return Rest, nil
 }
 
-// Pulled notes how a transfer of blocks from another master went.
-func (r *Replica) Pulled(from string, blocks int, err error) {
-	r.peers.mu.Lock()
-	defer r.peers.mu.Unlock()
-	switch p := r.peers.of[from]; {
-	case p == nil:
+// Pulled notes how a transfer of blocks from another master went, and says what to do
+// about that master then.
+func (r *Replica) Pulled(from string, blocks int, err error) Step {
+	r.peers.pulled(from, blocks, err)
+	if !r.joining.pulled(from, blocks, err) {
+		return Rest
+	}
+	return r.joiningStep(from, Rest)
+}
+
+func (p *peers) pulled(from string, blocks int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch known := p.of[from]; {
+	case known == nil:
 	case err == nil || blocks > 0:
-		p.broken = 0
+		known.broken = 0
 	default:
-		p.broken++
+		known.broken++
 	}
 }
 
@@ -143,8 +166,10 @@ func (p *peers) heard(now time.Time, id string, s Summary, digest record.Digest)
 	return now.Sub(known.Equal)
 }
 
-// Compared notes how many nodes a comparison with another master found to differ.
-func (r *Replica) Compared(with string, differ int) {
+// Compared notes how a comparison of states with another master ended, and how many
+// nodes it found to differ.
+func (r *Replica) Compared(with string, differ int, err error) {
+	r.joining.compared(with, err)
 	r.peers.mu.Lock()
 	defer r.peers.mu.Unlock()
 	if p := r.peers.of[with]; p != nil {
@@ -154,6 +179,7 @@ func (r *Replica) Compared(with string, differ int) {
 
 // Left notes that another master has gone on purpose.
 func (r *Replica) Left(id string) {
+	r.joining.left(id)
 	r.peers.mu.Lock()
 	defer r.peers.mu.Unlock()
 	if p := r.peers.of[id]; p != nil {

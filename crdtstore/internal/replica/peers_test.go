@@ -58,7 +58,7 @@ func TestWhatToDoAboutAnother(t *testing.T) {
 	if a := c.Agreement("m2"); a.InSync || c.now.Sub(a.Equal) != time.Second {
 		t.Errorf("agreement %+v at %v", a, c.now)
 	}
-	c.Compared("m2", 7)
+	c.Compared("m2", 7, nil)
 	if a := c.Agreement("m2"); a.Differs != 7 {
 		t.Errorf("agreement %+v", a)
 	}

@@ -61,6 +61,8 @@ type Options struct {
 	// Masters returns the ids of the masters that are known, whether they live or
 	// not; with or without this one.
 	Masters func() []string
+	// Direct reports whether streams to a master can be opened; nil: to none.
+	Direct func(id string) bool
 	// Now is a monotonic clock; nil: time.Now. Wall is a wall clock, in Unix
 	// milliseconds, and may be wrong and jump; nil: that of the system.
 	Now  func() time.Time
@@ -86,8 +88,9 @@ type Replica struct {
 	began   time.Time
 
 	*publisher
-	peers peers
-	floor atomic.Int64 // states of which nothing is newer are dropped; see expire.go
+	peers   peers
+	joining joining
+	floor   atomic.Int64 // states of which nothing is newer are dropped; see expire.go
 
 	adopting sync.Mutex // held while the history is turned over
 	adopted  time.Time  // when this run last adopted an epoch
@@ -110,7 +113,13 @@ func New(opts Options) *Replica {
 	if opts.Wall == nil {
 		opts.Wall = func() int64 { return time.Now().UnixMilli() }
 	}
-	return &Replica{opts: opts, table: opts.Table, log: opts.Logger, began: opts.Now()}
+	if opts.Direct == nil {
+		opts.Direct = func(string) bool { return false }
+	}
+	return &Replica{
+		opts: opts, table: opts.Table, log: opts.Logger, began: opts.Now(),
+		joining: joining{direct: opts.Direct},
+	}
 }
 
 // Use hands over the opened history.

@@ -53,11 +53,50 @@ func (c checked) Retire(ctx context.Context) error {
 	return c.disk.Retire(ctx)
 }
 
+// snapshot is what a process held at some time.
+type snapshot struct {
+	life   uint64
+	states map[string]record.State
+}
+
+// snapshots returns what all running masters but one hold.
+func (w *world) snapshots(but *master) map[*master]snapshot {
+	out := map[*master]snapshot{}
+	for _, m := range w.masters {
+		if m == but || !m.up {
+			continue
+		}
+		s := snapshot{m.life, map[string]record.State{}}
+		for e := range m.table.All() {
+			s.states[e.ID] = e.State
+		}
+		out[m] = s
+	}
+	return out
+}
+
+// whole checks a master that has just stopped joining: whatever a master held when it
+// began, that it has heard just now and can talk with, it holds too.
+func (w *world) whole(m *master) {
+	w.say("%s is whole", m.id)
+	for o, s := range m.before {
+		if at, heard := m.heardAt[o.id]; !heard || w.now-at > recent || !o.up || o.life != s.life || !m.talks(o) {
+			continue
+		}
+		for node, st := range s.states {
+			if st.Newest() >= m.disk.Cutoff() && !m.replica.State(node).Dominates(st) {
+				w.fail("%s says that it is whole, and does not hold what %s held of %s before it began", m.id, o.id, node)
+			}
+		}
+	}
+	m.before = nil
+}
+
 // equal reports whether all masters hold the same and have nothing more to do.
 func (w *world) equal() bool {
 	first, _ := w.masters[0].digest()
 	for _, m := range w.masters {
-		if d, quiet := m.digest(); !quiet || d != first || m.disk.Number() != w.masters[0].disk.Number() {
+		if d, quiet := m.digest(); !quiet || m.disk.joining || d != first || m.disk.Number() != w.masters[0].disk.Number() {
 			return false
 		}
 	}

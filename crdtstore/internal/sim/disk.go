@@ -35,7 +35,8 @@ type disk struct {
 	epochs []*section // ascending by number
 	unwell error
 
-	full bool // nothing more can be written
+	full    bool // nothing more can be written
+	joining bool // nobody has found that it holds what the others hold
 	// dieIn counts down with every Put; at 0 the process dies in it, at a random
 	// point.
 	dieIn int
@@ -67,9 +68,15 @@ type value struct {
 
 func newDisk(self string, rnd *rand.Rand, now func() time.Time) *disk {
 	d := &disk{self: self, rnd: rnd, now: now}
-	d.epochs = []*section{{number: 1, created: now()}}
-	d.epochs[0].rebuild()
+	d.wipe()
 	return d
+}
+
+// wipe makes it an empty disk.
+func (d *disk) wipe() {
+	d.joining = true
+	d.epochs = []*section{{number: 1, created: d.now()}}
+	d.epochs[0].rebuild()
 }
 
 func (d *disk) cur() *section { return d.epochs[len(d.epochs)-1] }
@@ -158,6 +165,17 @@ func (s *section) held() map[string]record.State {
 			out[node] = record.Join(out[node], s.Verified(node))
 		}); err != nil {
 			panic(err)
+		}
+	}
+	return out
+}
+
+// held is what all epochs hold.
+func (d *disk) held() map[string]record.State {
+	out := map[string]record.State{}
+	for _, s := range d.epochs {
+		for node, st := range s.held() {
+			out[node] = record.Join(out[node], st)
 		}
 	}
 	return out

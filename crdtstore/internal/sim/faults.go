@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
@@ -58,6 +59,10 @@ func (w *world) strike(s Step, m *master) {
 		m.stop(s.B%2 == 0)
 		w.rot(m)
 		w.back(m, int64(s.B%10_000))
+	case "wipe":
+		m.stop(s.B%2 == 0)
+		w.wipe(m)
+		w.back(m, int64(s.B%10_000))
 	case "burst": // enough to fill epochs
 		if m.up {
 			for i := range 20 {
@@ -96,6 +101,22 @@ func (w *world) rot(m *master) {
 			}
 		}
 	}
+}
+
+// wipe empties the disk of a master that does not run, if others have on theirs all
+// that it holds.
+func (w *world) wipe(m *master) {
+	for node, st := range m.disk.held() {
+		if !slices.ContainsFunc(w.masters, func(o *master) bool {
+			s := o.disk.cur()
+			return o != m && s.synced == len(s.turns) && o.disk.held()[node].Dominates(st)
+		}) {
+			return
+		}
+	}
+	m.disk.wipe()
+	m.rotten = true
+	w.say("the disk of %s is empty", m.id)
 }
 
 // back starts a master again later.

@@ -32,6 +32,11 @@ type master struct {
 	seen     map[uint64]bool
 	busy     map[string]bool // transfers that are on their way
 	fetching int             // those of blocks, to this master
+	began    int64           // when the process started
+	heardAt  map[string]int64
+	met      map[string]bool // masters that were heard, and to which streams could be opened
+	// before is what the others held that ran when this process started, while it joins.
+	before   map[*master]snapshot
 	flushing bool
 	waiting  []promise
 }
@@ -56,8 +61,10 @@ func (m *master) start() {
 	m.up, m.life = true, m.life+1
 	m.table, m.seen, m.busy, m.fetching = table.New(), map[uint64]bool{}, map[string]bool{}, 0
 	m.flushing, m.waiting = false, nil
+	m.began, m.met, m.before = m.w.now, map[string]bool{}, nil
+	m.heardAt = map[string]int64{}
 	m.replica = replica.New(replica.Options{
-		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters,
+		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters, Direct: m.direct,
 		Now: m.w.time, Wall: m.wall,
 		AssertSettle: assertAfter * time.Millisecond,
 		EpochBytes:   m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
@@ -66,8 +73,12 @@ func (m *master) start() {
 	m.disk.apply = m.replica.Arrived
 	m.disk.open()
 	m.replica.Use(checked{m.disk, m})
+	if m.disk.joining {
+		m.replica.Join(m.rotten)
+		m.before = m.w.snapshots(m)
+	}
 	m.w.rebuilt(m)
-	m.every(pulseEvery, m.pulse)
+	m.every(pulseEvery, func() { m.pulse(); m.endJoining() })
 	m.every(tickEvery, func() { _ = m.replica.Tick(context.Background()) })
 	m.settle()
 }
@@ -217,11 +228,54 @@ func (m *master) pulse() {
 		Epoch: m.disk.Number(), Cutoff: m.disk.Cutoff(), Wall: m.wall(), Digest: digest, Heads: m.disk.Heads(),
 		Fetching: m.fetching > 0,
 	}
+	if _, joining := m.replica.Joining(); joining {
+		s.Holds = m.replica.Holds()
+	} else {
+		s.Holds = m.hears()
+	}
+	_, s.Nodes = m.table.Digest()
 	m.w.flood(m, func(to *master) {
 		to.known[m.id] = true
+		to.heardAt[m.id] = m.w.now
+		to.met[m.id] = to.met[m.id] || to.talks(m)
 		step, _ := to.replica.Heard(context.Background(), m.id, s)
 		to.do(step, m)
+		to.endJoining()
 	})
+}
+
+// hears returns the masters that were heard just now.
+func (m *master) hears() []string {
+	var out []string
+	for _, o := range m.w.masters {
+		if at, heard := m.heardAt[o.id]; heard && m.w.now-at <= recent {
+			out = append(out, o.id)
+		}
+	}
+	return out
+}
+
+// endJoining ends the joining of a master that is whole. The list of its peers names all.
+func (m *master) endJoining() {
+	peers := replica.AllMet
+	for _, o := range m.w.masters {
+		if o != m && !m.met[o.id] {
+			peers = replica.SomeMissing
+		}
+	}
+	if ended, _ := m.replica.EndJoining(peers); ended {
+		m.disk.joining = false
+		m.w.whole(m)
+	}
+}
+
+func (m *master) direct(id string) bool {
+	for _, o := range m.w.masters {
+		if o.id == id {
+			return m.talks(o)
+		}
+	}
+	return false
 }
 
 // do takes a step about another master. One that is only heard through others is
@@ -280,10 +334,11 @@ func (m *master) exchange(step replica.Step, with *master) {
 				return m.disk.Deliver(ctx, number, blocks)
 			})
 			<-done
-			m.replica.Pulled(with.id, n, err)
 			m.w.say("%s pulls %d blocks from %s: %v", m.id, n, with.id, err)
+			m.do(m.replica.Pulled(with.id, n, err), with)
 			return
 		}
+		m.replica.Comparing(with.id)
 		learned := func(r *replica.Replica) antientropy.Take {
 			return func(node string, s record.State) { r.Learned(node, s) }
 		}
@@ -293,8 +348,9 @@ func (m *master) exchange(step replica.Step, with *master) {
 		}()
 		n, err := antientropy.Merge(ctx, here, m.table, learned(m.replica))
 		<-done
-		m.replica.Compared(with.id, n)
+		m.replica.Compared(with.id, n, err)
 		m.w.say("%s compares with %s, %d nodes differ: %v", m.id, with.id, n, err)
+		m.endJoining()
 		with.settle()
 	})
 }

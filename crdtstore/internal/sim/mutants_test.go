@@ -80,6 +80,18 @@ var mutants = []struct {
 		"internal/replica/turnover.go", "if number > r.history.Number() || number ==", "if number ==",
 	},
 	{
+		"a new master is whole before it has compared states",
+		"internal/replica/joining.go", "since < seeking || len(j.missing(now)) > 0 {", "since < seeking {",
+	},
+	{
+		"what a master is heard to have stands for what it has, although it can be asked",
+		"internal/replica/joining.go", "; !has || j.direct(id) {", "; !has {",
+	},
+	{
+		"masters that are all new wait for each other",
+		"internal/replica/joining.go", "		if s.exchanged || now.Sub(s.heard) > silence {", "		if now.Sub(s.heard) > silence {",
+	},
+	{
 		"nodes that live expire",
 		"internal/replica/expire.go", "seen := max(e.State.Seen(), r.opts.Heard(e.ID))", "seen := e.State.Claims[0].Profile.At",
 	},

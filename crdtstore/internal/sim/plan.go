@@ -40,7 +40,7 @@ var kindsOfSteps = []struct {
 }{
 	{"report", 30}, {"drain", 6}, {"undrain", 4}, {"label", 6}, {"remove", 5}, {"reboot", 6}, {"seen", 4},
 	{"halves", 3}, {"oneway", 3}, {"isolate", 3}, {"bridge", 2}, {"flap", 4}, {"heal", 4},
-	{"rot", 2}, {"crash", 3}, {"die", 4}, {"stop", 2}, {"absent", 2}, {"full", 2}, {"step", 2},
+	{"rot", 2}, {"wipe", 2}, {"crash", 3}, {"die", 4}, {"stop", 2}, {"absent", 2}, {"full", 2}, {"step", 2},
 	{"backup", 2}, {"restore", 2}, {"burst", 4}, {"rest", 3}, {"month", 1}, {"silent", 1},
 }
 

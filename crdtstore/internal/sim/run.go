@@ -28,9 +28,8 @@ type Result struct {
 	Digest  string
 }
 
-// Run runs a plan. trace, which may be nil, is called with a line for each thing
-// that happens.
-func Run(p Plan, trace func(line string)) Result {
+// newWorld returns the world of a plan, in which nothing has happened yet.
+func newWorld(p Plan, trace func(line string)) *world {
 	w := &world{
 		plan: p, rnd: rand.New(rand.NewPCG(p.Seed, 2)), trace: trace,
 		log: slog.New(slog.DiscardHandler),
@@ -46,6 +45,13 @@ func Run(p Plan, trace func(line string)) Result {
 		w.reboot(a)
 		w.agents = append(w.agents, a)
 	}
+	return w
+}
+
+// Run runs a plan. trace, which may be nil, is called with a line for each thing
+// that happens.
+func Run(p Plan, trace func(line string)) Result {
+	w := newWorld(p, trace)
 	for _, m := range w.masters {
 		m.start()
 	}
@@ -91,10 +97,10 @@ func (w *world) quiet() int64 {
 	began := w.now
 	for w.failed == nil && !w.equal() {
 		if w.now-began > bounded {
-			w.fail("INV-7: %s after the last fault the masters do not hold the same", time.Duration(w.now-began)*time.Millisecond)
+			w.fail("INV-7: %s after the last fault the masters do not hold the same, or are still joining", time.Duration(w.now-began)*time.Millisecond)
 			for _, m := range w.masters {
 				d, quiet := m.digest()
-				w.say("%s: digest %x, epoch %d of %d, cutoff %d, quiet %v", m.id, d[:4], m.disk.Number(), len(m.disk.epochs), m.disk.Cutoff(), quiet)
+				w.say("%s: digest %x, epoch %d of %d, cutoff %d, quiet %v, joining %v", m.id, d[:4], m.disk.Number(), len(m.disk.epochs), m.disk.Cutoff(), quiet, m.disk.joining)
 			}
 			return 0
 		}

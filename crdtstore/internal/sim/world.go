@@ -14,6 +14,7 @@ const (
 	tickEvery   = 2_000
 	retryFlush  = 1_000
 	assertAfter = 4_000
+	recent      = 5_000 // since a master was heard that counts as living
 	day         = 24 * 3600 * 1000
 )
 

@@ -2,7 +2,11 @@ package crdtstoretest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,7 +29,7 @@ type Cluster struct {
 	t     testing.TB
 	dirs  []string
 	tune  func(i int, cfg *crdtstore.Config)
-	addrs []string // where each master listens, from its first start on
+	addrs []string // where each master listens
 
 	mu     sync.Mutex
 	stores []*crdtstore.Store
@@ -36,8 +40,9 @@ type Cluster struct {
 	net *simulation // nil: the loopback interface
 }
 
-// Start starts n masters that know of the first and share a secret, and waits
-// until all are connected to all. tune, which may be nil, changes their
+// Start starts n masters at one time, with nothing on their disks. All have the same
+// list of peers, which names each of them, and share a secret. Start waits until all are
+// connected to all and healthy. tune, which may be nil, changes their
 // configurations. The masters are closed when the test ends.
 func Start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config)) *Cluster {
 	t.Helper()
@@ -67,41 +72,76 @@ func start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config), net *si
 		c.dirs = append(c.dirs, t.TempDir())
 		if net != nil {
 			c.addrs[i] = listenAddr(i)
+		} else {
+			c.addrs[i] = freeAddr(t)
 		}
-		c.Open(i)
 	}
 	t.Cleanup(func() {
 		for i := range n {
 			c.Stop(i)
 		}
 	})
+	c.OpenAll()
 	c.WaitConnected()
+	c.WaitHealthy()
 	return c
+}
+
+// freeAddr returns an address on which nobody listens, below the ports that connections
+// are given.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000)))
+		if err == nil {
+			_ = l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+// OpenAll starts all masters that do not run, at one time.
+func (c *Cluster) OpenAll() {
+	c.t.Helper()
+	errs := make([]error, len(c.dirs))
+	var all sync.WaitGroup
+	for i := range c.dirs {
+		if c.Store(i) == nil {
+			all.Go(func() { errs[i] = c.open(i) })
+		}
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // Open starts master i, which must not run.
 func (c *Cluster) Open(i int) {
 	c.t.Helper()
+	if err := c.open(i); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *Cluster) open(i int) error {
 	cfg := crdtstore.Config{
-		Dir: c.dirs[i], Name: fmt.Sprintf("m%d", i), Secret: "test", Listen: []string{"127.0.0.1:0"},
+		Dir: c.dirs[i], Name: fmt.Sprintf("m%d", i), Secret: "test", Listen: []string{c.addrs[i]}, Peers: slices.Clone(c.addrs),
 		NewHost: func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) { return c.host(i, key, listen) },
-	}
-	if c.addrs[i] != "" {
-		cfg.Listen = []string{c.addrs[i]}
-	}
-	if i > 0 {
-		cfg.Peers = []string{c.addrs[0]}
 	}
 	if c.tune != nil {
 		c.tune(i, &cfg)
 	}
 	s, err := crdtstore.Open(context.Background(), cfg)
 	if err != nil {
-		c.t.Fatalf("open master %d: %v", i, err)
+		return fmt.Errorf("open master %d: %w", i, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stores[i] = s
+	return nil
 }
 
 func (c *Cluster) host(i int, key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
@@ -115,7 +155,7 @@ func (c *Cluster) host(i int, key crypto.PrivKey, listen []ma.Multiaddr) (host.H
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hosts[i], c.ids[h.ID()], c.addrs[i] = h, i, h.Addrs()[0].String()
+	c.hosts[i], c.ids[h.ID()] = h, i
 	return h, nil
 }
 
@@ -209,6 +249,19 @@ func (c *Cluster) WaitConnected() {
 				}
 			}
 			if alive < len(running) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// WaitHealthy waits until every running master is healthy.
+func (c *Cluster) WaitHealthy() {
+	c.t.Helper()
+	c.wait("all masters to be healthy", func() bool {
+		for _, s := range c.running() {
+			if s.Health() != nil {
 				return false
 			}
 		}

@@ -167,6 +167,72 @@ func damageAt(t *testing.T, file []byte, at int, ids []string) {
 	_ = m.Close(t.Context())
 }
 
+// A power cut zeroes any part of what was not on stable storage: of the last frame, of
+// the mark before it, of both. That is no damage, and what was on stable storage is read.
+func TestTornAnywhere(t *testing.T) {
+	whole := newMemDisk()
+	script(t, whole, new(counter))
+	for last := range whole.steps + 1 { // every state of the disk on the way there
+		d := newMemDisk()
+		d.dieAt = last
+		script(t, d, new(counter))
+		i := d.names[path]
+		if i == nil {
+			continue
+		}
+		before, err := parse(i.data[:i.synced])
+		if err != nil || before.damage != "" {
+			t.Fatalf("step %d: %+v, %v", last, before, err)
+		}
+		for from := i.synced; from < len(i.data); from++ {
+			for to := from + 1; to <= len(i.data); to++ {
+				torn := bytes.Clone(i.data)
+				clear(torn[from:to])
+				c, err := parse(torn)
+				if err != nil || c.damage != "" {
+					t.Fatalf("step %d, torn from %d to %d of %d to %d: taken for damage: %s, error %v", last, from, to, i.synced, len(torn), c.damage, err)
+				}
+				if n := len(before.records); len(c.records) < n || !sameRecords(c.records[:n], before.records) {
+					t.Fatalf("step %d, torn from %d to %d: %d records are read of %d", last, from, to, len(c.records), n)
+				}
+			}
+		}
+	}
+}
+
+// What is damaged of a frame of records is damage wherever another frame follows, and
+// what is damaged of a mark between them never is, for nothing is lost with it.
+func TestDamageIsWhatLosesRecords(t *testing.T) {
+	files, _ := someFiles(t)
+	for name, file := range files {
+		all, err := parse(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, at, _ := header(file)
+		for at < len(file) {
+			content, size, ok := frame(file[at:], m)
+			if !ok {
+				t.Fatalf("%s: no frame at %d", name, at)
+			}
+			for part := 1; part <= size && at+size < len(file); part++ {
+				damaged := bytes.Clone(file)
+				for i := at; i < at+part; i++ {
+					damaged[i] ^= 0xff
+				}
+				c, err := parse(damaged)
+				if err != nil || (c.damage != "") != (len(content) > 0) {
+					t.Fatalf("%s: %d bytes at %d, of a frame with %d: damage %q, error %v", name, part, at, len(content), c.damage, err)
+				}
+				if len(content) == 0 && !sameRecords(c.records, all.records) {
+					t.Fatalf("%s: %d bytes of the mark at %d: %d records are read of %d", name, part, at, len(c.records), len(all.records))
+				}
+			}
+			at += size
+		}
+	}
+}
+
 // A file that ends anywhere is read as far as it goes, and goes on from there.
 func TestCutOffEverywhere(t *testing.T) {
 	files, ids := someFiles(t)

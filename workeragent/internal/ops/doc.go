@@ -40,7 +40,9 @@
 // at most one a second.
 //
 // What a power cut left half-written at the end of the file is cut off; nothing
-// had begun because of it. Anything else that cannot be read is damage: records
+// had begun because of it. That is the last frame of records, the mark before it, or
+// both. A mark that cannot be read is none the less no damage, for it holds no records.
+// Anything else that cannot be read is damage: records
 // that were on stable storage are lost, and with them the knowledge which
 // operations have run. Then what can be read is kept, the damaged file stays
 // beside it under the name ….damaged, and ids that are not remembered are refused

@@ -340,6 +340,90 @@ func TestBounds(t *testing.T) {
 	})
 }
 
+// Operations that heed their context end with the Memory, and what they say then is
+// written down: Close has no complaint.
+func TestCloseTellsOperations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newMemDisk()
+		m := mustOpen(t, d, Options{})
+		result := make(chan error, 1)
+		go func() {
+			_, err := m.Do(t.Context(), "a", [32]byte{}, func(ctx context.Context) ([]byte, error) {
+				<-ctx.Done()
+				return []byte("in time"), nil
+			})
+			result <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		wantError(t, m.Close(ctx), nil)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %v, where one second was given", took)
+		}
+		wantError(t, <-result, nil)
+		answer, err := mustOpen(t, d, Options{}).Do(t.Context(), "a", [32]byte{}, never(t))
+		wantAnswer(t, answer, err, "in time")
+	})
+}
+
+// A disk hangs while the Memory is closed. What waited for it is not written when it goes
+// on: by then another process may have the file.
+func TestClosedOnAHangingDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := hangingDisk{newMemDisk(), make(chan struct{})}
+		close(d.goes)
+		m := mustOpen(t, d, Options{})
+		d.goes = make(chan struct{})
+		m.journal.file.(*hangingFile).goes = d.goes
+		results := make(chan error, 2)
+		for _, id := range []string{"first", "second"} {
+			go func() {
+				_, err := m.Do(t.Context(), id, [32]byte{}, never(t))
+				results <- err
+			}()
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if m.Close(ctx) == nil {
+			t.Error("Close did not say that the disk hangs")
+		}
+		steps := d.steps
+		close(d.goes)
+		for range 2 {
+			if err := <-results; err == nil {
+				t.Error("an operation was carried out after Close")
+			}
+		}
+		if n := d.steps - steps; n > 2 {
+			t.Errorf("%d steps of the disk after Close; the sync that hung, and the mark behind it, are 2", n)
+		}
+	})
+}
+
+// hangingDisk hangs in each fsync until it goes.
+type hangingDisk struct {
+	*memDisk
+	goes chan struct{}
+}
+
+func (h hangingDisk) create(path string) (file, error) {
+	f, err := h.memDisk.create(path)
+	return &hangingFile{f, h.goes}, err
+}
+
+type hangingFile struct {
+	file
+	goes chan struct{}
+}
+
+func (h *hangingFile) Sync() error {
+	<-h.goes
+	return h.file.Sync()
+}
+
 // The clock on the wall has no say: a file from the future, or from a past that has
 // not happened, is as old as the Memory was open.
 func TestAgesCountOpenTime(t *testing.T) {

@@ -54,9 +54,10 @@ type flying struct {
 }
 
 func TestHistories(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		// rapid would ask a *testing.T for its deadline, which has no meaning here.
-		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		// A bubble of its own for each: rapid goes by the time, and would stop after a day
+		// of the clock of one that holds them all.
+		inBubble(t, func(t *testing.T) {
 			h := &histories{
 				t: rt, ctx: t.Context(), disk: newMemDisk(), known: map[string]*truth{},
 				opts: Options{Age: time.Hour, MinAge: 10 * time.Minute, MaxOps: 5, MaxAnswer: 30, RunLimit: 100 * time.Hour},
@@ -80,6 +81,19 @@ func TestHistories(t *testing.T) {
 			})
 		})
 	})
+}
+
+// inBubble is synctest.Test for what rapid checks: what rapid throws, to end a history
+// that failed, it throws on out of the bubble.
+func inBubble(t *testing.T, f func(*testing.T)) {
+	var thrown any
+	synctest.Test(t, func(t *testing.T) {
+		defer func() { thrown = recover() }()
+		f(t)
+	})
+	if thrown != nil {
+		panic(thrown)
+	}
 }
 
 func (h *histories) id() string { return fmt.Sprint(rapid.IntRange(1, 8).Draw(h.t, "id")) }

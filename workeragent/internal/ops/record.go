@@ -155,13 +155,18 @@ func parse(b []byte) (c content, err error) {
 	for at < len(b) {
 		in, size, ok := frame(b[at:], m)
 		if !ok {
-			// A frame is written when those before it are on stable storage. So
-			// only the last one can be half-written.
+			// A frame of records is written when those before it are on stable
+			// storage, but the mark between the two may reach it after both. So a
+			// power cut tears the last frame of records, the mark before it, or both.
+			// Where the last frame is whole, what was torn is as long as a mark, and
+			// shorter than any frame of records: no record is lost, whatever tore it.
 			next := nextFrame(b, at+1, m)
 			if next < 0 {
 				return c, nil
 			}
-			lost(at, next)
+			if next-at != frameExtra {
+				lost(at, next)
+			}
 			at = next
 			continue
 		}

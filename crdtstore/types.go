@@ -160,6 +160,20 @@ const (
 	MasterSuspect MasterStatus = "suspect" // silent for longer, or not heard but by other masters; what it alone hears does not count
 	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run, and no other master hears it
 	MasterLeft    MasterStatus = "left"    // closed on purpose, and said so
+	// MasterNeverMet is a configured peer that this master has never met, nor heard of by
+	// way of others. Master.Cause says why.
+	MasterNeverMet MasterStatus = "never_met"
+)
+
+// Cause is why a configured peer was never met; empty: it was not tried yet.
+type Cause string
+
+// The causes. Master.Reason says more.
+const (
+	CauseUnreachable Cause = "unreachable"  // no answer, no route, or its name cannot be resolved
+	CauseRefused     Cause = "refused"      // nothing listens there, or that master does not take this one
+	CauseSecret      Cause = "secret"       // the cluster secrets differ, or only one side has one
+	CauseNoMeshPort  Cause = "no_mesh_port" // something else listens there, such as a master's API
 )
 
 // Master is one master of the grid, as this one sees it. What it says of itself is as
@@ -187,7 +201,12 @@ type Master struct {
 	HeardBy []string `json:"heard_by"` // ids of the other masters that are alive and say that they hear it
 	// Deaf: it hears less than half of the nodes that another master hears.
 	Deaf   bool   `json:"deaf"`
-	Reason string `json:"reason,omitempty"` // why it is deaf or suspect
+	Reason string `json:"reason,omitempty"` // why it is deaf or suspect, or was never met
+	// Cause and Since are set where Status is MasterNeverMet. Of such a master Name is the
+	// peer as configured, ID is empty unless it is known, and MeshAddrs are what the peer
+	// stands for.
+	Cause Cause     `json:"cause,omitempty"`
+	Since time.Time `json:"since,omitzero"` // since when Cause holds
 }
 
 // Stats sums up the grid. Removed nodes are not counted.

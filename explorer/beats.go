@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,8 @@ func (a *answers) set(s *Server) *answerSet {
 	answer := Answer{
 		HeartbeatIntervalS: s.cfg.HeartbeatInterval.Seconds(),
 		OfflineAfterS:      s.store.OfflineAfter().Seconds(),
-		Masters:            s.masterList(),
+		// An agent has no use for a peer that nobody has met.
+		Masters: slices.DeleteFunc(s.masterList(), func(m crdtstore.Master) bool { return m.Status == crdtstore.MasterNeverMet }),
 	}
 	for i := range fresh.whole {
 		answer.Accepted, answer.Register = i&1 != 0, i&2 != 0

@@ -153,6 +153,7 @@ var fieldDocs = map[string]string{
 	"Report.seq":                  "Grows with every report within a boot.",
 	"Report.socket_path":          "Where the compute service answers: unix:///path, tcp://host:port or http(s)://host:port.",
 	"Report.agent_path":           "Where the node's agent takes compute calls, unix:///path; an agent that has one remembers operations by their op_id.",
+	"Report.trouble":              "What the node finds wrong with its own machine, such as a full disk: a set of at most 8 texts of at most 256 bytes.",
 	"Report.vms":                  "All VMs of the node, at most 1000, never with a secret.",
 	"Report.uptime_s":             "Seconds since the machine started.",
 	"Report.public_key":           "ed25519, 32 bytes, base64.",

@@ -108,6 +108,9 @@ func nodeStatus(n crdtstore.Node) string {
 	if n.Conflict != nil {
 		s += ",conflict"
 	}
+	if len(n.Trouble) > 0 {
+		s += ",trouble"
+	}
 	return s
 }
 
@@ -145,6 +148,9 @@ func (r *remote) printNode(n crdtstore.Node) {
 		status += ": " + n.Reason
 	}
 	t.row("status", status)
+	for _, text := range n.Trouble {
+		t.row("trouble", text)
+	}
 	t.row("host", n.Hostname)
 	t.row("location", place(n.Location))
 	t.row("version", n.Version)

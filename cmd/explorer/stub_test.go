@@ -201,7 +201,7 @@ func stubEvent(id int) string {
 
 // stubConflict is a node that two machines claim.
 func stubConflict() string {
-	return strings.Replace(stubNode("torn", false), `"signed":true`, `"signed":true,"conflict":{"reason":"several identities claim this node id","since":"2026-01-02T00:00:00Z","claims":[
+	return strings.Replace(stubNode("torn", false), `"signed":true`, `"signed":true,"trouble":["the disk is full","the fan\u001b[31m hums"],"conflict":{"reason":"several identities claim this node id","since":"2026-01-02T00:00:00Z","claims":[
 		{"public_key":"b25l","boot":7,"seq":9,"hostname":"alpha","socket_path":"tcp://192.0.2.1:9003","since":"2026-01-01T00:00:00Z","shown":true},
 		{"boot":8,"seq":1,"hostname":"beta\u001b[31m","socket_path":"","since":"2026-01-02T00:00:00Z","shown":false}]}`, 1)
 }

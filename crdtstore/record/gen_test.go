@@ -31,6 +31,7 @@ var (
 		{},
 		{Hostname: "a"},
 		{Hostname: "b", Labels: map[string]string{"x": "agent"}},
+		{Hostname: "b", Trouble: []string{"t"}},
 		{Hostname: "b", Total: Capacity{CRU: 2}, Labels: map[string]string{"x": "", "y": "agent"}},
 	}
 	testVMLists = [][]VM{

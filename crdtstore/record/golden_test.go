@@ -38,6 +38,11 @@ func goldenStates(tb rapid.TB) []goldenState {
 				return Join(s, s.Say(300, "m2", "bob", FieldDrain, "1"))
 			}()},
 		{"conflict", "Two keys that claim one node id.", conflict},
+		{"troubled", "A signed node that finds two things wrong with its machine.", func() State {
+			r := report(5, 1, "a")
+			r.Trouble = []string{"the disk of the agent is full", "some figures cannot be read"}
+			return accept(tb, State{}, signed(r, 1), 100)
+		}()},
 		{"typical", "A signed node with five VMs, four labels of its own, a label and a drain by an operator.", typicalState(tb, 1)},
 	}
 }

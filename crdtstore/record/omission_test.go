@@ -7,7 +7,7 @@ import (
 
 const fullReport = `{"node_id":"node-1","boot":5,"seq":1,"hostname":"h","socket_path":"unix:///s",
 	"mycelium_ip":"5f::1","version":"1","location":{"country":"BE","city":"Ghent","latitude":51,"longitude":3},
-	"total":{"cru":4,"mru":5,"sru":6,"hru":7},"slices_total":8,"machine_id":"m","agent_path":"unix:///a","labels":{"a":"1"},
+	"total":{"cru":4,"mru":5,"sru":6,"hru":7},"slices_total":8,"machine_id":"m","agent_path":"unix:///a","labels":{"a":"1"},"trouble":["t"],
 	"vms":[{"sid":"v","state":"running"}],"usage":{"cru":1},"uptime_s":9}`
 
 // TestOmittedKeepsNullErases goes through every field: leaving it out keeps what
@@ -40,6 +40,7 @@ func TestOmittedKeepsNullErases(t *testing.T) {
 		{`{"total":{"cru":null}}`, "total", capacity(0, 5, 6, 7)},
 		{`{"total":{"mru":0,"hru":1}}`, "total", capacity(4, 0, 6, 1)},
 		{`{"total":{"sru":null}}`, "total", capacity(4, 5, 0, 7)},
+		{`{"trouble":["u","s","u"]}`, "trouble", []any{"s", "u"}},
 		{`{"vms":null}`, "vms", []any{}},
 		{`{"vms":[]}`, "vms", []any{}},
 		{`{"usage":null,"uptime_s":null,"unknown":{"x":1}}`, "", nil},
@@ -74,7 +75,7 @@ func TestOmittedKeepsNullErases(t *testing.T) {
 			}
 		})
 	}
-	for _, field := range []string{"mycelium_ip", "machine_id", "agent_path"} { // absent where empty
+	for _, field := range []string{"mycelium_ip", "machine_id", "agent_path", "trouble"} { // absent where empty
 		t.Run(field, func(t *testing.T) {
 			got := asMap(t, accept(t, known, parse(t, `{"node_id":"node-1","boot":6,"seq":1,"`+field+`":null}`), 200))
 			if v, ok := got[field]; ok {

@@ -54,6 +54,10 @@ type Profile struct {
 	// unix:///path on the node's machine. An agent that has one remembers operations,
 	// so that each runs at most once. Empty: nobody does.
 	AgentPath string `json:"agent_path,omitempty"`
+	// Trouble is what the node finds wrong with its own machine, such as a full disk,
+	// each a short sentence. It is a set: at most [MaxTrouble] texts of at most 256
+	// bytes, in the order of their bytes. Empty: nothing is wrong.
+	Trouble []string `json:"trouble,omitempty"`
 }
 
 // VM is a virtual machine as its node last reported it. It never carries a
@@ -101,7 +105,11 @@ func (p Profile) encode() string {
 		})
 	}
 	b = putString(b, 9, p.MachineID)
-	return string(putString(b, 10, p.AgentPath))
+	b = putString(b, 10, p.AgentPath)
+	for _, text := range slices.Compact(slices.Sorted(slices.Values(p.Trouble))) {
+		b = putString(b, 11, text)
+	}
+	return string(b)
 }
 
 // DecodeProfile parses the body of a Profile register.
@@ -179,6 +187,8 @@ func DecodeProfile(in string) (Profile, error) {
 			p.MachineID = f.Str
 		case 10:
 			p.AgentPath = f.Str
+		case 11:
+			p.Trouble = append(p.Trouble, f.Str)
 		default:
 			return unknownField(num)
 		}

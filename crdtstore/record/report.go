@@ -17,6 +17,7 @@ const (
 	MaxNodeID  = 128
 	MaxVMs     = 1000
 	MaxLabels  = 64
+	MaxTrouble = 8
 	MaxVMBytes = 256 << 10 // all VMs of a node, encoded
 	maxName    = 256
 	maxURL     = 1024
@@ -82,6 +83,7 @@ var profileFields = []struct {
 	{"labels", func(d, s *Profile) { d.Labels = s.Labels }},
 	{"machine_id", func(d, s *Profile) { d.MachineID = s.MachineID }},
 	{"agent_path", func(d, s *Profile) { d.AgentPath = s.AgentPath }},
+	{"trouble", func(d, s *Profile) { d.Trouble = s.Trouble }},
 }
 
 // complete fills the fields that were left out from what was known.
@@ -253,7 +255,26 @@ func (r *Report) Validate() error {
 	if err := ValidLabels(r.Labels); err != nil {
 		return err
 	}
+	if err := validTrouble(r.Trouble); err != nil {
+		return err
+	}
 	return validVMs(r.VMs)
+}
+
+func validTrouble(trouble []string) error {
+	if len(trouble) > MaxTrouble {
+		return fieldErrorf("trouble", "has %d entries, at most %d are allowed", len(trouble), MaxTrouble)
+	}
+	for i, text := range trouble {
+		at := fmt.Sprintf("trouble[%d]", i)
+		if text == "" {
+			return fieldErrorf(at, "is empty")
+		}
+		if err := validText(at, text, maxName); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ValidLabels returns a [FieldError] unless there are at most 64 labels, with

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,6 +26,8 @@ func TestReportJSONNamesTheField(t *testing.T) {
 		`{"slices_total":true}`:               "slices_total",
 		`{"labels":[]}`:                       "labels",
 		`{"labels":{"a":5}}`:                  "labels",
+		`{"trouble":"full"}`:                  "trouble",
+		`{"trouble":[5]}`:                     "trouble",
 		`{"vms":5}`:                           "vms",
 		`{"vms":[{"sid":5}]}`:                 "vms.sid",
 		`{"usage":{"cru":"x"}}`:               "usage.cru",
@@ -46,14 +49,14 @@ func TestReportJSONNamesTheField(t *testing.T) {
 func TestReportJSONRoundTrip(t *testing.T) {
 	sent := signed(typicalReport(3), 1)
 	got := parse(t, asText(t, sent))
-	if got.Omitted&^(1<<15) != 0 && got.MyceliumIP != "" { // typical: no agent_path
+	if got.Omitted&^(1<<15|1<<16) != 0 && got.MyceliumIP != "" { // typical: no agent_path and no trouble
 		t.Errorf("a whole report left out %b", got.Omitted)
 	}
 	if !got.verified() || asText(t, got) != asText(t, sent) {
 		t.Errorf("sent %s\ngot  %s", asText(t, sent), asText(t, got))
 	}
 	empty := parse(t, asText(t, Report{NodeID: "n"}))
-	if empty.Omitted&^(1<<2|1<<14|1<<15) != 0 { // mycelium_ip, machine_id and agent_path are left out where empty
+	if empty.Omitted&^(1<<2|1<<14|1<<15|1<<16) != 0 { // mycelium_ip, machine_id, agent_path and trouble are left out where empty
 		t.Errorf("an empty report left out %b", empty.Omitted)
 	}
 }
@@ -112,6 +115,11 @@ func TestReportValidate(t *testing.T) {
 		{"labels", func(r *Report) { r.Labels = map[string]string{long[:129]: "x"} }},
 		{"labels.k", func(r *Report) { r.Labels = map[string]string{"k": long} }},
 		{"labels.k", func(r *Report) { r.Labels = map[string]string{"k": "\xff"} }},
+		{"", func(r *Report) { r.Trouble = slices.Repeat([]string{long[:256]}, MaxTrouble) }},
+		{"trouble", func(r *Report) { r.Trouble = slices.Repeat([]string{"x"}, MaxTrouble+1) }},
+		{"trouble[1]", func(r *Report) { r.Trouble = []string{"x", ""} }},
+		{"trouble[0]", func(r *Report) { r.Trouble = []string{long[:257]} }},
+		{"trouble[0]", func(r *Report) { r.Trouble = []string{"\xff"} }},
 		{"", func(r *Report) { r.VMs = vms(MaxVMs) }},
 		{"vms", func(r *Report) { r.VMs = vms(MaxVMs + 1) }},
 		{"vms", func(r *Report) { // each within its bounds, too much together

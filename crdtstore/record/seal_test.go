@@ -189,6 +189,11 @@ func TestSignedBytes(t *testing.T) {
 	if !r.verified() {
 		t.Error("usage and uptime are part of what is signed")
 	}
+	r.Trouble = []string{"made up"}
+	if r.verified() {
+		t.Error("trouble is not part of what is signed")
+	}
+	r.Trouble = nil
 	r.VMs[0], r.VMs[1] = r.VMs[1], r.VMs[0]
 	if !r.verified() {
 		t.Error("the order of the VM list is part of what is signed")

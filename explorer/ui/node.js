@@ -210,8 +210,13 @@ function facts(node) {
     ['Removed', node.removed_at && ago(node.removed_at)],
   ];
   const list = h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
-  return node.conflict ? h('div', {}, conflict(node.conflict), list) : list;
+  return h('div', {}, node.conflict && conflict(node.conflict), node.trouble?.length > 0 && trouble(node.trouble), list);
 }
+
+/** trouble shows what a node finds wrong with its own machine. */
+const trouble = (all) => h('section', { class: 'trouble', role: 'alert' },
+  h('h3', {}, 'Trouble on this machine'),
+  h('ul', { class: 'bare' }, all.map((text) => h('li', {}, text))));
 
 function witnesses(all) {
   if (!all.length) return 'nobody';

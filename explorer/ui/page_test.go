@@ -316,6 +316,26 @@ func TestShowsConflicts(t *testing.T) {
 	p.until(`!document.querySelector('.conflict, [data-status="conflict"]')`)
 }
 
+// What a node finds wrong with its machine is shown wherever the node is.
+func TestShowsTrouble(t *testing.T) {
+	f := startFixture(t)
+	n := aNode("n1")
+	n.Trouble = []string{"the disk is full", "<b>no fan</b>"}
+	f.put(n)
+	f.put(aNode("n2"))
+	p := open(t, f)
+	p.text(`#nodes tr[data-node-id="n1"] .badge[data-status="trouble"]`, "trouble")
+	p.click(`#nodes tr[data-node-id="n1"] button`)
+	p.text(`#node-facts .trouble li:nth-child(1)`, "the disk is full")
+	p.text(`#node-facts .trouble li:nth-child(2)`, "<b>no fan</b>")
+	if got := p.eval(`document.querySelectorAll('.badge[data-status="trouble"]').length`); got != 1.0 {
+		t.Errorf("%v badges say trouble", got)
+	}
+	n.Trouble = nil
+	f.put(n)
+	p.until(`!document.querySelector('.trouble, [data-status="trouble"]')`)
+}
+
 func TestReconnects(t *testing.T) {
 	f := startFixture(t)
 	f.masters = append(f.masters, crdtstore.Master{ID: "12D3KooWbeta", Name: "beta", Status: crdtstore.MasterAlive, UIURLs: []string{"http://192.0.2.1:9001/"}})

@@ -39,7 +39,8 @@ export function nodeBadges(node) {
     badge(node.status, node.reason),
     node.drained && badge('drained'),
     node.removed_at && badge('removed'),
-    node.conflict && badge('conflict', node.conflict.reason));
+    node.conflict && badge('conflict', node.conflict.reason),
+    node.trouble?.length > 0 && badge('trouble', node.trouble.join('; ')));
 }
 
 /** claimants names the machines that claim one id. */

@@ -117,6 +117,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
 		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.dir.contacts(), Logger: s.log,
 		Joined: c.joined, Left: func(peer.ID) {},
+		Run: s.run, Lasting: gossip.Carries, Held: func(id peer.ID) bool { return c.gossip.Holds(id) },
 	}); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}

@@ -31,6 +31,7 @@ type Store struct {
 	log   *slog.Logger
 	id    *identity.Identity
 	text  string    // id, as text
+	run   string    // names this run, see p2p.Config
 	since time.Time // when this run began to listen
 
 	table      *table.Table
@@ -82,6 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
 		closed: make(chan struct{}),
 	}
+	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,

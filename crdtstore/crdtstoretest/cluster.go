@@ -30,6 +30,7 @@ type Cluster struct {
 	dirs  []string
 	tune  func(i int, cfg *crdtstore.Config)
 	addrs []string // where each master listens
+	place []int    // where each master lives in the simulated network
 
 	mu     sync.Mutex
 	stores []*crdtstore.Store
@@ -70,6 +71,7 @@ func start(t testing.TB, n int, tune func(i int, cfg *crdtstore.Config), net *si
 	}
 	for i := range n {
 		c.dirs = append(c.dirs, t.TempDir())
+		c.place = append(c.place, i)
 		if net != nil {
 			c.addrs[i] = listenAddr(i)
 		} else {
@@ -147,7 +149,7 @@ func (c *Cluster) open(i int) error {
 func (c *Cluster) host(i int, key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
 	how := p2p.WithGater(gater{c, i})
 	if c.net != nil {
-		how = p2p.WithTransport(c.net.transport(i))
+		how = p2p.WithTransport(c.net.transport(c.place[i]))
 	}
 	h, err := p2p.NewHost(key, listen, how)
 	if err != nil {
@@ -193,7 +195,10 @@ func (c *Cluster) Dir(i int) string { return c.dirs[i] }
 // the other way round.
 func (c *Cluster) Cut(cut func(a, b int) bool) {
 	if c.net != nil {
-		c.net.change(func() { c.net.cut = cut })
+		at := slices.Clone(c.place)
+		c.net.change(func() {
+			c.net.cut = func(a, b int) bool { return cut(slices.Index(at, a), slices.Index(at, b)) }
+		})
 		return
 	}
 	c.mu.Lock()

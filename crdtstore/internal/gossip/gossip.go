@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
 const (
@@ -39,6 +42,7 @@ type Options struct {
 
 // Gossip is this master's part in the two topics.
 type Gossip struct {
+	ps              *pubsub.PubSub
 	announce, pulse *pubsub.Topic
 	cancel          context.CancelFunc
 	readers         sync.WaitGroup
@@ -54,7 +58,7 @@ func Join(opts Options) (_ *Gossip, err error) {
 			err = errors.Join(err, g.Close())
 		}
 	}()
-	ps, err := pubsub.NewGossipSub(ctx, opts.Host,
+	g.ps, err = pubsub.NewGossipSub(ctx, opts.Host,
 		pubsub.WithFloodPublish(true), // masters are few: one hop for all
 		pubsub.WithMaxMessageSize(MaxMessage),
 		pubsub.WithPeerOutboundQueueSize(buffer),
@@ -73,10 +77,10 @@ func Join(opts Options) (_ *Gossip, err error) {
 		return from == self || opts.Known(from)
 	}
 	join := func(name string, handle func(peer.ID, []byte)) (*pubsub.Topic, error) {
-		if err := ps.RegisterTopicValidator(name, known, pubsub.WithValidatorInline(true)); err != nil {
+		if err := g.ps.RegisterTopicValidator(name, known, pubsub.WithValidatorInline(true)); err != nil {
 			return nil, err
 		}
-		topic, err := ps.Join(name)
+		topic, err := g.ps.Join(name)
 		if err != nil {
 			return nil, err
 		}
@@ -119,6 +123,16 @@ func (g *Gossip) Pulse(ctx context.Context, data []byte) error { return g.pulse.
 // Lost is how many messages were dropped because a buffer was full: not
 // delivered here, and not sent to a master.
 func (g *Gossip) Lost() (in, out uint64) { return g.lost.in.Load(), g.lost.out.Load() }
+
+// Holds reports whether pubsub has a stream to a master, or is about to open one.
+func (g *Gossip) Holds(id peer.ID) bool { return slices.Contains(g.ps.ListPeers(""), id) }
+
+// Carries reports whether messages travel on the streams of a protocol. Such a stream
+// lasts as long as its connection: pubsub opens another one where it ends before, but
+// then it knows of no subscription of the other side.
+func Carries(id protocol.ID) bool {
+	return strings.HasPrefix(string(id), "/meshsub/") || strings.HasPrefix(string(id), "/floodsub/")
+}
 
 // Close leaves the topics. The host is not closed.
 func (g *Gossip) Close() error {

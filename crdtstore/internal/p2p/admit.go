@@ -45,6 +45,7 @@ type hello struct {
 	Nonce   []byte   `json:"nonce"`
 	Addrs   []string `json:"addrs"`
 	Secured bool     `json:"secured"`
+	Run     string   `json:"run,omitempty"`
 }
 
 type done struct {
@@ -90,17 +91,21 @@ func frames(s network.Stream) (read func(any) error, write func(any) error) {
 }
 
 func (m *Mesh) hello() hello {
-	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != ""}
+	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != "", Run: m.cfg.Run}
 	_, _ = rand.Read(h.Nonce) // never fails, see crypto/rand
 	return h
 }
 
-// admit runs the dialer's side with a connected peer.
-func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
+// admit runs the dialer's side on a connection.
+func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
-	s, err := m.stream(ctx, id, admitProtocol)
+	id := c.RemotePeer()
+	s, err := m.open(ctx, c, admitProtocol)
 	if err != nil {
+		if !errors.Is(err, ErrVersion) {
+			_ = c.Close()
+		}
 		return err
 	}
 	defer s.Close()
@@ -110,7 +115,7 @@ func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
 	mine := m.hello()
 	var theirs hello
 	if err := errors.Join(write(mine), read(&theirs)); err != nil {
-		_ = s.Reset()
+		_ = c.Close() // the next attempt makes a new one
 		return fmt.Errorf("handshake: %w", err)
 	}
 	if err := m.check(theirs, id, s.Conn().RemoteMultiaddr()); err != nil {
@@ -120,7 +125,7 @@ func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
 	answer := done{Proof: m.proof("dialer", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
 	var last done
 	if err := errors.Join(write(answer), read(&last)); err != nil {
-		_ = s.Reset()
+		_ = c.Close() // the next attempt makes a new one
 		return fmt.Errorf("handshake: %w", err)
 	}
 	if last.Refused != "" {
@@ -129,7 +134,9 @@ func (m *Mesh) admit(ctx context.Context, id peer.ID) error {
 	if !hmac.Equal(last.Proof, m.proof("listener", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
 		return errSecrets
 	}
-	m.enter(id, theirs.Addrs, last.Masters)
+	if err := m.enter(ctx, c, theirs.Run, theirs.Addrs, last.Masters); err != nil {
+		return err
+	}
 	if err := write(struct{}{}); err != nil {
 		m.withdraw(id)
 		return err
@@ -175,7 +182,11 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		_ = write(done{Refused: err.Error()})
 		return refusal{err}
 	}
-	m.enter(id, theirs.Addrs, answer.Masters)
+	ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
+	defer cancel()
+	if err := m.enter(ctx, s.Conn(), theirs.Run, theirs.Addrs, answer.Masters); err != nil {
+		return err
+	}
 	last := done{Proof: m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
 	if err := errors.Join(write(last), read(&struct{}{})); err != nil {
 		m.withdraw(id)

@@ -42,38 +42,43 @@ func (g *guard) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) bo
 
 func (g *guard) only(handle network.StreamHandler) network.StreamHandler {
 	return func(s network.Stream) {
-		if !g.mesh.Admitted(s.Conn().RemotePeer()) {
+		if !g.mesh.admittedOn(s.Conn()) {
 			_ = s.Reset()
 			return
 		}
 		handle(s)
+		if g.mesh.lasts(s.Protocol()) {
+			g.mesh.ended(s.Conn(), "the stream of messages from it has ended")
+		}
 	}
 }
 
 func (g *guard) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
-	if !g.mesh.Admitted(p) {
+	g.mesh.mu.Lock()
+	mb := g.mesh.members[p]
+	var c network.Conn
+	if mb != nil {
+		c = mb.conns[0]
+	}
+	g.mesh.mu.Unlock()
+	if mb == nil {
 		return nil, ErrNotAdmitted
 	}
-	s, err := g.mesh.stream(ctx, p, ids...)
-	if errors.Is(err, ErrVersion) {
+	s, err := g.mesh.open(ctx, c, ids...)
+	switch {
+	case errors.Is(err, ErrVersion):
 		g.mesh.complain(fmt.Sprint(p, ids), "a master is of another version", err, "master", p, "protocol", ids)
+		return nil, err
+	case err != nil:
+		return nil, err
+	case g.mesh.lasts(s.Protocol()):
+		return g.mesh.lasting(s), nil
 	}
-	return s, err
+	return s, nil
 }
 
-// stream opens a stream to a peer. Where that fails because the two share no version
-// of the protocol, the error says so.
-func (m *Mesh) stream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
-	s, err := m.host.NewStream(ctx, p, ids...)
-	if err == nil {
-		return s, nil
-	}
-	all, _ := m.host.Peerstore().GetProtocols(p)
-	if shared, e := m.host.Peerstore().SupportsProtocols(p, ids...); e == nil && len(all) > 0 && len(shared) == 0 {
-		err = fmt.Errorf("%w: %w", ErrVersion, err)
-	}
-	return nil, err
-}
+// lasts reports whether streams of a protocol last as long as their connection.
+func (m *Mesh) lasts(id protocol.ID) bool { return m.cfg.Lasting != nil && m.cfg.Lasting(id) }
 
 // Network hides the peers that are connected but not admitted.
 func (g *guard) Network() network.Network { return guardNetwork{g.Host.Network(), g.mesh} }

@@ -14,8 +14,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -25,8 +25,6 @@ const (
 	seekEvery = 500 * time.Millisecond
 	// strangerTimeout is how long a connection may stay without admission.
 	strangerTimeout = 10 * time.Second
-	pingEvery       = time.Second
-	pingTimeout     = 4 * time.Second
 )
 
 // Config configures a Mesh.
@@ -38,10 +36,18 @@ type Config struct {
 	PinsFile  string
 	Known     []Contact // masters of an earlier run, to look for
 	Logger    *slog.Logger
-	// Joined is called when a master was admitted on both sides, Left when its
-	// last connection is gone. Calls for one master do not overlap.
+	// Joined is called when a master was admitted on both sides, Left when one of the
+	// connections is gone on which it was. Calls for one master do not overlap.
 	Joined func(peer.ID)
 	Left   func(peer.ID)
+	// Run names this run of the program: no other has it, and it sorts behind those of
+	// earlier runs.
+	Run string
+	// Lasting tells the protocols whose streams last as long as the connection; where
+	// one ends before, the connection is closed. Held reports whether such a protocol
+	// still keeps something of a master that is gone. Both may be nil.
+	Lasting func(protocol.ID) bool
+	Held    func(peer.ID) bool
 }
 
 // Mesh keeps this master connected to all others that it knows of. Its methods
@@ -66,11 +72,6 @@ type Mesh struct {
 	busy    map[string]bool      // dials under way, by address or id
 	grumble map[string]string    // the last failure logged, by address or id
 	closing bool
-}
-
-type member struct {
-	present bool // announced with Joined
-	rtt     time.Duration
 }
 
 type contact struct{ addrs []ma.Multiaddr }
@@ -160,40 +161,12 @@ func (m *Mesh) spawn(name string, f func()) {
 	}()
 }
 
-// Admitted reports whether a peer is an admitted and connected master.
-func (m *Mesh) Admitted(id peer.ID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.members[id] != nil
-}
-
 // Knows reports whether a peer is a master that was admitted, or that an
 // admitted one vouches for, connected or not.
 func (m *Mesh) Knows(id peer.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.known[id] != nil
-}
-
-// Peers returns the admitted and connected masters.
-func (m *Mesh) Peers() []peer.ID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make([]peer.ID, 0, len(m.members))
-	for id := range m.members {
-		out = append(out, id)
-	}
-	return out
-}
-
-// RTT is the last measured round trip to a master, 0 where there is none.
-func (m *Mesh) RTT(id peer.ID) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if mb := m.members[id]; mb != nil {
-		return mb.rtt
-	}
-	return 0
 }
 
 // Addrs are the addresses at which others should look for this master.
@@ -270,77 +243,6 @@ func (m *Mesh) Forget(id peer.ID) {
 	}
 }
 
-// enter counts a peer in: from here on streams from and to it pass.
-func (m *Mesh) enter(id peer.ID, addrs []string, vouched []Contact) {
-	m.mu.Lock()
-	if m.members[id] == nil && m.host.Network().Connectedness(id) == network.Connected {
-		m.members[id] = &member{}
-	}
-	m.contact(id, parseAddrs(addrs))
-	delete(m.grumble, id.String())
-	m.mu.Unlock()
-	m.Learn(vouched)
-}
-
-// withdraw undoes enter for a peer whose handshake broke off after it, so that
-// it is tried again.
-func (m *Mesh) withdraw(id peer.ID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if mb := m.members[id]; mb != nil && !mb.present {
-		delete(m.members, id)
-	}
-}
-
-// present tells the protocols above that a peer is there.
-func (m *Mesh) present(id peer.ID) {
-	m.mu.Lock()
-	mb := m.members[id]
-	first := mb != nil && !mb.present
-	if first {
-		mb.present = true
-	}
-	m.mu.Unlock()
-	if !first {
-		return
-	}
-	m.log.Info("master connected", "master", id)
-	// What a master speaks is what we speak; to wait for the identify protocol
-	// to say so would be to race it.
-	speaks := m.host.Mux().Protocols()
-	if err := m.came.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: speaks}); err != nil {
-		m.log.Warn("cannot announce a master to pubsub", "master", id, "err", err)
-	}
-	m.cfg.Joined(id)
-}
-
-func (m *Mesh) connected(_ network.Network, c network.Conn) {
-	id := c.RemotePeer()
-	if c.Stat().Direction != network.DirInbound || m.Admitted(id) {
-		return
-	}
-	time.AfterFunc(strangerTimeout, func() {
-		if !m.Admitted(id) {
-			_ = c.Close()
-		}
-	})
-}
-
-func (m *Mesh) disconnected(n network.Network, c network.Conn) {
-	id := c.RemotePeer()
-	m.mu.Lock()
-	mb := m.members[id]
-	gone := mb != nil && n.Connectedness(id) != network.Connected
-	if gone {
-		delete(m.members, id)
-	}
-	m.mu.Unlock()
-	if gone && mb.present {
-		m.log.Info("master disconnected", "master", id)
-		m.cfg.Left(id)
-	}
-}
-
 // refused logs why a peer was turned away, once per reason.
 func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
 	m.complain(id.String(), "master refused", err, "master", id, "from", from)
@@ -356,30 +258,6 @@ func (m *Mesh) complain(key, msg string, err error, args ...any) {
 	m.mu.Unlock()
 	if !again {
 		m.log.Warn(msg, append(args, "err", err)...)
-	}
-}
-
-// ping measures the round trip to every member and drops connections on which
-// nothing comes back, so that they are made anew: TCP alone would wait minutes.
-func (m *Mesh) ping(ctx context.Context) {
-	for _, id := range m.Peers() {
-		m.spawn("ping "+id.String(), func() {
-			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-			defer cancel()
-			result := <-ping.Ping(ctx, m.host, id)
-			if result.Error == nil && result.RTT > 0 {
-				m.mu.Lock()
-				if mb := m.members[id]; mb != nil {
-					mb.rtt = result.RTT
-				}
-				m.mu.Unlock()
-				return
-			}
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				m.log.Warn("master does not answer, dropping the connection", "master", id)
-				_ = m.host.Network().ClosePeer(id)
-			}
-		})
 	}
 }
 

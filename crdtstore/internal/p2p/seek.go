@@ -166,5 +166,19 @@ func (m *Mesh) connect(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) er
 	if m.Admitted(id) { // by its own dial, meanwhile
 		return nil
 	}
-	return m.admit(ctx, id)
+	c := newest(m.host.Network().ConnsToPeer(id))
+	if c == nil {
+		return errGone
+	}
+	return m.admit(ctx, c)
+}
+
+// newest returns the connection that was made last, of those that are open.
+func newest(conns []network.Conn) (c network.Conn) {
+	for _, other := range conns {
+		if !other.IsClosed() && (c == nil || c.Stat().Opened.Before(other.Stat().Opened)) {
+			c = other
+		}
+	}
+	return c
 }

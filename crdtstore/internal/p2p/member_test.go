@@ -1,0 +1,124 @@
+package p2p
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+)
+
+// again makes a mesh of the same identity on another host, as a master that was started
+// anew elsewhere.
+func again(t *testing.T, old *node, run string) *node {
+	t.Helper()
+	h := hostOf(t, old.host.Peerstore().PrivKey(old.host.ID()), "/ip4/127.0.0.1/tcp/0")
+	n := stillOn(t, h, filepath.Join(t.TempDir(), "pins.json"), "s")
+	n.cfg.Run = run
+	return n
+}
+
+// freeze has a host not answer any more, though its connections stand.
+func freeze(h host.Host) {
+	h.SetStreamHandler(ping.ID, func(s network.Stream) { <-make(chan struct{}) })
+}
+
+// TestComesBackElsewhere has a master come back while the connection to where it was has
+// not been noticed to be dead. It is admitted at once, and nothing goes by the old one.
+func TestComesBackElsewhere(t *testing.T) {
+	for name, run := range map[string]string{"restarted": "2", "the same run at another address": "1"} {
+		t.Run(name, func(t *testing.T) {
+			a, b := still(t, "s"), still(t, "s")
+			a.cfg.Run, b.cfg.Run = "0", "1"
+			if err := b.finds(t, a); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the first admission", a.joined)
+			freeze(b.host)
+			moved := again(t, b, run)
+			if err := moved.finds(t, a); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "that the old member left", a.left)
+			await(t, "the second admission", a.joined)
+			got := make(chan bool, 1)
+			moved.Host().SetStreamHandler("/test/1", func(network.Stream) { got <- true })
+			s, err := a.Host().NewStream(t.Context(), b.host.ID(), "/test/1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = s.Write([]byte{0}) // so that the name of the protocol is sent
+			await(t, "a stream to where it is now", got)
+			if run := a.Run(s.Conn()); run != moved.cfg.Run {
+				t.Errorf("the stream leads to run %q, want %q", run, moved.cfg.Run)
+			}
+		})
+	}
+}
+
+// TestReleasedFirst has a member be admitted anew only when the protocols above have let
+// go of what it was.
+func TestReleasedFirst(t *testing.T) {
+	a, b := still(t, "s"), still(t, "s")
+	holds := make(chan bool, 3)
+	holds <- true
+	holds <- true
+	holds <- false
+	a.cfg.Held = func(id peer.ID) bool {
+		if a.Admitted(id) {
+			t.Error("admitted while it was held")
+		}
+		return <-holds
+	}
+	if err := b.finds(t, a); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the admission", a.joined)
+	if len(holds) != 0 {
+		t.Error("nobody waited for the release")
+	}
+}
+
+// TestLastingStreamEnds has a stream end that lasts as long as its connection. Whichever
+// side it ends on, both then are strangers, and meet anew.
+func TestLastingStreamEnds(t *testing.T) {
+	const lasts = protocol.ID("/test/lasts/1")
+	for name, ends := range map[string]func(mine, theirs network.Stream){
+		"closed by who opened it": func(mine, _ network.Stream) { _ = mine.Close() },
+		"reset by who opened it":  func(mine, _ network.Stream) { _ = mine.Reset() },
+		"broken off by the other": func(_, theirs network.Stream) { _ = theirs.Reset() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := still(t, "s"), still(t, "s")
+			for _, n := range []*node{a, b} {
+				n.cfg.Lasting = func(id protocol.ID) bool { return id == lasts }
+			}
+			came := make(chan network.Stream, 1)
+			b.Host().SetStreamHandler(lasts, func(s network.Stream) {
+				came <- s
+				_, _ = s.Read([]byte{0}) // the name of the protocol, and then until it ends
+				_, _ = s.Read([]byte{0})
+			})
+			if err := a.finds(t, b); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the listener", b.joined)
+			mine, err := a.Host().NewStream(context.Background(), b.host.ID(), lasts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = mine.Write([]byte{0})
+			ends(mine, await(t, "the stream", came))
+			await(t, "the opener to notice", a.left)
+			await(t, "the other to notice", b.left)
+			if err := a.finds(t, b); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the next admission", b.joined)
+		})
+	}
+}

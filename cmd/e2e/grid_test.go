@@ -76,6 +76,14 @@ func newPorts(t *testing.T) *ports {
 // defaults, on all addresses.
 func (g *grid) startMaster(name string, o masterOptions) *master {
 	g.t.Helper()
+	m := g.newMaster(name, o)
+	m.launch()
+	return m
+}
+
+// newMaster prepares a master that does not run.
+func (g *grid) newMaster(name string, o masterOptions) *master {
+	g.t.Helper()
 	m := &master{
 		name: name, grid: g, options: o, dir: filepath.Join(g.dir, name),
 		socket: filepath.Join(g.dir, name+".sock"),
@@ -88,7 +96,6 @@ func (g *grid) startMaster(name string, o masterOptions) *master {
 	default:
 		m.rpc, m.ui, m.mesh = freeAddr(g.t), freeAddr(g.t), freeAddr(g.t)
 	}
-	m.launch()
 	return m
 }
 

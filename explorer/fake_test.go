@@ -33,8 +33,8 @@ type fakeStore struct {
 	more    chan struct{} // closed and replaced at every event
 	first   int           // cursors before it are forgotten
 
-	tunnels   map[string]bool                             // that are here
-	dialled   func(master, name string) (net.Conn, error) // by Dial; nil: no other master can be reached
+	tunnels   map[string]bool                                                  // that are here
+	dialled   func(ctx context.Context, master, name string) (net.Conn, error) // by Dial; nil: no other master can be reached
 	served    map[string]func(from string, conn net.Conn)
 	tunnelsOf map[string][]string // masters that hold a node's tunnel
 
@@ -59,11 +59,11 @@ func (f *fakeStore) ID() string                  { return "self" }
 func (f *fakeStore) Name() string                { return "alpha" }
 func (f *fakeStore) OfflineAfter() time.Duration { return 30 * time.Second }
 
-func (f *fakeStore) Dial(_ context.Context, master, name string) (net.Conn, error) {
+func (f *fakeStore) Dial(ctx context.Context, master, name string) (net.Conn, error) {
 	if f.dialled == nil {
 		return nil, crdtstore.ErrUnreachable
 	}
-	return f.dialled(master, name)
+	return f.dialled(ctx, master, name)
 }
 
 func (f *fakeStore) Serve(name string, handle func(from string, conn net.Conn)) {

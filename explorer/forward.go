@@ -52,7 +52,7 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	if offline && len(c.node.SeenBy) > 0 {
 		return nil, s.offline(c.node)
 	}
-	remembered := c.op != "" && c.node.AgentPath != ""
+	remembered := c.op != "" && c.mutates() && c.node.AgentPath != ""
 	if c.again && c.mutates() && !remembered {
 		return nil, s.unknown(c, false)
 	}
@@ -125,9 +125,11 @@ func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool
 			s.metrics.forwarded(p, "limit")
 			out.busy = err
 		case errors.As(err, &transport) && !transport.Sent:
-			s.metrics.forwarded(p, "unreachable")
-			s.nodes.failed(p.key)
+			s.unreachable(ctx, p)
 			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
+			if ctx.Err() != nil {
+				return out
+			}
 		default:
 			s.metrics.forwarded(p, "unknown")
 			out.lost, c.again = true, true
@@ -137,6 +139,15 @@ func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool
 		}
 	}
 	return out
+}
+
+// unreachable notes that nothing could be sent by a path. Where the caller has hung up
+// that says nothing of the path.
+func (s *Server) unreachable(ctx context.Context, p path) {
+	s.metrics.forwarded(p, "unreachable")
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		s.nodes.failed(p.key)
+	}
 }
 
 // pathsFor returns the paths that a call may take.

@@ -55,10 +55,13 @@ func (s *Server) paths(node crdtstore.Node) (all []path, unusable error) {
 	if len(node.Tunnel) > 0 {
 		masters = s.store.Masters()
 	}
+	// Connections that were made to an agent with another key, or at an earlier boot, are
+	// not those to the one that the node has now.
+	agent := fmt.Sprintf("%s %x %d", node.NodeID, node.PublicKey, node.Boot)
 	for _, master := range node.Tunnel {
-		p := path{kind: pathSplice, key: fmt.Sprintf("%s %s %s %x", pathSplice, master, node.NodeID, node.PublicKey), remembers: true}
+		p := path{kind: pathSplice, key: pathSplice + " " + master + " " + agent, remembers: true}
 		if p.dial = func(ctx context.Context) (net.Conn, error) { return s.splice(ctx, master, node.NodeID) }; master == s.store.ID() {
-			p.kind, p.key = pathTunnel, fmt.Sprintf("%s %s %x", pathTunnel, node.NodeID, node.PublicKey)
+			p.kind, p.key = pathTunnel, pathTunnel+" "+agent
 			p.dial = func(ctx context.Context) (net.Conn, error) { return s.edge.dial(ctx, node.NodeID) }
 		}
 		p.ep = client.Endpoint{Network: "unix", URL: p.key}

@@ -143,7 +143,7 @@ func tunnels(t *testing.T) (without, with *testMaster, n *tunnelled) {
 	}
 	without.store.set(func() {
 		without.store.tunnelsOf[n.id.ID()] = []string{"gone", "with"}
-		without.store.dialled = func(master, name string) (net.Conn, error) {
+		without.store.dialled = func(_ context.Context, master, name string) (net.Conn, error) {
 			if master != "with" {
 				return nil, crdtstore.ErrUnreachable
 			}

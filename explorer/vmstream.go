@@ -147,8 +147,10 @@ func (s *Server) dialNode(ctx context.Context, node crdtstore.Node) (net.Conn, e
 			s.metrics.forwarded(p, "stream")
 			return conn, nil
 		}
-		s.metrics.forwarded(p, "unreachable")
-		s.nodes.failed(p.key)
+		s.unreachable(ctx, p)
+		if ctx.Err() != nil {
+			break
+		}
 	}
 	return nil, s.cannotReach(c, "tried "+tried(all)+"; check that its agent and its compute service run, or ask another master")
 }

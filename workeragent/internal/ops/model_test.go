@@ -57,7 +57,7 @@ func TestHistories(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		// A bubble of its own for each: rapid goes by the time, and would stop after a day
 		// of the clock of one that holds them all.
-		inBubble(t, func(t *testing.T) {
+		inBubble(t, rt, func(t *testing.T) {
 			h := &histories{
 				t: rt, ctx: t.Context(), disk: newMemDisk(), known: map[string]*truth{},
 				opts: Options{Age: time.Hour, MinAge: 10 * time.Minute, MaxOps: 5, MaxAnswer: 30, RunLimit: 100 * time.Hour},
@@ -83,16 +83,21 @@ func TestHistories(t *testing.T) {
 	})
 }
 
-// inBubble is synctest.Test for what rapid checks: what rapid throws, to end a history
-// that failed, it throws on out of the bubble.
-func inBubble(t *testing.T, f func(*testing.T)) {
+// inBubble is synctest.Test for what rapid checks. What rapid throws when it has no more
+// to draw goes on out of the bubble; anything else is a failure. Rapid tells the two apart
+// by the place.
+func inBubble(t *testing.T, rt *rapid.T, f func(*testing.T)) {
 	var thrown any
 	synctest.Test(t, func(t *testing.T) {
 		defer func() { thrown = recover() }()
 		f(t)
 	})
-	if thrown != nil {
+	switch {
+	case thrown == nil:
+	case fmt.Sprintf("%T", thrown) == "rapid.invalidData":
 		panic(thrown)
+	default:
+		rt.Fatalf("%v", thrown)
 	}
 }
 

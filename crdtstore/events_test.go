@@ -231,10 +231,9 @@ func TestNewNodeIsToldToBeOnline(t *testing.T) {
 	read, reported := make(chan struct{}), make(chan error, 1)
 	join := func() {
 		// As Report does, with a watcher who is quick.
-		news, err := record.Accept(record.State{}, Report{NodeID: "n", Boot: 1, Seq: 1}, record.Acceptance{Now: 1})
-		if err == nil {
-			err = s.assert(ctx, "n", news)
-		}
+		err := s.assert(ctx, "n", func(known record.State) (record.State, error) {
+			return record.Accept(known, Report{NodeID: "n", Boot: 1, Seq: 1}, record.Acceptance{Now: 1})
+		})
 		<-read
 		s.board.Beat(time.Now(), "n", record.Version{Boot: 1, Seq: 1}, nil, nil)
 		reported <- err

@@ -21,17 +21,18 @@ const maxWords = 4 * record.MaxLabels
 // context's, and the account may have been taken all the same, or may be later. It can
 // be sent again.
 func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
-	known, before := s.replica.State(r.NodeID), s.table.Get(r.NodeID)
-	news, err := record.Accept(known, r, record.Acceptance{
-		Now: s.replica.Wall(), RequireSigned: s.cfg.RequireSigned,
+	before := s.table.Get(r.NodeID)
+	var news record.State
+	err := s.assert(ctx, r.NodeID, func(known record.State) (_ record.State, err error) {
+		news, err = record.Accept(known, r, record.Acceptance{
+			Now: s.replica.Wall(), RequireSigned: s.cfg.RequireSigned,
+		})
+		return news, err
 	})
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		s.contest(time.Now(), before, &r, false, refused)
 	}
 	if err != nil {
-		return Receipt{}, err
-	}
-	if err := s.assert(ctx, r.NodeID, news); err != nil {
 		return Receipt{}, err
 	}
 	owner, _ := s.replica.State(r.NodeID).Owner()
@@ -174,21 +175,23 @@ func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error)
 // say asserts an operator's word. There is nothing to say about a node that was
 // removed, but that it is.
 func (s *Store) say(ctx context.Context, id string, word func(known record.State, now int64) record.State) (Node, error) {
-	e := s.table.Get(id)
-	if e == nil {
-		if err := record.ValidNodeID(id); err != nil {
-			return Node{}, err
+	if err := record.ValidNodeID(id); err != nil {
+		return Node{}, err
+	}
+	err := s.assert(ctx, id, func(known record.State) (record.State, error) {
+		if known.IsZero() {
+			return known, ErrNotFound
 		}
-		return Node{}, ErrNotFound
-	}
-	news := word(e.State, s.replica.Wall())
-	if e.Removed && !news.IsZero() {
-		return Node{}, ErrNotFound
-	}
-	if n := len(record.Join(e.State, news).Words); n > maxWords {
-		return Node{}, &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", n, maxWords)}
-	}
-	if err := s.assert(ctx, id, news); err != nil {
+		news := word(known, s.replica.Wall())
+		if known.Removed() && !news.IsZero() {
+			return record.State{}, ErrNotFound
+		}
+		if n := len(record.Join(known, news).Words); n > maxWords {
+			return record.State{}, &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", n, maxWords)}
+		}
+		return news, nil
+	})
+	if err != nil {
 		return Node{}, err
 	}
 	return s.Node(id)

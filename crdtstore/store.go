@@ -279,14 +279,15 @@ func (s *Store) direct(id string) bool {
 	return s.cluster != nil && s.cluster.direct(id)
 }
 
-// assert joins a state of our own into the table and returns when it is on disk.
-func (s *Store) assert(ctx context.Context, node string, st record.State) error {
+// assert joins into what is known of a node what decide makes of it, in one step, and
+// returns when it is on disk.
+func (s *Store) assert(ctx context.Context, node string, decide replica.Decide) error {
 	select {
 	case <-s.closed:
 		return ErrClosed
 	default:
 	}
-	return s.replica.Assert(ctx, node, st)
+	return s.replica.Assert(ctx, node, decide)
 }
 
 // arrived takes over a state that the history holds.

@@ -50,6 +50,11 @@ func (r *onDisk) publish(t *testing.T) {
 	}
 }
 
+// as decides on what was made up already.
+func as(st record.State) Decide {
+	return func(record.State) (record.State, error) { return st, nil }
+}
+
 func accountOf(node string) record.State {
 	s, err := record.Accept(record.State{}, record.Report{NodeID: node, Boot: 1, Seq: 1}, record.Acceptance{Now: 1})
 	if err != nil {

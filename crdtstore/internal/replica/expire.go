@@ -34,12 +34,21 @@ func (r *Replica) expire() error {
 		if e.Removed {
 			continue
 		}
-		seen := max(e.State.Seen(), r.opts.Heard(e.ID))
-		if clock-seen <= r.opts.Retention.Milliseconds() || Heir(e.ID, living) != r.opts.Self {
+		silent := func(s record.State) bool {
+			seen := max(s.Seen(), r.opts.Heard(e.ID))
+			return clock-seen > r.opts.Retention.Milliseconds()
+		}
+		if !silent(e.State) || Heir(e.ID, living) != r.opts.Self {
 			continue
 		}
-		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(seen))
-		if _, err := r.Begin(e.ID, e.State.Remove(r.Wall(), r.opts.Self, "", record.ReasonExpired)); err != nil {
+		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(max(e.State.Seen(), r.opts.Heard(e.ID))))
+		_, err := r.Begin(e.ID, func(known record.State) (record.State, error) {
+			if known.Removed() || !silent(known) { // it has spoken meanwhile
+				return record.State{}, nil
+			}
+			return known.Remove(r.Wall(), r.opts.Self, "", record.ReasonExpired), nil
+		})
+		if err != nil {
 			return err
 		}
 	}

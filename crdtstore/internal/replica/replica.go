@@ -139,15 +139,33 @@ func (r *Replica) State(node string) record.State {
 
 // join joins a state into the table and reports whether it was news.
 func (r *Replica) join(node string, st record.State) bool {
-	before, after := r.table.Join(node, st)
+	news, _ := r.decide(node, func(record.State) (record.State, error) { return st, nil })
+	return news
+}
+
+// decide joins into the table what decide makes of what is known of a node, in one step,
+// and reports whether it was news.
+func (r *Replica) decide(node string, decide Decide) (news bool, err error) {
+	var st record.State
+	before, after, err := r.table.Change(node, func(known *table.Entry) (_ record.State, err error) {
+		st = record.State{}
+		if known != nil {
+			st = known.State
+		}
+		st, err = decide(st)
+		return st, err
+	})
+	if err != nil {
+		return false, err
+	}
 	if r.opts.Said != nil {
 		r.opts.Said(node, before, st)
 	}
 	if before == after {
-		return false
+		return false, nil
 	}
 	r.opts.Changed(node)
-	return true
+	return true, nil
 }
 
 // Arrived takes over a state that the history holds: from disk, or in a block of
@@ -173,27 +191,47 @@ func (r *Replica) Learned(node string, st record.State) (f *Flush, news bool) {
 	return r.underway(node), false
 }
 
-// Assert joins a state of this master's own and returns when it is on disk. When
-// the history refuses writes it returns ErrUnavailable, and nothing has changed.
-func (r *Replica) Assert(ctx context.Context, node string, st record.State) error {
-	if !st.IsZero() { // what is known already is taken even while the disk is full
-		if err := r.Health(); err != nil {
-			return err
-		}
+// Decide says what is to be joined into what is known of a node; the zero State:
+// nothing. It may be called several times, and the last call counts.
+type Decide func(known record.State) (record.State, error)
+
+// Assert joins into what is known of a node what decide makes of it, and returns when it
+// is on disk. Deciding and joining are one step, so of two callers that exclude each
+// other one sees what the other did. Errors are those of decide, and ErrUnavailable when
+// the history refuses writes; then nothing has changed.
+func (r *Replica) Assert(ctx context.Context, node string, decide Decide) (err error) {
+	e := r.change(ctx, node, func() (news bool) {
+		news, err = r.decide(node, r.writable(decide))
+		return news
+	})
+	if err != nil {
+		return err
 	}
-	return r.change(ctx, node, func() bool { return r.join(node, st) })
+	return e
 }
 
 // Begin is Assert for callers that do not wait: it returns the flush that brings
 // the state to disk, nil where it is there already.
-func (r *Replica) Begin(node string, st record.State) (*Flush, error) {
-	if err := r.Health(); err != nil && !st.IsZero() {
+func (r *Replica) Begin(node string, decide Decide) (*Flush, error) {
+	switch news, err := r.decide(node, r.writable(decide)); {
+	case err != nil:
 		return nil, err
-	}
-	if r.join(node, st) {
+	case news:
 		return r.Mark(node), nil
 	}
 	return r.underway(node), nil
+}
+
+// writable lets nothing be decided that cannot be written. What is known already is taken
+// even while the disk is full.
+func (r *Replica) writable(decide Decide) Decide {
+	return func(known record.State) (record.State, error) {
+		news, err := decide(known)
+		if err == nil && !news.IsZero() {
+			err = r.Health()
+		}
+		return news, err
+	}
 }
 
 // Health returns why nothing can be written, or nil.

@@ -16,16 +16,16 @@ func TestWhatMayBeLostIsWrittenAgain(t *testing.T) {
 	r := newOnDisk(t, "m1", t.TempDir())
 	disk := &reopened{History: r.history}
 	r.Use(disk)
-	if _, err := r.Begin("n", accountOf("n")); err != nil {
+	if _, err := r.Begin("n", as(accountOf("n"))); err != nil {
 		t.Fatal(err)
 	}
 	r.publish(t)
-	if f, err := r.Begin("n", accountOf("n")); f != nil || err != nil {
+	if f, err := r.Begin("n", as(accountOf("n"))); f != nil || err != nil {
 		t.Fatal("it is on disk, and still waited for:", err)
 	}
 	disk.times = 1
 	before := r.history.Stats().Entries
-	f, err := r.Begin("n", accountOf("n"))
+	f, err := r.Begin("n", as(accountOf("n")))
 	if f == nil || err != nil {
 		t.Fatal("it may be lost, and counts as written:", err)
 	}
@@ -36,7 +36,7 @@ func TestWhatMayBeLostIsWrittenAgain(t *testing.T) {
 	if err := r.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if f, _ := r.Begin("n", accountOf("n")); f != nil {
+	if f, _ := r.Begin("n", as(accountOf("n"))); f != nil {
 		t.Error("the disk was seen to be whole, and it is written again")
 	}
 }

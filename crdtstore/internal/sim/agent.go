@@ -62,7 +62,7 @@ func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
 	}
 	if news.IsZero() {
 		// The caller is told that the account is on disk.
-		if f, err := m.replica.Begin(a.node, news); err == nil {
+		if f, err := m.replica.Begin(a.node, as(news)); err == nil {
 			m.promise(f, fact{node: a.node, state: record.State{Claims: known.Claims}, by: m})
 		}
 		return

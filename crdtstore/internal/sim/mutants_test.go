@@ -93,7 +93,7 @@ var mutants = []struct {
 	},
 	{
 		"nodes that live expire",
-		"internal/replica/expire.go", "seen := max(e.State.Seen(), r.opts.Heard(e.ID))", "seen := e.State.Claims[0].Profile.At",
+		"internal/replica/expire.go", "seen := max(s.Seen(), r.opts.Heard(e.ID))", "seen := s.Claims[0].Profile.At",
 	},
 }
 

@@ -43,29 +43,33 @@ func New() *Table { return &Table{cells: map[string]*cell{}} }
 // and after; they are the same when the state brought nothing new. before is nil
 // for a node that was not known; both are where nothing is said of it.
 func (t *Table) Join(id string, s record.State) (before, after *Entry) {
-	if s.IsZero() { // such as a forged account without what was forged
-		before = t.Get(id)
-		return before, before
-	}
-	c := t.cell(id)
+	before, after, _ = t.Change(id, func(*Entry) (record.State, error) { return s, nil })
+	return before, after
+}
+
+// Change joins into the entry of a node what decide makes of that entry, nil where there
+// is none, and returns the entries before and after, as Join does. Deciding and joining
+// are one step for the node: nothing comes in between. decide may be called several
+// times, the last call counts; its error ends the change, which then changes nothing.
+func (t *Table) Change(id string, decide func(known *Entry) (record.State, error)) (before, after *Entry, err error) {
 	for {
-		before = c.entry.Load()
-		if before == dropped {
-			c = t.cell(id)
-			continue
+		before = t.Get(id)
+		s, err := decide(before)
+		if err != nil || s.IsZero() { // zero: such as a forged account without what was forged
+			return before, before, err
 		}
 		joined := s
 		if before != nil {
 			if joined = record.Join(before.State, s); joined.Equal(before.State) {
-				return before, before
+				return before, before, nil
 			}
 		}
 		// The view and the digest are made before the entry is published; when
-		// somebody else was faster, they are made again over theirs.
+		// somebody else was faster, all is done again over theirs.
 		after = newEntry(id, joined, before)
-		if c.entry.CompareAndSwap(before, after) {
+		if c := t.cell(id); c.entry.CompareAndSwap(before, after) {
 			t.count(c, before, after)
-			return before, after
+			return before, after, nil
 		}
 	}
 }

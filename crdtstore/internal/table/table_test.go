@@ -1,12 +1,14 @@
 package table
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -244,5 +246,47 @@ func TestSearchText(t *testing.T) {
 	got := strings.Split(strings.TrimSuffix(e.Search, "\x00"), "\x00")
 	if !slices.Equal(got, want) {
 		t.Errorf("search text is %q, want %q", got, want)
+	}
+}
+
+// Of many that each take a node if nobody has it, one does.
+func TestDecidingAndJoiningAreOneStep(t *testing.T) {
+	for range 200 {
+		tab := New()
+		var took atomic.Int32
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				before, after, err := tab.Change("n", func(known *Entry) (record.State, error) {
+					if known != nil {
+						return record.State{}, errTaken
+					}
+					return record.State{LastSeen: int64(i + 1)}, nil
+				})
+				switch {
+				case err == nil && before == nil && after != nil:
+					took.Add(1)
+				case !errors.Is(err, errTaken) || before != after:
+					t.Errorf("%v, %v, %v", before, after, err)
+				}
+			})
+		}
+		all.Wait()
+		if took.Load() != 1 || tab.Len() != 1 {
+			t.Fatalf("%d took the node, %d entries", took.Load(), tab.Len())
+		}
+	}
+}
+
+var errTaken = errors.New("taken")
+
+// What is refused leaves no trace of a node that was not known.
+func TestRefusedChangeOfNobody(t *testing.T) {
+	tab := New()
+	for _, err := range []error{nil, errTaken} {
+		before, after, got := tab.Change("n", func(*Entry) (record.State, error) { return record.State{}, err })
+		if before != nil || after != nil || !errors.Is(got, err) || tab.Len() != 0 {
+			t.Errorf("%v, %v, %v, %d entries", before, after, got, tab.Len())
+		}
 	}
 }

@@ -286,9 +286,24 @@ func TestWhoMayHoldATunnel(t *testing.T) {
 	if _, err := other.at(t, m).Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "another key") {
 		t.Errorf("another key: %v", err)
 	}
-	if _, err := at.Open(t.Context(), n.id.ID(), 1); err != nil {
+	tun, err := at.Open(t.Context(), n.id.ID(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.must(nil, "vm_stats", `{"sid":"v1"}`)
+	// The node boots again. What is left of the boot before is not called, nor let in.
+	m.must(nil, "register_node", n.report(1, func(r *record.Report) { r.Boot = 2 }))
+	if m.fails(-32003, "", "vm_stats", `{"sid":"v1"}`); len(n.asked()) != 1 {
+		t.Error("an old boot was called")
+	}
+	<-tun.Done()
+	if _, err := at.Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "later boot") {
+		t.Errorf("an old boot: %v", err)
+	}
+	if _, err := at.Open(t.Context(), n.id.ID(), 2); err != nil {
 		t.Error(err)
 	}
+	m.must(nil, "vm_stats", `{"sid":"v1"}`)
 	m.must(nil, "remove_node", `{"node_id":"`+n.id.ID()+`"}`)
 	if _, err := at.Open(t.Context(), n.id.ID(), 1); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "removed") {
 		t.Errorf("removed: %v", err)

@@ -33,8 +33,9 @@ type HostConfig struct {
 	// Empty: the addresses of this machine's interfaces.
 	Advertise []string
 	// Admit decides whether the agent with a key, at one of its boots, may hold the tunnel
-	// of a node, when the tunnel is opened and whenever it is used. key is the agent's
-	// peer id in text form. The text of an error is told to the agent.
+	// of a node, when the tunnel is opened, whenever it is used, and every few seconds.
+	// key is the agent's peer id in text form. The text of an error is told to the agent
+	// that opens one. It is called from several goroutines at once.
 	Admit func(nodeID, key string, boot uint64) error
 	// Changed is called when a node's tunnel has opened, or has closed and no other took
 	// its place, in the order in which it happens. It must not block or call the Host.
@@ -233,7 +234,10 @@ func (h *Host) open(s network.Stream) {
 		return
 	}
 	mine := &session{s.Conn(), s, key, c.Boot}
-	h.enter(c.NodeID, mine)
+	if err := h.enter(c.NodeID, mine); err != nil {
+		_ = f.writeJSON(verdict{Refused: err.Error()})
+		return
+	}
 	defer h.leave(c.NodeID, mine)
 	// The agent may count on its tunnel from the verdict on, so it stands by then.
 	for err := f.writeJSON(verdict{}); err == nil; err = f.write(nil) {
@@ -245,21 +249,31 @@ func (h *Host) open(s network.Stream) {
 			}
 			break
 		}
+		if err := h.cfg.Admit(c.NodeID, key, c.Boot); err != nil {
+			h.log.Debug("tunnel is not admitted any more", "node", c.NodeID, "key", key, "err", err)
+			break
+		}
 	}
 	_ = s.Reset()
 }
 
-func (h *Host) enter(node string, mine *session) {
+// enter gives the tunnel of a node to the agent that has opened one last, for an agent may
+// come back before it was missed. An earlier boot of the same agent does not get it: it is
+// what is left of it, or a copy.
+func (h *Host) enter(node string, mine *session) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := h.sessions[node]
+	if before != nil && before.key == mine.key && before.boot > mine.boot {
+		return errors.New("a later boot of the agent has the tunnel")
+	}
 	h.sessions[node] = mine
 	if before != nil {
-		// The agent has come back before it was missed.
 		_ = before.lease.Reset()
-		return
+		return nil
 	}
 	h.cfg.Changed(node, true)
+	return nil
 }
 
 func (h *Host) leave(node string, mine *session) {

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,18 +16,23 @@ import (
 // refused.
 func TestManyKeysClaimOneID(t *testing.T) {
 	s := open(t, t.TempDir())
-	for i := range 20 {
+	for i := range 5 {
 		id := fmt.Sprint("n", i)
 		var accepted atomic.Int32
 		var all sync.WaitGroup
+		start := make(chan struct{})
 		for range 16 {
 			_, key, err := ed25519.GenerateKey(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			r := report(id, 1, 1)
+			for i := range 500 { // to decide takes a while
+				r.VMs = append(r.VMs, crdtstore.VM{SID: fmt.Sprint("vm", i), Name: strings.Repeat("x", 200)})
+			}
+			r.Sign(key)
 			all.Go(func() {
-				r := report(id, 1, 1)
-				r.Sign(key)
+				<-start
 				_, err := s.Report(t.Context(), r)
 				if _, refused := errors.AsType[*crdtstore.RefusedError](err); err == nil {
 					accepted.Add(1)
@@ -35,10 +41,10 @@ func TestManyKeysClaimOneID(t *testing.T) {
 				}
 			})
 		}
+		close(start)
 		all.Wait()
-		n, err := s.Node(id)
-		if err != nil || accepted.Load() != 1 {
-			t.Fatalf("%d were accepted, %+v, %v", accepted.Load(), n, err)
+		if _, err := s.Node(id); err != nil || accepted.Load() != 1 {
+			t.Fatalf("%d were accepted, %v", accepted.Load(), err)
 		}
 	}
 }

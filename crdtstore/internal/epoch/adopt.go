@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -29,12 +27,14 @@ const maxJump = 1 << 32
 // The cutoff of the newest epoch becomes the greatest of its own, that of the epoch
 // before, and the given one.
 func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	if l.shut {
+	if err := l.move.take(ctx); err != nil {
+		return err
+	}
+	defer l.move.release()
+	if l.isShut() {
 		return ErrClosed
 	}
-	was := l.cur
+	was := l.newest()
 	if number < was.number {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	}
 	how := l.how(number, false)
 	how.cutoff = max(cutoff, was.cutoff.Load())
-	if !exists(epochPath(l.opts.Dir, number)) { // else it was made and not opened
+	if !exists(l.fs, epochPath(l.opts.Dir, number)) { // else it was made and not opened
 		if err := how.create(); err != nil {
 			return err
 		}
@@ -58,16 +58,23 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	if err != nil {
 		return err
 	}
+	p := &parting{old: was}
+	if before := l.left.Load(); before != nil {
+		p.before = before.wait(context.WithoutCancel(ctx)) // it has ended
+	}
+	l.left.Store(p) // before anything goes to the new one
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.old = append(l.old, was.number)
-	l.setCur(next)
-	l.unwell.Store(nil)
-	if err := was.close(); err != nil {
-		// All that it holds is in the caller's table, and will be put again. Who
-		// waits for a sync of it has to hear of it.
-		was.spoil(fmt.Errorf("write to disk: %w", err))
+	l.old = append(slices.Clip(l.old), was.number)
+	l.mu.Unlock()
+	l.replace(next)
+	// From here on the new one is written to, while the old one is brought to stable
+	// storage. Who waits for a sync of it waits for that.
+	if err := l.leave(was); err != nil {
+		// All that it holds is in the caller's table, and will be put again.
 		l.opts.Logger.Warn("an epoch was not closed cleanly", "epoch", was.number, "err", err)
+	}
+	if p.wait(context.WithoutCancel(ctx)) == nil {
+		l.left.Store(nil)
 	}
 	return nil
 }
@@ -107,15 +114,15 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 // held calls f with what the newest epoch holds on stable storage; what is not good is
 // not verified.
 func (l *Log) held(ctx context.Context, f func(node string, s record.State, good bool)) error {
-	l.turn.Lock()
-	if l.shut {
-		l.turn.Unlock()
+	if l.isShut() {
 		return ErrClosed
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	e, results, err := l.lookSynced(ctx)
-	l.turn.Unlock() // what is read is a snapshot
+	e, err := l.use()
+	if err != nil {
+		return err
+	}
+	defer e.release()
+	results, err := l.lookSynced(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -126,48 +133,59 @@ func (l *Log) held(ctx context.Context, f func(node string, s record.State, good
 	return errors.Join(err, e.trouble())
 }
 
-// lookSynced looks at what is on stable storage: what a failing disk may still take
-// back must not be counted on.
-func (l *Log) lookSynced(ctx context.Context) (*epoch, query.Results, error) {
-	e, err := l.reading()
-	if err == nil {
-		err = e.trouble()
+// lookSynced looks at what is on stable storage: what a failing disk, or the loss of
+// power, may still take back must not be counted on. The look comes before the sync, so
+// that nothing is seen that comes behind the sync.
+func (l *Log) lookSynced(ctx context.Context, e *epoch) (query.Results, error) {
+	results, err := e.look(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
+	if err = e.trouble(); err == nil {
 		err = e.base.Sync(ctx, ds.NewKey("/"))
 	}
 	if err == nil {
 		err = e.trouble()
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, errors.Join(err, results.Close())
 	}
-	results, err := e.look(ctx)
-	return e, results, err
+	return results, nil
 }
 
 // Retire deletes the directories of the epochs before the newest. The caller must
-// have seen that Missing returns nothing for all that it knows (INV-6).
+// have seen that Missing returns nothing for all that it knows (INV-6). What was put and
+// delivered before the call is on stable storage before the first of them goes.
 func (l *Log) Retire(ctx context.Context) error {
-	l.turn.Lock()
-	defer l.turn.Unlock()
+	if err := l.move.take(ctx); err != nil {
+		return err
+	}
+	defer l.move.release()
+	if l.isShut() {
+		return ErrClosed
+	}
 	if err := first(&l.newer.any); err != nil {
 		return fmt.Errorf("old epochs are kept: %w", err)
 	}
-	// What makes the old ones superfluous has to be on stable storage first.
-	if err := l.sync(ctx, l.cur); err != nil {
+	if err := l.sync(ctx, l.newest()); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.mu.RLock()
+	old := l.old
+	l.mu.RUnlock()
 	var left []uint64
 	var errs []error
-	for _, n := range l.old {
-		if err := remove(epochPath(l.opts.Dir, n)); err != nil {
+	for _, n := range old {
+		if err := remove(l.fs, epochPath(l.opts.Dir, n)); err != nil {
 			left, errs = append(left, n), append(errs, err)
 		}
 	}
+	l.mu.Lock()
 	l.old = left
+	l.mu.Unlock()
+	if len(left) == 0 {
+		l.left.Store(nil) // the newest holds all of it
+	}
 	return errors.Join(errs...)
 }
 
@@ -178,37 +196,33 @@ type Stats struct {
 	Entries int       // elements ever written in the newest epoch
 	Written uint64    // bytes of their values
 	Old     int       // epochs before it that are still on disk
-	Bytes   uint64    // on disk, all epochs
+	Bytes   uint64    // on disk, all epochs, as measured about a second ago
 }
 
-// Stats returns what the history takes.
+// Stats returns what the history takes. It never waits.
 func (l *Log) Stats() Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	s := Stats{
+	return Stats{
 		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.tally.entries.Load()),
-		Written: uint64(l.cur.tally.bytes.Load()), Old: len(l.old),
+		Written: uint64(l.cur.tally.bytes.Load()), Old: len(l.old), Bytes: l.bytes.Load(),
 	}
-	if l.cur.closed {
-		s.Bytes = dirSize(l.cur.path)
-	} else {
-		s.Bytes = l.cur.base.DB.Metrics().DiskSpaceUsage()
-	}
-	for _, n := range l.old {
-		s.Bytes += dirSize(epochPath(l.opts.Dir, n))
-	}
-	return s
 }
 
-func dirSize(path string) (bytes uint64) {
-	// What vanishes while it is looked at does not count.
-	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				bytes += uint64(info.Size())
-			}
-		}
-		return nil
-	})
-	return bytes
+// measure finds out what the epochs take on disk.
+func (l *Log) measure() {
+	var bytes uint64
+	if e, err := l.use(); err == nil {
+		bytes = e.base.DB.Metrics().DiskSpaceUsage()
+		e.release()
+	} else {
+		bytes = dirSize(l.fs, l.newest().path)
+	}
+	l.mu.RLock()
+	old := l.old
+	l.mu.RUnlock()
+	for _, n := range old {
+		bytes += dirSize(l.fs, epochPath(l.opts.Dir, n))
+	}
+	l.bytes.Store(bytes)
 }

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 )
 
 // ErrDamaged: a file of the history is missing, or does not hold what was written
@@ -66,12 +64,12 @@ const asideSuffix = ".damaged"
 func (l *Log) setAside(number uint64, cause error) error {
 	path := epochPath(l.opts.Dir, number)
 	to := path + asideSuffix
-	for i := 2; exists(to); i++ {
+	for i := 2; exists(l.fs, to); i++ {
 		to = fmt.Sprintf("%s%s.%d", path, asideSuffix, i)
 	}
 	l.opts.Logger.Error("an epoch of the history is damaged and is set aside; what only this master knew may be lost",
 		"cause", cause, "kept_as", to)
-	if err := errors.Join(os.Rename(path, to), atomicfile.SyncDir(l.opts.Dir)); err != nil {
+	if err := errors.Join(l.fs.Rename(path, to), syncDir(l.fs, l.opts.Dir)); err != nil {
 		return errors.Join(cause, err)
 	}
 	return nil
@@ -84,9 +82,13 @@ const completeFile = "records-are-complete"
 // recall takes what can be read of epochs that were set aside, in this run or an
 // earlier one that ended before the records were complete again.
 func (l *Log) recall(ctx context.Context) error {
-	list, err := filepath.Glob(filepath.Join(l.opts.Dir, "*"+asideSuffix+"*"))
-	for _, path := range list {
-		if exists(filepath.Join(path, completeFile)) {
+	names, err := list(l.fs, l.opts.Dir)
+	for _, name := range names {
+		if !strings.Contains(name, asideSuffix) {
+			continue
+		}
+		path := filepath.Join(l.opts.Dir, name)
+		if exists(l.fs, filepath.Join(path, completeFile)) {
 			l.opts.Logger.Warn("an epoch that was damaged is still here; delete it when nobody needs it", "kept_as", path)
 			continue
 		}
@@ -104,7 +106,7 @@ func (l *Log) recall(ctx context.Context) error {
 // salvage hands on the states that can be read of a damaged epoch. Whatever can be
 // read was checked by Pebble, and an old state does no harm: it is joined.
 func (l *Log) salvage(ctx context.Context, path string) (n int, err error) {
-	e, how := &epoch{path: path}, l.how(0, true)
+	e, how := &epoch{path: path, fs: l.fs}, l.how(0, true)
 	how.lenient = true
 	if err := e.openDisk(how, true); err != nil {
 		return 0, err
@@ -127,14 +129,9 @@ func (l *Log) SetAside() []string { return l.aside }
 func (l *Log) Completed() error {
 	var errs []error
 	for _, path := range l.aside {
-		if err := atomicfile.Write(filepath.Join(path, completeFile), nil); !errors.Is(err, fs.ErrNotExist) {
+		if err := writeFile(l.fs, filepath.Join(path, completeFile), nil); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err) // or a person has deleted it
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

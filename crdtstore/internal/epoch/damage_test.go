@@ -366,7 +366,7 @@ func TestSumsVouchForWhatWasSynced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := verify(dir); errors.Is(err, ErrDamaged) != c.damaged || err != nil && !strings.Contains(err.Error(), path) {
+		if err := verify(vfs.Default, dir); errors.Is(err, ErrDamaged) != c.damaged || err != nil && !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
@@ -395,7 +395,7 @@ func TestSumsFollowTheLogs(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := verify(dir); err != nil {
+			if err := verify(vfs.Default, dir); err != nil {
 				t.Fatal(err)
 			}
 			sums, err := os.ReadDir(filepath.Join(dir, sumsDir))

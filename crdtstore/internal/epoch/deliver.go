@@ -14,13 +14,16 @@ import (
 // those before it applied. They are in the file system when it returns, and on
 // stable storage after the next Put or Sync. Blocks of another epoch are refused with
 // ErrEpoch.
-func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) (err error) {
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	if err := l.ready(ctx); err != nil {
+func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) error {
+	if err := l.turn.take(ctx); err != nil {
 		return err
 	}
-	e := l.cur
+	defer l.turn.release()
+	e, err := l.ready(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.release()
 	if number != e.number {
 		return fmt.Errorf("%w: %d, this master is in %d", ErrEpoch, number, e.number)
 	}
@@ -65,7 +68,7 @@ func (l *Log) deliver(ctx context.Context, e *epoch, list []dag.Block) (err erro
 			continue
 		}
 		if err := e.apply(ctx, part); err != nil {
-			return l.breaks(err)
+			return l.breaks(e, err)
 		}
 	}
 	e.tally.save(e.staged)
@@ -111,7 +114,7 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 		return false, err
 	}
 	heights[b.Cid] = b.Height
-	l.taken.Add(1)
+	e.taken.Add(1)
 	list := make([]value, len(elements))
 	for i, el := range elements {
 		e.tally.add(el.Value)

@@ -301,7 +301,7 @@ func TestDiskFails(t *testing.T) {
 			if err := m.Health(); !errors.Is(err, cause) {
 				t.Error("health:", err)
 			}
-			eventually(t, "the epoch is read only", func() bool { return m.at.Load().readOnly })
+			eventually(t, "the epoch is read only", func() bool { return m.newest().readOnly })
 			if b, err := m.Block(t.Context(), blocks[0].Cid); err != nil || b.Cid != blocks[0].Cid {
 				t.Error("a block cannot be read:", err)
 			}
@@ -399,12 +399,12 @@ func TestFullBeforeItWasNoticed(t *testing.T) {
 	disk.mu.Lock()
 	disk.free, disk.err = 0, syscall.ENOSPC
 	disk.mu.Unlock()
-	m.at.Load().gate.fail(syscall.ENOSPC) // a table that did not find room
+	m.newest().gate.fail(syscall.ENOSPC) // a table that did not find room
 	eventually(t, "it is told how full the disk is", func() bool {
 		err := m.Health()
 		return errors.Is(err, syscall.ENOSPC) && strings.Contains(err.Error(), "kept in reserve")
 	})
-	eventually(t, "the epoch is read only", func() bool { return m.at.Load().readOnly })
+	eventually(t, "the epoch is read only", func() bool { return m.newest().readOnly })
 	if err := m.Health(); !strings.Contains(err.Error(), "kept in reserve") {
 		t.Error("health:", err)
 	}

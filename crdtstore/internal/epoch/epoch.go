@@ -8,9 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,6 +44,7 @@ var (
 type epoch struct {
 	number   uint64
 	path     string
+	fs       vfs.FS
 	created  time.Time
 	cutoff   atomic.Int64
 	writer   string // see [Writer]
@@ -57,9 +58,20 @@ type epoch struct {
 	once     *once
 	tally    tally
 
-	fault  atomic.Pointer[error] // see trouble
-	closed bool
+	fault atomic.Pointer[error] // see trouble
+
+	leaving bool           // nobody may begin to use it any more; under the log's mu
+	users   sync.WaitGroup // who reads or writes it; grows only under the log's mu
+	closing sync.Once
+	ended   chan struct{} // closed when close has ended
+
+	// Blocks of others, counted: whose states were handed on, that are in the file
+	// system, and that are on stable storage.
+	taken, written, synced atomic.Uint64
 }
+
+// release ends what Log.use or Log.hold began.
+func (e *epoch) release() { e.users.Done() }
 
 // trouble returns why the epoch cannot be written to, or nil. It does not pass; the
 // epoch has to be opened again.
@@ -92,35 +104,40 @@ const retired = ".retired"
 
 // remove deletes an epoch's directory. It is no epoch any more before the first
 // file of it is gone: half a database cannot be opened.
-func remove(path string) error {
-	if err := os.Rename(path, path+retired); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func remove(in vfs.FS, path string) error {
+	if err := in.Rename(path, path+retired); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(path + retired)
+	return in.RemoveAll(path + retired)
 }
 
 // tidy deletes what is left of epochs whose making or deletion was interrupted.
-func tidy(dir string) (err error) {
+func tidy(in vfs.FS, dir string) (err error) {
 	for _, suffix := range []string{retired, unfinished} {
-		left, globErr := filepath.Glob(filepath.Join(dir, "*"+suffix))
-		err = errors.Join(err, globErr)
+		left, listErr := ending(in, dir, suffix)
+		err = errors.Join(err, listErr)
 		for _, path := range left {
-			err = errors.Join(err, os.RemoveAll(path))
+			err = errors.Join(err, in.RemoveAll(path))
 		}
 	}
 	return err
 }
 
 // numbers returns the epochs that have a directory, ascending.
-func numbers(dir string) ([]uint64, error) {
-	entries, err := os.ReadDir(dir) // sorted by name, and the names have a fixed width
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func numbers(in vfs.FS, dir string) ([]uint64, error) {
+	names, err := list(in, dir) // by name, and the names have a fixed width
+	if err != nil {
 		return nil, fmt.Errorf("epoch directory: %w", err)
 	}
 	var out []uint64
-	for _, e := range entries {
-		n, err := strconv.ParseUint(e.Name(), 10, 64)
-		if err == nil && e.IsDir() && filepath.Join(dir, e.Name()) == epochPath(dir, n) {
+	for _, name := range names {
+		n, err := strconv.ParseUint(name, 10, 64)
+		if err != nil || filepath.Join(dir, name) != epochPath(dir, n) {
+			continue
+		}
+		if info, err := in.Stat(filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("epoch directory: %w", err)
+		} else if info.IsDir() {
 			out = append(out, n)
 		}
 	}
@@ -148,13 +165,13 @@ func (h how) create() (err error) {
 	path := epochPath(h.dir, h.number)
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("create epoch %s: %w", path, err), os.RemoveAll(path+unfinished))
+			err = errors.Join(fmt.Errorf("create epoch %s: %w", path, err), h.fs.RemoveAll(path+unfinished))
 		}
 	}()
-	if err := os.MkdirAll(path+unfinished, 0o700); err != nil {
+	if err := h.fs.MkdirAll(path+unfinished, 0o700); err != nil {
 		return err
 	}
-	e := &epoch{number: h.number, path: path + unfinished, created: time.Now().UTC()}
+	e := &epoch{number: h.number, path: path + unfinished, created: time.Now().UTC(), fs: h.fs}
 	e.cutoff.Store(h.cutoff)
 	if err := e.openDisk(h, false); err != nil {
 		return err
@@ -165,16 +182,16 @@ func (h how) create() (err error) {
 	if err := e.writeHeader(); err != nil {
 		return err
 	}
-	if err := os.Rename(e.path, path); err != nil {
+	if err := h.fs.Rename(e.path, path); err != nil {
 		return err
 	}
-	return atomicfile.SyncDir(h.dir)
+	return syncDir(h.fs, h.dir)
 }
 
 // open opens an epoch that is there.
 func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	e := &epoch{
-		number: h.number, path: epochPath(h.dir, h.number), readOnly: h.readOnly, feed: newFeed(),
+		number: h.number, path: epochPath(h.dir, h.number), fs: h.fs, readOnly: h.readOnly, feed: newFeed(), ended: make(chan struct{}),
 		writer: Writer(h.master, rand.Uint32()),
 	}
 	defer func() {
@@ -221,7 +238,7 @@ func (e *epoch) openDisk(h how, exists bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }() // the database holds on to it
 	if exists && !h.lenient {
-		if err := verify(e.path); err != nil {
+		if err := verify(h.fs, e.path); err != nil {
 			return err
 		}
 	}
@@ -258,7 +275,7 @@ const headerFile = "epoch.json"
 
 func (e *epoch) readHeader() error {
 	path := filepath.Join(e.path, headerFile)
-	b, err := os.ReadFile(path)
+	b, err := readFile(e.fs, path)
 	if err != nil {
 		return damage(path, err)
 	}
@@ -285,7 +302,7 @@ func (e *epoch) writeHeader() error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(e.path, headerFile), append(b, '\n'))
+	return writeFile(e.fs, filepath.Join(e.path, headerFile), append(b, '\n'))
 }
 
 // raise sets the cutoff, unless it is greater already.
@@ -351,18 +368,21 @@ func (e *epoch) apply(ctx context.Context, heads []cid.Cid) error {
 }
 
 // close writes down what is staged, waits for stable storage and closes the
-// files. Where the disk does not take it, what is staged is given up.
-func (e *epoch) close() error {
-	if e.closed {
-		return nil
-	}
-	e.closed = true
-	ctx := context.Background()
-	err := e.crdt.Close()
-	if e.trouble() == nil && !e.readOnly {
-		// Into tables, so that the next start need not go through the log.
-		err = errors.Join(err, e.staged.flush(ctx), e.base.Sync(ctx, ds.NewKey("/")), e.base.DB.Flush())
-	}
-	err = errors.Join(err, e.base.Close())
-	return errors.Join(err, e.gate.err())
+// files. Where the disk does not take it, what is staged is given up, and who asks
+// for trouble hears of it. Nobody may use the epoch any more.
+func (e *epoch) close() (err error) {
+	e.closing.Do(func() {
+		defer close(e.ended)
+		ctx := context.Background()
+		err = e.crdt.Close()
+		if e.trouble() == nil && !e.readOnly {
+			// Into tables, so that the next start need not go through the log.
+			err = errors.Join(err, e.staged.flush(ctx), e.base.Sync(ctx, ds.NewKey("/")), e.base.DB.Flush())
+		}
+		err = errors.Join(err, e.base.Close(), e.gate.err())
+		if err != nil {
+			e.spoil(fmt.Errorf("write to disk: %w", err))
+		}
+	})
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/ipfs/go-cid"
 	ds "github.com/ipfs/go-datastore"
 	pb "github.com/ipfs/go-ds-crdt/pb"
@@ -68,7 +69,7 @@ func TestLeftoversAreNoEpochs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if all, err := numbers(dir); err != nil || !slices.Equal(all, []uint64{2}) {
+	if all, err := numbers(vfs.Default, dir); err != nil || !slices.Equal(all, []uint64{2}) {
 		t.Errorf("the epochs are %d, %v", all, err)
 	}
 }

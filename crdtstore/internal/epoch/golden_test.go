@@ -24,7 +24,7 @@ import (
 )
 
 func TestGoldenHeader(t *testing.T) {
-	e := &epoch{number: 7, path: t.TempDir(), created: time.Date(2025, 10, 9, 8, 53, 20, 0, time.UTC)}
+	e := &epoch{fs: vfs.Default, number: 7, path: t.TempDir(), created: time.Date(2025, 10, 9, 8, 53, 20, 0, time.UTC)}
 	e.cutoff.Store(1_740_000_000_000)
 	if err := e.writeHeader(); err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func TestGoldenHeader(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(e.path, headerFile), []byte(kept), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again := &epoch{number: 7, path: e.path}
+	again := &epoch{fs: vfs.Default, number: 7, path: e.path}
 	if err := again.readHeader(); err != nil || !again.created.Equal(e.created) || again.cutoff.Load() != e.cutoff.Load() {
 		t.Errorf("the kept file reads as %v, %d, %v", again.created, again.cutoff.Load(), err)
 	}
@@ -241,7 +241,7 @@ func TestGoldenDatabase(t *testing.T) {
 	if err := h.create(); err != nil {
 		t.Fatal(err)
 	}
-	e := &epoch{number: 1, path: epochPath(dir, 1)}
+	e := &epoch{fs: vfs.Default, number: 1, path: epochPath(dir, 1)}
 	if err := e.openDisk(h, true); err != nil {
 		t.Fatal(err)
 	}

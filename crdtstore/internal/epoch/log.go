@@ -1,18 +1,18 @@
 package epoch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	ds "github.com/ipfs/go-datastore"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -33,6 +33,8 @@ var (
 	ErrMissing = errors.New("epoch: the past of a block is missing")
 	// ErrEpoch: blocks of an epoch that this master is not in.
 	ErrEpoch = errors.New("epoch: another epoch")
+	// ErrHangs: a call to the disk does not return. Nothing is known of what waits for it.
+	ErrHangs = errors.New("does not answer")
 )
 
 // Options configure a Log.
@@ -45,8 +47,11 @@ type Options struct {
 	// that is damaged is set aside, and what can be read of it is taken; else Open
 	// refuses it.
 	Elsewhere bool
-	// FS is the file system for Pebble's files; nil: the machine's.
+	// FS is the file system that Dir is in; nil: the machine's.
 	FS vfs.FS
+	// hangAfter is how long a call to it may take until the disk is said to hang; 0:
+	// 8 s. Only tests set it.
+	hangAfter time.Duration
 	// Apply is called for every state that is on disk at Open, and later for
 	// every state in a block from another master, by several goroutines at once; the
 	// states are verified. It may be called while a turn is under way, so it must not
@@ -57,43 +62,69 @@ type Options struct {
 	Announce func(number uint64, blocks []dag.Block)
 }
 
-// Write is a state to be written for a node.
-type Write struct {
-	Node  string
-	State record.State
-}
-
 // Log is the history of the record plane. Its methods may be called
-// concurrently; Put, Deliver and Adopt take turns.
+// concurrently.
 //
 // A log whose disk takes no writes refuses them with an error that says why, as
 // Health does, and is read all the same. It looks by itself whether the disk takes
 // writes again; see Reopened.
+//
+// A disk may also hang: a call to it does not return, and whoever made it can only
+// wait. So these never wait for the disk, nor for anybody who does: Number, Cutoff,
+// Heads, Stats, Health, Reopened and Unsynced. All others may wait for as long as it
+// hangs; while they wait for each other they leave when their context ends.
+//
+// Three locks, taken in this order:
+//
+//   - move, while the newest epoch is replaced, opened again or closed, and while old
+//     ones are deleted. Held across all the disk work of that.
+//   - turn, while blocks are made or applied, one after the other. Held across reading
+//     what they build on and across handing them to the file system; not across a sync.
+//   - mu, which guards fields in memory and is held across nothing.
+//
+// Whoever reads or writes an epoch has it counted by use or hold, and it is closed when
+// nobody does any more.
 type Log struct {
-	opts   Options
-	closed sync.Once
-	aside  []string           // epochs that were set aside; only Open changes it
-	stop   context.CancelFunc // ends mend
-	mended chan struct{}      // closed when mend has ended
+	opts  Options
+	fs    *watchdog          // Options.FS
+	aside []string           // epochs that were set aside; only Open changes it
+	stop  context.CancelFunc // ends mend and tell
+	loops sync.WaitGroup     // mend and tell
 
-	turn sync.Mutex
+	move lock
+	turn lock
+
+	mu   sync.RWMutex
 	shut bool // by Close
+	cur  *epoch
+	old  []uint64 // epochs whose directories are still there
 
-	// mu is held for reading while cur is used outside of a turn, and for writing
-	// while it is replaced or closed.
-	mu  sync.RWMutex
-	cur *epoch
-	old []uint64 // epochs whose directories are still there
-
-	at       atomic.Pointer[epoch] // cur, for those who must not wait for mu
-	unwell   atomic.Pointer[error] // why the last write failed
-	full     atomic.Pointer[error] // why there is no room for writes
+	left     atomic.Pointer[parting] // the epochs before cur; nil: all of them is on stable storage
+	unwell   atomic.Pointer[error]   // why the last write failed
+	full     atomic.Pointer[error]   // why there is no room for writes
+	bytes    atomic.Uint64           // see Stats.Bytes
 	reopened atomic.Uint64
 	newer    newer
+}
 
-	// Blocks of others, counted: whose states were handed on, that are in the file
-	// system, and that are on stable storage.
-	taken, written, synced atomic.Uint64
+// parting is the closing of an epoch that was left for a newer one.
+type parting struct {
+	old    *epoch
+	before error // why an epoch before that may not be on stable storage
+}
+
+// wait returns, once the epoch is closed, why it or one before may not be on stable
+// storage.
+func (p *parting) wait(ctx context.Context) error {
+	select {
+	case <-p.old.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := p.old.trouble(); err != nil {
+		return err
+	}
+	return p.before
 }
 
 // Open opens the newest epoch below the directory, or the first, and calls
@@ -103,14 +134,14 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
-	if err := tidy(opts.Dir); err != nil {
+	l := &Log{opts: opts, fs: newWatchdog(opts.FS, cmp.Or(opts.hangAfter, hangAfter)), move: newLock(), turn: newLock()}
+	if err := tidy(l.fs, opts.Dir); err != nil {
 		opts.Logger.Warn("cannot delete what is left of old epochs", "err", err)
 	}
-	all, err := numbers(opts.Dir)
+	all, err := numbers(l.fs, opts.Dir)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{opts: opts, mended: make(chan struct{})}
 	newest, cutoff := uint64(1), int64(0)
 	for i, n := range all {
 		newest = n
@@ -121,7 +152,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		if errors.Is(err, ErrDamaged) && opts.Elsewhere {
 			err = l.setAside(n, err)
 		} else if err == nil && i == len(all)-1 {
-			l.setCur(e)
+			l.cur = e
 		} else if err == nil {
 			l.old = append(l.old, n)
 			err = e.close()
@@ -142,36 +173,82 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	}
 	if l.cur == nil {
 		how := l.how(newest, false)
-		err := os.MkdirAll(opts.Dir, 0o700)
+		err := l.fs.MkdirAll(opts.Dir, 0o700)
 		if err == nil {
 			err = how.create()
 		}
 		if err != nil {
 			return nil, err
 		}
-		e, err := how.open(ctx)
-		if err != nil {
+		if l.cur, err = how.open(ctx); err != nil {
 			return nil, err
 		}
-		l.setCur(e)
 	}
 	// An epoch that was set aside may have been the one that had the cutoff.
 	if err := l.cur.raise(cutoff); err != nil {
 		opts.Logger.Warn("cannot write the cutoff of the epoch", "err", err)
 	}
+	l.measure()
 	var background context.Context
 	background, l.stop = context.WithCancel(context.Background())
-	go l.mend(background)
+	l.loops.Go(func() { l.mend(background) })
+	l.loops.Go(func() { l.tell(background) })
 	return l, nil
 }
 
 func (l *Log) how(number uint64, readOnly bool) how {
-	return how{dir: l.opts.Dir, number: number, master: l.opts.Master, readOnly: readOnly, fs: l.opts.FS, log: l.opts.Logger}
+	return how{dir: l.opts.Dir, number: number, master: l.opts.Master, readOnly: readOnly, fs: l.fs, log: l.opts.Logger}
 }
 
-func (l *Log) setCur(e *epoch) {
+// newest returns the newest epoch, to look at what it has in memory.
+func (l *Log) newest() *epoch {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.cur
+}
+
+// use returns the newest epoch to be read or written, until it is released.
+func (l *Log) use() (*epoch, error) {
+	e := l.newest()
+	for !l.hold(e) {
+		if err := e.trouble(); err != nil {
+			return nil, err
+		}
+		next := l.newest()
+		if next == e {
+			return nil, ErrClosed
+		}
+		e = next
+	}
+	return e, nil
+}
+
+// hold keeps an epoch from being closed until it is released; false: it is being closed.
+func (l *Log) hold(e *epoch) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if e.leaving {
+		return false
+	}
+	e.users.Add(1)
+	return true
+}
+
+// leave closes an epoch once nobody uses it. The caller holds move.
+func (l *Log) leave(e *epoch) error {
+	l.mu.Lock()
+	e.leaving = true
+	l.mu.Unlock()
+	e.users.Wait()
+	return e.close()
+}
+
+// replace makes an epoch the newest. The caller holds move.
+func (l *Log) replace(e *epoch) {
+	l.mu.Lock()
 	l.cur = e
-	l.at.Store(e)
+	l.mu.Unlock()
+	l.unwell.Store(nil)
 }
 
 // load opens an epoch and hands on its states; only to read it, where that is asked
@@ -264,203 +341,35 @@ func (l *Log) apply(key string, value []byte, good bool) bool {
 }
 
 // Number is the number of the epoch that is written to.
-func (l *Log) Number() uint64 { return l.at.Load().number }
+func (l *Log) Number() uint64 { return l.newest().number }
 
 // Cutoff is the moment before which nothing is remembered, in Unix milliseconds; 0:
 // everything is.
-func (l *Log) Cutoff() int64 { return l.at.Load().cutoff.Load() }
+func (l *Log) Cutoff() int64 { return l.newest().cutoff.Load() }
 
-// Put writes states and returns when they are on disk (see Options.NoSync). No
-// node may occur twice, and a state must dominate what was put of the node before.
-// After an error the states may or may not be found on disk and on other masters
-// later.
-func (l *Log) Put(ctx context.Context, writes []Write) error {
-	list := make([]keyed, len(writes))
-	for i, w := range writes {
-		list[i] = keyed{func(writer string) string { return StateKey(w.Node, writer) }, func() []byte { return w.State.Encode() }}
-	}
-	return l.write(ctx, list)
-}
-
-// keyed is what goes under a key of this master's own.
-type keyed struct {
-	key   func(writer string) string
-	value func() []byte
-}
-
-func (l *Log) write(ctx context.Context, list []keyed) error {
-	e, made, err := l.put(ctx, list)
-	if err != nil {
-		return err
-	}
-	// Announced while the disk is still at work, for it takes longer than the
-	// network. Should this process or the machine die in between, others have
-	// blocks of ours that we have lost, and bring them back to us; see Writer.
-	if l.opts.Announce != nil {
-		l.opts.Announce(e.number, made)
-	}
-	if l.opts.NoSync {
-		return nil
-	}
-	return l.sync(ctx, e)
-}
-
-func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Block, err error) {
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	e = l.cur
-	if err := l.ready(ctx); err != nil {
-		return e, nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		return e, nil, err
-	}
-	// From here on the turn is finished whatever the caller's context says.
-	ctx = context.WithoutCancel(ctx)
-	e.feed.collect(true)
-	defer e.feed.collect(false)
-	e.once.ours()
-	defer e.once.release()
-	for len(writes) > 0 {
-		n, err := l.commit(ctx, e, writes)
-		if err != nil {
-			// go-ds-crdt may hold on to the failed delta and add it to the next.
-			return e, nil, l.breaks(err)
-		}
-		writes = writes[n:]
-		// A block at a time, for a batch that does not fit into Pebble's memory
-		// table takes a slow way and a log of its own.
-		if err := l.flush(ctx, e); err != nil {
-			return e, nil, err
-		}
-	}
-	for _, c := range e.feed.take() {
-		b, err := e.blocks.block(ctx, c)
-		if err != nil {
-			return e, made, err
-		}
-		made = append(made, b)
-	}
-	return e, made, nil
-}
-
-// ready begins a turn. What an earlier turn could not write down goes first, so
-// that no more piles up in memory while the disk takes nothing.
-func (l *Log) ready(ctx context.Context) error {
-	if l.shut {
-		return ErrClosed
-	}
-	if err := l.cur.trouble(); err != nil {
-		return err
-	}
-	if err := l.room(); err != nil {
-		return err
-	}
-	if l.unwell.Load() != nil {
-		return l.flush(context.WithoutCancel(ctx), l.cur)
-	}
-	return nil
-}
-
-// breaks gives the epoch up after an error in the middle of a turn, until it is
-// opened again. What the turn has staged is dropped: half a block must not reach the
-// disk.
-func (l *Log) breaks(err error) error {
-	err = fmt.Errorf("history: %w", damage(l.cur.path, err))
-	l.cur.spoil(err)
-	l.cur.staged.drop()
-	return err
-}
-
-// commit puts as many writes as fit into one block, and returns how many.
-func (l *Log) commit(ctx context.Context, e *epoch, writes []keyed) (int, error) {
-	b, err := e.crdt.Batch(ctx)
-	if err != nil {
-		return 0, err
-	}
-	n, size := 0, 0
-	for _, w := range writes {
-		key, value := ds.RawKey(w.key(e.writer)), w.value()
-		if size += len(key.String()) + len(value) + 16; n > 0 && size > maxDelta {
-			break
-		}
-		if err := b.Put(ctx, key, value); err != nil {
-			return 0, err
-		}
-		e.tally.add(value)
-		n++
-	}
-	if err := b.Commit(ctx); err != nil {
-		return 0, err
-	}
-	e.tally.save(e.staged)
-	return n, nil
-}
-
-// flush writes what is staged into the file system. That the log is well again
-// only shows when what was written can be synced too.
-func (l *Log) flush(ctx context.Context, e *epoch) error {
-	// Something may have been read wrong in this turn without an error coming of it.
-	if err := e.trouble(); err != nil {
-		e.staged.drop()
-		return err
-	}
-	err := e.staged.flush(ctx)
-	if err == nil {
-		err = e.trouble()
-	}
-	if err == nil {
-		l.written.Store(l.taken.Load())
-	}
-	if err != nil || l.opts.NoSync {
-		return l.noted(err)
-	}
-	return nil
-}
-
-// sync waits until what an epoch holds is on stable storage. An epoch that was left
-// for a newer one is so already, if it was not given up.
-func (l *Log) sync(ctx context.Context, e *epoch) error {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	var err error
-	written := l.written.Load()
-	if e == l.cur && !e.closed {
-		err = e.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/"))
-	}
-	if err == nil {
-		err = e.trouble() // behind a shut gate every sync succeeds
-	}
-	if e != l.cur {
-		return err
-	}
-	if err := l.noted(err); err != nil {
-		return err
-	}
-	for {
-		if was := l.synced.Load(); was >= written || l.synced.CompareAndSwap(was, written) {
-			return nil
-		}
-	}
-}
-
-// noted remembers whether the disk takes what it is given.
-func (l *Log) noted(err error) error {
-	if err == nil {
-		l.unwell.Store(nil)
-		return nil
-	}
-	if l.at.Load().trouble() == nil {
+// noted remembers whether the disk takes what an epoch is given, if that is the newest.
+func (l *Log) noted(e *epoch, err error) error {
+	if err != nil && e.trouble() == nil {
 		err = fmt.Errorf("write to disk: %w", err)
 	}
-	l.unwell.Store(&err)
+	switch {
+	case e != l.newest():
+	case err == nil:
+		l.unwell.Store(nil)
+	default:
+		l.unwell.Store(&err)
+	}
 	return err
 }
 
 // Health returns why the log cannot be written to, or nil. That the disk is full says
-// more than which file did not find room.
+// more than which file did not find room. With ErrHangs it may be written to again
+// without having been opened again.
 func (l *Log) Health() error {
-	trouble := l.at.Load().trouble()
+	if err := l.fs.hangs(l.opts.Dir); err != nil {
+		return err
+	}
+	trouble := l.newest().trouble()
 	if full := l.full.Load(); full != nil && (trouble == nil || errors.Is(trouble, syscall.ENOSPC)) {
 		return *full
 	}
@@ -470,17 +379,23 @@ func (l *Log) Health() error {
 	return trouble
 }
 
-// Close writes down what is staged and closes the files. It is idempotent.
-func (l *Log) Close() (err error) {
-	l.closed.Do(func() {
-		l.stop()
-		<-l.mended
-		l.turn.Lock()
-		defer l.turn.Unlock()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.shut = true
-		err = l.cur.close()
-	})
-	return err
+// Close writes down what is staged and closes the files. It is idempotent. It waits for
+// the disk, however long that hangs.
+func (l *Log) Close() error {
+	l.stop()
+	l.mu.Lock()
+	l.shut = true
+	l.mu.Unlock()
+	l.loops.Wait()
+	background := context.Background()
+	_ = l.move.take(background) // which does not end
+	defer l.move.release()
+	return l.leave(l.newest())
+}
+
+// isShut reports whether Close was called.
+func (l *Log) isShut() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.shut
 }

@@ -551,10 +551,10 @@ func TestOpenTakesTheNewestEpoch(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "not-an-epoch"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := numbers(dir); err != nil || !slices.Equal(n, []uint64{2, 7}) {
+	if n, err := numbers(vfs.Default, dir); err != nil || !slices.Equal(n, []uint64{2, 7}) {
 		t.Errorf("the epochs are %v, %v", n, err)
 	}
-	if n, err := numbers(filepath.Join(dir, "missing")); err != nil || len(n) != 0 {
+	if n, err := numbers(vfs.Default, filepath.Join(dir, "missing")); err != nil || len(n) != 0 {
 		t.Errorf("where there is none: %v, %v", n, err)
 	}
 	if l := start(t, "m1", dir); l.Number() != 7 || l.Stats().Old != 1 {

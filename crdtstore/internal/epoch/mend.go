@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 const (
@@ -38,7 +40,7 @@ func refused(err error) bool {
 // room returns an error when the disk is too full to begin another turn. Then what
 // was begun still finds room, and Pebble's own work on its files too.
 func (l *Log) room() error {
-	disk, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
+	disk, err := l.fs.GetDiskUsage(l.opts.Dir)
 	if err != nil {
 		return nil // who writes will see
 	}
@@ -58,12 +60,10 @@ func (l *Log) room() error {
 
 // mend looks after the disk until the log is closed: Health is to know of a full
 // disk before anybody writes, and an epoch that was given up is opened again as soon
-// as that may succeed.
+// as that may succeed. It waits for the disk.
 func (l *Log) mend(ctx context.Context) {
-	defer close(l.mended)
 	tick := time.NewTicker(mendEvery)
 	defer tick.Stop()
-	var told error
 	var next time.Time
 	patience := mendEvery
 	for {
@@ -73,16 +73,8 @@ func (l *Log) mend(ctx context.Context) {
 		case <-tick.C:
 		}
 		full := l.room()
-		health := l.Health()
-		if (health == nil) != (told == nil) {
-			if health != nil {
-				l.opts.Logger.Error("the history takes no writes", "err", health)
-			} else {
-				l.opts.Logger.Info("the history takes writes again")
-			}
-			told = health
-		}
-		trouble := l.at.Load().trouble()
+		l.measure()
+		trouble := l.newest().trouble()
 		if trouble == nil {
 			patience = mendEvery
 			continue
@@ -91,9 +83,33 @@ func (l *Log) mend(ctx context.Context) {
 			continue // damage does not go away; the caller moves to a new epoch
 		}
 		l.reopen(ctx, full == nil)
-		if l.at.Load().trouble() != nil && full == nil {
+		if l.newest().trouble() != nil && full == nil {
 			patience = min(2*patience, maxPatience)
 			next = time.Now().Add(patience)
+		}
+	}
+}
+
+// tell logs when the log can no longer be written to, and when it can again. It never
+// waits for the disk.
+func (l *Log) tell(ctx context.Context) {
+	tick := time.NewTicker(mendEvery)
+	defer tick.Stop()
+	var told error
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		health := l.Health()
+		if (health == nil) == (told == nil) {
+			continue
+		}
+		if told = health; health != nil {
+			l.opts.Logger.Error("the history takes no writes", "err", health)
+		} else {
+			l.opts.Logger.Info("the history takes writes again")
 		}
 	}
 }
@@ -106,11 +122,13 @@ func (l *Log) Reopened() uint64 { return l.reopened.Load() }
 // reopen opens the newest epoch again: for writing where the disk seems to take it,
 // else for reading only.
 func (l *Log) reopen(ctx context.Context, hasRoom bool) {
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	was := l.cur
+	if l.move.take(ctx) != nil {
+		return
+	}
+	defer l.move.release()
+	was := l.newest()
 	cause := was.trouble()
-	if l.shut || cause == nil {
+	if l.isShut() || cause == nil {
 		return
 	}
 	if hasRoom {
@@ -119,20 +137,17 @@ func (l *Log) reopen(ctx context.Context, hasRoom bool) {
 			cause = err
 		}
 	}
-	readable := was.readOnly && !was.closed
+	readable := was.readOnly && !was.leaving
 	if !hasRoom && readable {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := was.close(); err != nil {
+	if err := l.leave(was); err != nil {
 		l.opts.Logger.Debug("an epoch that was given up was not closed cleanly", "epoch", was.number, "err", err)
 	}
 	if hasRoom {
 		next, err := l.how(was.number, false).open(ctx)
 		if err == nil {
-			l.setCur(next)
-			l.unwell.Store(nil)
+			l.replace(next)
 			l.reopened.Add(1)
 			return
 		}
@@ -147,15 +162,19 @@ func (l *Log) reopen(ctx context.Context, hasRoom bool) {
 		return
 	}
 	next.spoil(cause)
-	l.setCur(next)
+	l.replace(next)
 }
 
 // probe finds out whether the disk takes writes, with a file that nobody needs.
 func (l *Log) probe() error {
-	f, err := os.CreateTemp(l.opts.Dir, "probe.*"+unfinished)
+	path := filepath.Join(l.opts.Dir, "probe"+unfinished)
+	f, err := l.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err == nil {
 		_, err = f.Write(make([]byte, 64<<10))
-		err = errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+		if err == nil {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close(), l.fs.Remove(path))
 	}
 	if err == nil {
 		return nil

@@ -9,49 +9,35 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 )
 
-// reading returns the newest epoch to be read. The caller holds mu.
-func (l *Log) reading() (*epoch, error) {
-	if !l.cur.closed {
-		return l.cur, nil
-	}
-	if err := l.cur.trouble(); err != nil {
-		return nil, err
-	}
-	return nil, ErrClosed
-}
-
 // Heads returns the blocks that no other block builds on. It returns none while the
 // history cannot be read.
 func (l *Log) Heads() []cid.Cid {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	e, err := l.reading()
+	e, err := l.use()
 	if err != nil {
 		return nil
 	}
+	defer e.release()
 	return e.crdt.InternalStats(context.Background()).Heads
 }
 
 // Has reports whether a block, and so all its past, is here.
 func (l *Log) Has(ctx context.Context, c cid.Cid) (bool, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	e, err := l.reading()
+	e, err := l.use()
 	if err != nil {
 		return false, err
 	}
+	defer e.release()
 	return e.blocks.has(ctx, c)
 }
 
 // Block returns a block that is here. It is what its CID says: what the disk has
 // made of it otherwise is an error.
 func (l *Log) Block(ctx context.Context, c cid.Cid) (dag.Block, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	e, err := l.reading()
+	e, err := l.use()
 	if err != nil {
 		return dag.Block{}, err
 	}
+	defer e.release()
 	raw, err := e.blocks.raw(ctx, c)
 	if err != nil {
 		return dag.Block{}, err

@@ -2,6 +2,7 @@ package epoch
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	ds "github.com/ipfs/go-datastore"
@@ -15,8 +16,10 @@ import (
 type staged struct {
 	base ds.Batching
 
-	mu    sync.RWMutex
-	dirty map[ds.Key][]byte // nil: deleted
+	// mu is not held while the base is written to, which may take long.
+	mu       sync.RWMutex
+	dirty    map[ds.Key][]byte // nil: deleted
+	flushing map[ds.Key][]byte // what a flush writes down now; it does not change
 }
 
 var _ ds.Batching = (*staged)(nil)
@@ -26,18 +29,31 @@ func newStaged(base ds.Batching) *staged {
 }
 
 // flush hands what is staged to the base as one batch; it does not wait for stable
-// storage.
+// storage. There is one at a time.
 func (s *staged) flush(ctx context.Context) error {
 	s.mu.Lock()
+	s.flushing, s.dirty = s.dirty, map[ds.Key][]byte{}
+	s.mu.Unlock()
+	err := s.write(ctx, s.flushing)
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.dirty) == 0 {
+	if err != nil {
+		maps.Copy(s.flushing, s.dirty) // what was staged since is newer
+		s.dirty = s.flushing
+	}
+	s.flushing = nil
+	return err
+}
+
+func (s *staged) write(ctx context.Context, all map[ds.Key][]byte) error {
+	if len(all) == 0 {
 		return nil
 	}
 	b, err := s.base.Batch(ctx)
 	if err != nil {
 		return err
 	}
-	for k, v := range s.dirty {
+	for k, v := range all {
 		if v == nil {
 			err = b.Delete(ctx, k)
 		} else {
@@ -47,11 +63,7 @@ func (s *staged) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.Commit(ctx); err != nil {
-		return err
-	}
-	clear(s.dirty)
-	return nil
+	return b.Commit(ctx)
 }
 
 // drop forgets what is staged.
@@ -64,7 +76,9 @@ func (s *staged) drop() {
 func (s *staged) lookup(k ds.Key) (value []byte, staged bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	value, staged = s.dirty[k]
+	if value, staged = s.dirty[k]; !staged {
+		value, staged = s.flushing[k]
+	}
 	return value, staged
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,14 +69,6 @@ func forgetSums(fs vfs.FS, name string) error {
 	return syncDir(fs, fs.PathDir(path))
 }
 
-func syncDir(fs vfs.FS, path string) error {
-	d, err := fs.OpenDir(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 func (s *sums) wrote(p []byte) {
 	s.crc = crc32.Update(s.crc, castagnoli, p)
 	s.end += int64(len(p))
@@ -108,30 +99,27 @@ func decodeSum(b []byte) (start, end int64, crc uint32, ok bool) {
 }
 
 // verify compares the files of an epoch with what is noted of them.
-func verify(path string) error {
-	list, err := os.ReadDir(filepath.Join(path, sumsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range list {
-		err = errors.Join(err, verifyFile(filepath.Join(path, e.Name()), filepath.Join(path, sumsDir, e.Name())))
+func verify(in vfs.FS, path string) error {
+	names, err := list(in, filepath.Join(path, sumsDir))
+	for _, name := range names {
+		err = errors.Join(err, verifyFile(in, filepath.Join(path, name), filepath.Join(path, sumsDir, name)))
 	}
 	return err
 }
 
-func verifyFile(path, noted string) error {
-	list, err := os.ReadFile(noted)
+func verifyFile(in vfs.FS, path, noted string) error {
+	list, err := readFile(in, noted)
 	if err != nil {
 		return err
 	}
-	var f *os.File
+	var f vfs.File
 	for ; len(list) >= sumSize; list = list[sumSize:] {
 		start, end, want, ok := decodeSum(list)
 		if !ok {
 			continue
 		}
 		if f == nil {
-			if f, err = os.Open(path); err != nil {
+			if f, err = in.Open(path); err != nil {
 				return damage(path, err)
 			}
 			defer f.Close()

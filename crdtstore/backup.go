@@ -80,8 +80,8 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 	if _, err := readBackup(ctx, io.TeeReader(r, spooler{spool}), nothing); err != nil {
 		return BackupInfo{}, err
 	}
-	if err := s.replica.Health(); err != nil {
-		return BackupInfo{}, err
+	if err := errors.Join(s.replica.Health(), s.collisions.Yielded()); err != nil {
+		return BackupInfo{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if _, err := spool.Seek(0, io.SeekStart); err != nil {
 		return BackupInfo{}, err

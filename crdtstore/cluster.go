@@ -25,6 +25,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 )
 
 const (
@@ -54,7 +55,8 @@ type cluster struct {
 
 	leaving atomic.Bool
 	ears    ears
-	heirs   heirs // of the goroutine that sends pulses
+	heirs   heirs            // of the goroutine that sends pulses
+	found   []runs.Collision // of the goroutine that sends pulses
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
@@ -117,10 +119,11 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
 		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.dir.contacts(), Logger: s.log,
 		Joined: c.joined, Left: func(peer.ID) {},
-		Run: s.run, Lasting: gossip.Carries, Held: func(id peer.ID) bool { return c.gossip.Holds(id) },
+		Run: s.run, Runs: s.collisions, Lasting: gossip.Carries, Held: func(id peer.ID) bool { return c.gossip.Holds(id) },
 	}); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	s.collisions.drop, s.collisions.peers = c.mesh.Drop, c.mesh.Peers
 	c.mesh.Host().SetStreamHandler(dagsync.PullProtocol, c.serve)
 	c.mesh.Host().SetStreamHandler(antientropy.Protocol, c.compared)
 	c.mesh.Host().SetStreamHandler(byeProtocol, c.bye)
@@ -184,7 +187,14 @@ func (c *cluster) leave() {
 
 func (c *cluster) bye(s network.Stream) {
 	defer s.Close()
-	id := s.Conn().RemotePeer().String()
+	c.left(s.Conn().RemotePeer().String(), c.mesh.Run(s.Conn()))
+}
+
+// left notes that a run of another master has ended on purpose.
+func (c *cluster) left(id, run string) {
+	if !c.store.collisions.table.Left(id, run) {
+		return // another run of it lives
+	}
 	c.dir.left(id)
 	c.store.replica.Left(id)
 	c.store.masterChanged(id)
@@ -207,7 +217,10 @@ func (c *cluster) close() (err error) {
 
 // joined is called when another master was admitted on both sides.
 func (c *cluster) joined(id peer.ID) {
-	c.store.splits.contact(time.Now(), id.String())
+	now := time.Now()
+	run, _ := c.mesh.MemberRun(id)
+	c.store.collisions.table.Met(now, id.String(), run)
+	c.store.splits.contact(now, id.String())
 	c.store.replica.Met(id.String())
 	c.came()
 	c.pull(id)
@@ -419,11 +432,17 @@ func (c *cluster) info() *liveness.MasterInfo {
 	c.mu.Lock()
 	m.Fetching = c.fetching()
 	c.mu.Unlock()
+	now := time.Now()
+	m.Run, m.Seq = s.run, s.collisions.table.Next()
+	m.Echoes = s.collisions.echoes(now)
+	for _, k := range c.found {
+		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})
+	}
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}
-	live := c.dir.live(time.Now())
-	m.Hearing = &liveness.Hearing{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(time.Now())}
+	live := c.dir.live(now)
+	m.Hearing = &liveness.Hearing{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(now)}
 	if m.Joining {
 		holds := s.replica.Holds()
 		m.Hearing.Holds = holds[:min(len(holds), maxHears)]

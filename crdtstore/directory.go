@@ -30,7 +30,8 @@ const (
 	suspectAfter = 5 * time.Second
 	downAfter    = 15 * time.Second
 	// What a master said before it left may arrive behind its farewell, by way of
-	// others; for so long it is not taken for a return.
+	// others. Of an earlier version, which does not name its runs, for so long it is not
+	// taken for a return.
 	lateWords = 2 * time.Second
 )
 
@@ -160,7 +161,7 @@ func (d *directory) contacts() []p2p.Contact {
 func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a replica.Agreement) bool {
 	d.mu.Lock()
 	p := d.peers[id]
-	if p != nil && p.HasLeft && now.Sub(p.farewell) < lateWords {
+	if p != nil && p.HasLeft && m.Run == "" && now.Sub(p.farewell) < lateWords {
 		d.mu.Unlock()
 		return false
 	}
@@ -353,6 +354,7 @@ func (c *cluster) judge(m *Master) {
 	if why := c.ears.why(m.ID); why != "" {
 		m.Deaf, m.Reason = true, why
 	}
+	c.store.collisions.judge(m)
 }
 
 func (c *cluster) meshAddrs() []string      { return withID(c.mesh.Addrs(), c.store.ID()) }

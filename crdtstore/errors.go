@@ -23,6 +23,9 @@ var (
 	// disk is the reason, its error is wrapped too, such as [syscall.ENOSPC]. It passes
 	// by itself once the disk takes writes again.
 	ErrUnavailable = replica.ErrUnavailable
+	// ErrCollision: another process has the identity of this master, as after a copy of its
+	// data directory was started, and began first. The store takes no writes.
+	ErrCollision = errors.New("another process has the identity of this master")
 	// ErrJoining: the store is new and does not have all records of the others yet.
 	ErrJoining = errors.New("the records of the other masters are not all here yet")
 	// ErrDamaged: a file of the history is missing, or does not hold what was written.

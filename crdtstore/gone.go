@@ -61,6 +61,7 @@ func (c *cluster) unknow(id string) {
 	if p, err := peer.Decode(id); err == nil {
 		c.mesh.Forget(p)
 	}
+	c.store.collisions.table.Forget(id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.vouched, id)

@@ -78,6 +78,7 @@ func (s *Store) reachable(id string) bool {
 func (c *cluster) watch(now time.Time) {
 	s := c.store
 	c.dir.sweep(now, s.masterChanged)
+	c.found = s.collisions.look(now, c.collided)
 	c.adopt(now)
 	c.forget(now)
 	c.dir.skews(now, func(id, text string) {

@@ -9,6 +9,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -26,6 +27,16 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 		return
 	}
 	now := time.Now()
+	if m := msg.Master; m != nil {
+		verdict, found := c.store.collisions.table.Heard(now, from.String(), c.store.collisions.pulse(m))
+		if found != nil {
+			c.store.collisions.enforce(found, c.mesh.MemberRun)
+		}
+		if verdict != runs.Current {
+			return
+		}
+		c.store.collisions.heard(now, from.String(), m.Collisions)
+	}
 	for _, p := range msg.Pulses {
 		if record.ValidNodeID(p.NodeID) == nil {
 			c.store.board.Merge(now, from.String(), p)

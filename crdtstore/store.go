@@ -47,6 +47,7 @@ type Store struct {
 	history    *epoch.Log
 	replica    *replica.Replica
 	cluster    *cluster // nil: a single master
+	collisions *collisions
 	join       joinFile
 
 	cancel context.CancelFunc
@@ -84,6 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		closed: make(chan struct{}),
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
+	s.collisions = newCollisions(s.text, s.run)
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
@@ -203,13 +205,16 @@ func (s *Store) Name() string { return s.cfg.Name }
 func (s *Store) OfflineAfter() time.Duration { return s.cfg.OfflineAfter }
 
 // Health returns nil when the store should be asked, else why others are to be
-// preferred: ErrClosed; ErrUnavailable, when it cannot write; ErrJoining, when it is
+// preferred: ErrClosed; ErrCollision; ErrUnavailable, when it cannot write; ErrJoining, when it is
 // new and can do everything, but does not have all records yet.
 func (s *Store) Health() error {
 	select {
 	case <-s.closed:
 		return ErrClosed
 	default:
+	}
+	if err := s.collisions.Yielded(); err != nil {
+		return err
 	}
 	if err := s.replica.Health(); err != nil {
 		return err
@@ -287,7 +292,13 @@ func (s *Store) assert(ctx context.Context, node string, decide replica.Decide) 
 		return ErrClosed
 	default:
 	}
-	return s.replica.Assert(ctx, node, decide)
+	return s.replica.Assert(ctx, node, func(known record.State) (record.State, error) {
+		news, err := decide(known)
+		if err == nil {
+			err = s.yielded(news)
+		}
+		return news, err
+	})
 }
 
 // arrived takes over a state that the history holds.

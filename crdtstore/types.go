@@ -165,7 +165,8 @@ const (
 	MasterNeverMet MasterStatus = "never_met"
 )
 
-// Cause is why a configured peer was never met; empty: it was not tried yet.
+// Cause is what is wrong with a master, in one word: why a configured peer was never met
+// (empty: it was not tried yet), or that two processes have one identity.
 type Cause string
 
 // The causes. Master.Reason says more.
@@ -174,6 +175,9 @@ const (
 	CauseRefused     Cause = "refused"      // nothing listens there, or that master does not take this one
 	CauseSecret      Cause = "secret"       // the cluster secrets differ, or only one side has one
 	CauseNoMeshPort  Cause = "no_mesh_port" // something else listens there, such as a master's API
+	// CauseCollision: two processes have the identity of this master, as after a copy of
+	// its data directory was started. Master.Reason says which one counts.
+	CauseCollision Cause = "identity_collision"
 )
 
 // Master is one master of the grid, as this one sees it. What it says of itself is as
@@ -202,7 +206,8 @@ type Master struct {
 	// Deaf: it hears less than half of the nodes that another master hears.
 	Deaf   bool   `json:"deaf"`
 	Reason string `json:"reason,omitempty"` // why it is deaf or suspect, or was never met
-	// Cause and Since are set where Status is MasterNeverMet. Of such a master Name is the
+	// Cause and Since are set where Status is MasterNeverMet, and while two processes have
+	// the identity of the master. Of a master that was never met Name is the
 	// peer as configured, ID is empty unless it is known, and MeshAddrs are what the peer
 	// stands for.
 	Cause Cause     `json:"cause,omitempty"`

@@ -141,6 +141,7 @@ var (
 	apartDesc = prometheus.NewDesc(metricPrefix+"split_nodes", "Nodes that differ from such a master as far as is known.", byMaster, nil)
 	hearsDesc = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
 	deafDesc  = prometheus.NewDesc(metricPrefix+"master_deaf", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
+	twiceDesc = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
 	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
 	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
@@ -158,7 +159,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, skewDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -192,6 +193,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(hearsDesc, float64(m.Hears), m.ID, m.Name)
 		gauge(deafDesc, oneIf(m.Deaf), m.ID, m.Name)
+		gauge(twiceDesc, oneIf(m.Cause == crdtstore.CauseCollision), m.ID, m.Name)
 		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
 	}
 	gauge(epochDesc, float64(stats.History.Epoch))

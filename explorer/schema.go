@@ -22,7 +22,7 @@ type schemas struct{ named map[string]schema }
 var enums = map[reflect.Type][]any{
 	reflect.TypeFor[crdtstore.Status]():       {crdtstore.Online, crdtstore.Suspect, crdtstore.Offline},
 	reflect.TypeFor[crdtstore.MasterStatus](): {crdtstore.MasterSelf, crdtstore.MasterAlive, crdtstore.MasterSuspect, crdtstore.MasterDown, crdtstore.MasterLeft, crdtstore.MasterNeverMet},
-	reflect.TypeFor[crdtstore.Cause]():        {crdtstore.CauseUnreachable, crdtstore.CauseRefused, crdtstore.CauseSecret, crdtstore.CauseNoMeshPort},
+	reflect.TypeFor[crdtstore.Cause]():        {crdtstore.CauseUnreachable, crdtstore.CauseRefused, crdtstore.CauseSecret, crdtstore.CauseNoMeshPort, crdtstore.CauseCollision},
 	reflect.TypeFor[crdtstore.OccurrenceKind](): {
 		crdtstore.AboutNode, crdtstore.AboutVM, crdtstore.AboutMaster, crdtstore.AboutOperator, crdtstore.AboutGrid,
 	},
@@ -219,8 +219,8 @@ var fieldDocs = map[string]string{
 	"Master.heard_by":             "Ids of the other masters that are alive and say that they hear it.",
 	"Master.deaf":                 "It hears less than half of the nodes that another master hears.",
 	"Master.name":                 "What people call it; of a peer that was never met, the address as configured.",
-	"Master.reason":               "Why it is deaf or suspect, or was never met.",
-	"Master.cause":                "Why a configured peer was never met; absent: it was not tried yet.",
+	"Master.reason":               "Why it is deaf or suspect, or was never met; which of two processes counts that have its identity.",
+	"Master.cause":                "Why a configured peer was never met, absent: it was not tried yet; of any master, identity_collision: two processes have its identity.",
 	"Master.since":                "Since when cause holds.",
 	"Master.clock_skew_s":         "How far its clock is ahead of that of the master that answers.",
 	"Convergence.splits":          "Masters that have differed for a while or cannot be reached.",

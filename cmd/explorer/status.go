@@ -182,6 +182,9 @@ func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, 
 		if one.Deaf {
 			t.row("deaf", one.Name+" "+one.Reason)
 		}
+		if one.Cause == crdtstore.CauseCollision {
+			t.row("identity", one.Name+": "+one.Reason)
+		}
 	}
 	h := s.History
 	disk := size(h.Bytes)

@@ -2,6 +2,7 @@ package crdtstoretest
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -27,6 +28,9 @@ func (c *Cluster) Copy(i int) int {
 	n := len(c.dirs)
 	c.dirs = append(c.dirs, c.t.TempDir())
 	if err := os.CopyFS(c.dirs[n], os.DirFS(c.dirs[i])); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(c.dirs[n], "identity.key"), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
 	c.mu.Lock()

@@ -553,8 +553,14 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#splits li[data-kind="deaf"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="deaf"]`, "deaf")
 
+	cedar.Cause, cedar.Reason = crdtstore.CauseCollision, "two processes have this identity"
+	f.set(func() { f.masters[1] = cedar })
+	f.send("master", cedar)
+	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="identity twice"]`, "identity twice")
+	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .note`, "two processes have this identity")
+
 	f.set(func() {
-		f.silence, f.splits, cedar.Deaf, cedar.Reason = nil, nil, false, ""
+		f.silence, f.splits, cedar.Deaf, cedar.Reason, cedar.Cause = nil, nil, false, "", ""
 		f.masters[1] = cedar
 	})
 	f.send("master", cedar)

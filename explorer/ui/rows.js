@@ -96,7 +96,8 @@ export function masterRow(master) {
     td('Master', { class: 'name' }, h('strong', {}, master.name || master.id), id(master.id)),
     td('Status', { class: 'status' }, h('span', { class: 'chips' },
       badge(master.status, self ? 'this page comes from here' : undefined),
-      master.deaf && badge('deaf', master.reason)), master.reason && h('span', { class: 'note' }, master.reason)),
+      master.deaf && badge('deaf', master.reason),
+      master.cause === 'identity_collision' && badge('identity twice', master.reason)), master.reason && h('span', { class: 'note' }, master.reason)),
     td('Nodes', { class: 'num' }, count(master.nodes)),
     td('Hears', { class: 'num' }, count(master.hears)),
     td('In sync', {}, self || master.in_sync

@@ -17,7 +17,9 @@ var pulseFields = golden.Fields{
 		6: {Name: "wall"}, 7: {Name: "nodes"}, 8: {Name: "digest"}, 9: {Name: "epoch"}, 10: {Name: "heads"},
 		11: {Name: "contacts", Fields: golden.Fields{1: {Name: "id"}, 2: {Name: "addrs"}}},
 		12: {Name: "cutoff"}, 13: {Name: "joining"}, 14: {Name: "edge_addrs"},
-		15: {Name: "hearing", Fields: golden.Fields{1: {Name: "masters"}, 2: {Name: "nodes"}, 3: {Name: "holds"}}}, 16: {Name: "fetching"},
+		15: {Name: "hearing", Fields: golden.Fields{1: {Name: "masters"}, 2: {Name: "nodes"}, 3: {Name: "holds"}}}, 16: {Name: "fetching"}, 17: {Name: "run"}, 18: {Name: "seq"}, 19: {Name: "announced"},
+		20: {Name: "echoes", Fields: golden.Fields{1: {Name: "master"}, 2: {Name: "run"}, 3: {Name: "seq"}, 4: {Name: "direct"}}},
+		21: {Name: "collisions", Fields: golden.Fields{1: {Name: "master"}, 2: {Name: "kept"}, 3: {Name: "refused"}}},
 	}},
 	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
@@ -37,6 +39,9 @@ func goldenMessage() Message {
 			Contacts: []Contact{{"12D3KooWoak", []string{"/ip4/10.0.0.1/tcp/9004"}}},
 			Cutoff:   1_740_000_000_000, Joining: true, EdgeAddrs: []string{"/ip4/10.0.0.2/tcp/9005"},
 			Hearing: &Hearing{Masters: []string{"12D3KooWoak"}, Nodes: 2, Holds: []string{"12D3KooWoak"}}, Fetching: true,
+			Run: "00000199c82cc000aaaaaaaaaaaaaaaa", Seq: 3600, Announced: 12,
+			Echoes:     []Echo{{"12D3KooWoak", "00000199c82cc000bbbbbbbbbbbbbbbb", 1800, true}},
+			Collisions: []Collision{{"12D3KooWelm", "00000199c82cc000cccccccccccccccc", "00000199c82cc000dddddddddddddddd"}},
 		},
 		Pulses: []Pulse{
 			{

@@ -40,6 +40,29 @@ type MasterInfo struct {
 	EdgeAddrs []string
 	Hearing   *Hearing // nil: of an earlier version, which does not say
 	Fetching  bool     // blocks of others are on their way to it
+
+	// Run names the run of its program, and Seq numbers its pulses from 1 on; see package
+	// runs. Announced is the number of its last announcement in that run.
+	Run        string // empty: of an earlier version, which does not say
+	Seq        uint64
+	Announced  uint64
+	Echoes     []Echo
+	Collisions []Collision
+}
+
+// Echo is the last pulse that a master had of another one.
+type Echo struct {
+	Master string // id
+	Run    string
+	Seq    uint64
+	Direct bool // pulses of that master arrive in one hop
+}
+
+// Collision is that a master sees two processes with one identity.
+type Collision struct {
+	Master  string // id
+	Kept    string // the run that counts
+	Refused string // the run that does not
 }
 
 // Hearing is whom a master hears.
@@ -100,6 +123,25 @@ func (m *MasterInfo) append(b []byte) []byte {
 	}
 	if m.Fetching {
 		b = putUint(b, 16, 1)
+	}
+	b = putString(b, 17, m.Run)
+	b = putUint(b, 18, m.Seq)
+	b = putUint(b, 19, m.Announced)
+	for _, e := range m.Echoes {
+		b = putMessage(b, 20, e.append)
+	}
+	for _, c := range m.Collisions {
+		b = putMessage(b, 21, func(b []byte) []byte {
+			return putString(putString(putString(b, 1, c.Master), 2, c.Kept), 3, c.Refused)
+		})
+	}
+	return b
+}
+
+func (e Echo) append(b []byte) []byte {
+	b = putUint(putString(putString(b, 1, e.Master), 2, e.Run), 3, e.Seq)
+	if e.Direct {
+		b = putUint(b, 4, 1)
 	}
 	return b
 }
@@ -188,6 +230,20 @@ func (m *MasterInfo) decode(b []byte) error {
 			return m.Hearing.decode(v)
 		case 16:
 			m.Fetching = n != 0
+		case 17:
+			m.Run = string(v)
+		case 18:
+			m.Seq = n
+		case 19:
+			m.Announced = n
+		case 20:
+			e, err := decodeEcho(v)
+			m.Echoes = append(m.Echoes, e)
+			return err
+		case 21:
+			c, err := decodeCollision(v)
+			m.Collisions = append(m.Collisions, c)
+			return err
 		}
 		return nil
 	})
@@ -209,6 +265,38 @@ func (h *Hearing) decode(b []byte) error {
 		}
 		return nil
 	})
+}
+
+func decodeEcho(b []byte) (e Echo, err error) {
+	err = eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+		switch num {
+		case 1:
+			e.Master = string(v)
+		case 2:
+			e.Run = string(v)
+		case 3:
+			e.Seq = n
+		case 4:
+			e.Direct = n != 0
+		}
+		return nil
+	})
+	return e, err
+}
+
+func decodeCollision(b []byte) (c Collision, err error) {
+	err = eachField(b, func(num protowire.Number, _ uint64, v []byte) error {
+		switch num {
+		case 1:
+			c.Master = string(v)
+		case 2:
+			c.Kept = string(v)
+		case 3:
+			c.Refused = string(v)
+		}
+		return nil
+	})
+	return c, err
 }
 
 func decodePulse(b []byte) (p Pulse, err error) {

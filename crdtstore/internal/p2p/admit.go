@@ -23,6 +23,8 @@ const (
 	admitTimeout              = 5 * time.Second
 	maxHello                  = 64 << 10 // bytes
 	maxContacts               = 256
+	// MaxRun bounds the name of a run, in bytes.
+	MaxRun = 64
 )
 
 // The handshake that admits a master runs on one stream. The peer ids on both
@@ -32,7 +34,7 @@ const (
 //	listener hello {nonce, addrs, secured}
 //	dialer   done  {proof, masters}
 //	listener done  {proof, masters}
-//	dialer   seen  {}
+//	dialer   seen  {}, or {refused}
 //
 // proof is an HMAC-SHA256 with the cluster secret over the role, both peer ids
 // and both nonces, so it is good for this connection and this direction only.
@@ -46,12 +48,15 @@ type hello struct {
 	Addrs   []string `json:"addrs"`
 	Secured bool     `json:"secured"`
 	Run     string   `json:"run,omitempty"`
+	Yielded bool     `json:"yielded,omitempty"`
 }
 
 type done struct {
 	Proof   []byte    `json:"proof,omitempty"`
 	Refused string    `json:"refused,omitempty"`
 	Masters []Contact `json:"masters,omitempty"`
+
+	Collision *Collision `json:"collision,omitempty"`
 }
 
 // Contact is a master that another one vouches for.
@@ -70,7 +75,7 @@ func (m *Mesh) proof(role string, prover, verifier peer.ID, own, other []byte) [
 	return h.Sum(nil)
 }
 
-func frames(s network.Stream) (read func(any) error, write func(any) error) {
+func frames(s io.ReadWriter) (read func(any) error, write func(any) error) {
 	r, w := msgio.NewVarintReaderSize(s, maxHello), msgio.NewVarintWriter(s)
 	read = func(into any) error {
 		b, err := r.ReadMsg()
@@ -91,7 +96,7 @@ func frames(s network.Stream) (read func(any) error, write func(any) error) {
 }
 
 func (m *Mesh) hello() hello {
-	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != "", Run: m.cfg.Run}
+	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != "", Run: m.cfg.Run, Yielded: m.cfg.Runs.Yielded() != nil}
 	_, _ = rand.Read(h.Nonce) // never fails, see crypto/rand
 	return h
 }
@@ -128,16 +133,18 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 		_ = c.Close() // the next attempt makes a new one
 		return fmt.Errorf("handshake: %w", err)
 	}
-	if last.Refused != "" {
+	proven := hmac.Equal(last.Proof, m.proof("listener", id, m.host.ID(), theirs.Nonce, mine.Nonce))
+	m.told(id, last, proven)
+	switch {
+	case last.Refused != "":
 		return fmt.Errorf("refused by the other side: %s", last.Refused)
-	}
-	if !hmac.Equal(last.Proof, m.proof("listener", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
+	case !proven:
 		return errSecrets
 	}
-	if err := m.enter(ctx, c, theirs.Run, theirs.Addrs, last.Masters); err != nil {
-		return err
+	if err := m.enter(ctx, c, theirs, last.Masters); err != nil {
+		return m.refuse(write, nil, err)
 	}
-	if err := write(struct{}{}); err != nil {
+	if err := write(done{}); err != nil {
 		m.withdraw(id)
 		return err
 	}
@@ -168,7 +175,14 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return err
 	}
 	var answer done
-	if err := errors.Join(write(mine), read(&answer)); err != nil {
+	if err := write(mine); err != nil {
+		return err
+	}
+	if id == m.host.ID() {
+		m.itself(theirs.Run, s.Conn().RemoteMultiaddr())
+		return nil
+	}
+	if err := read(&answer); err != nil {
 		return err
 	}
 	if answer.Refused != "" {
@@ -184,11 +198,17 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
 	defer cancel()
-	if err := m.enter(ctx, s.Conn(), theirs.Run, theirs.Addrs, answer.Masters); err != nil {
-		return err
+	proof := m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce)
+	if err := m.enter(ctx, s.Conn(), theirs, answer.Masters); err != nil {
+		return m.refuse(write, proof, err)
 	}
-	last := done{Proof: m.proof("listener", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
-	if err := errors.Join(write(last), read(&struct{}{})); err != nil {
+	var seen done
+	err = errors.Join(write(done{Proof: proof, Masters: m.contacts(id)}), read(&seen))
+	if err == nil && seen.Refused != "" {
+		m.told(id, seen, true)
+		err = fmt.Errorf("refused by the other side: %s", seen.Refused)
+	}
+	if err != nil {
 		m.withdraw(id)
 		return err
 	}
@@ -212,6 +232,8 @@ func (m *Mesh) check(theirs hello, id peer.ID, from ma.Multiaddr) error {
 	switch {
 	case len(theirs.Nonce) < 16:
 		return errors.New("its nonce is too short")
+	case len(theirs.Run) > MaxRun:
+		return errors.New("the name of its run is too long")
 	case theirs.Secured != (m.cfg.Secret != ""):
 		return errOneSide
 	case m.cfg.Secret == "":

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -93,21 +92,13 @@ func (m *Mesh) RTT(id peer.ID) time.Duration {
 var errGone = errors.New("the connection is closed")
 
 // enter counts a peer in on a connection: from here on streams from and to it pass.
-// Where the peer is a member on other connections, these are asked first: a member that
-// does not answer there has come back, and is counted in anew.
-func (m *Mesh) enter(ctx context.Context, c network.Conn, run string, addrs []string, introduced []Contact) error {
+func (m *Mesh) enter(ctx context.Context, c network.Conn, theirs hello, introduced []Contact) error {
 	id := c.RemotePeer()
-	for {
-		m.mu.Lock()
-		old := m.members[id]
-		m.mu.Unlock()
-		if old == nil || old.has(c) {
-			break
-		}
-		if old.run == run && m.answers(ctx, old.conns) {
-			break // both have dialed
-		}
-		m.drop(id, old, "it has come back")
+	if err := m.cfg.Runs.Yielded(); err != nil {
+		return err
+	}
+	if err := m.clear(ctx, c, theirs.Run, theirs.Yielded); err != nil {
+		return err
 	}
 	m.released(ctx, id)
 	m.mu.Lock()
@@ -118,13 +109,13 @@ func (m *Mesh) enter(ctx context.Context, c network.Conn, run string, addrs []st
 	}
 	switch mb := m.members[id]; {
 	case mb == nil:
-		m.members[id] = &member{run: run, conns: []network.Conn{c}}
-	case mb.run != run:
-		return fmt.Errorf("admitted on another connection meanwhile")
+		m.members[id] = &member{run: theirs.Run, conns: []network.Conn{c}}
+	case mb.run != theirs.Run:
+		return errors.New("admitted on another connection meanwhile")
 	case !slices.Contains(mb.conns, c):
 		mb.conns = append(mb.conns, c)
 	}
-	m.contact(id, parseAddrs(addrs))
+	m.contact(id, parseAddrs(theirs.Addrs))
 	delete(m.grumble, id.String())
 	return nil
 }

@@ -43,6 +43,8 @@ type Config struct {
 	// Run names this run of the program: no other has it, and it sorts behind those of
 	// earlier runs.
 	Run string
+	// Runs decides which run of a master is admitted; nil: any.
+	Runs Runs
 	// Lasting tells the protocols whose streams last as long as the connection; where
 	// one ends before, the connection is closed. Held reports whether such a protocol
 	// still keeps something of a master that is gone. Both may be nil.
@@ -78,6 +80,9 @@ type contact struct{ addrs []ma.Multiaddr }
 
 // New makes a mesh that does not yet look for anyone nor let anyone in.
 func New(cfg Config) (*Mesh, error) {
+	if cfg.Runs == nil {
+		cfg.Runs = anyRun{}
+	}
 	pins, err := loadPins(cfg.PinsFile)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,11 @@ func (m *Mesh) seek(ctx context.Context) {
 			t.id = m.at[key]
 		}
 		m.mu.Unlock()
-		if t.id == m.host.ID() || t.id != "" && m.Admitted(t.id) {
+		if t.id == m.host.ID() {
+			m.reflect(ctx, t.addr)
+			continue
+		}
+		if t.id != "" && m.Admitted(t.id) {
 			continue
 		}
 		m.spawn(key, func() {

@@ -1,0 +1,324 @@
+package crdtstore
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// What happens when two processes have one identity, as after a data directory was copied.
+const (
+	WhatCollision    = "identity_collision" // both live
+	WhatCollisionEnd = "identity_single"    // only one does
+)
+
+const (
+	// yieldFor is how long after it last heard of the run to which it yielded a master
+	// asks again to be admitted. A restart of the other takes less.
+	yieldFor = time.Minute
+	// toldFor is for how long what another master says of collisions is shown.
+	toldFor = 5 * time.Second
+	// maxCollisions bounds the collisions that one master is heard to tell of, and
+	// maxPlaces the runs of which it is remembered where they are.
+	maxCollisions = 16
+	maxPlaces     = 64
+)
+
+// collisions finds processes that have one identity, and decides which one counts: the one
+// that began first, by the clocks of the hosts on which they began. The other one yields:
+// it takes no writes and is admitted nowhere. It is what the mesh asks about runs.
+// Its methods may be called concurrently.
+type collisions struct {
+	table *runs.Table
+	run   string // of this master
+	self  string // id of this master
+	drop  func(id peer.ID, why string)
+	peers func() []peer.ID
+
+	mu    sync.Mutex
+	yield *yield
+	mine  collision            // the other process of this master's identity, while this one counts
+	told  map[string]reported  // by who tells
+	place map[string]string    // by run
+	open  map[string]collision // by master, as last told to watchers
+}
+
+// yield is that this run is refused.
+type yield struct {
+	kept  string
+	since time.Time
+	last  time.Time // when that was last heard
+}
+
+// reported is what another master says of collisions.
+type reported struct {
+	at   time.Time
+	list []liveness.Collision
+}
+
+// collision is one that this master knows of.
+type collision struct {
+	kept, refused string // runs
+	since, last   time.Time
+}
+
+var _ p2p.Runs = (*collisions)(nil)
+
+func newCollisions(self, run string) *collisions {
+	return &collisions{
+		table: runs.New(), run: run, self: self,
+		drop: func(peer.ID, string) {}, peers: func() []peer.ID { return nil },
+		told: map[string]reported{}, place: map[string]string{}, open: map[string]collision{},
+	}
+}
+
+// Asks is of [p2p.Runs].
+func (c *collisions) Asks(id peer.ID, run string, yielded bool) *p2p.Collision {
+	no := c.table.Asks(time.Now(), id.String(), run, yielded)
+	if no == nil {
+		return nil
+	}
+	return &p2p.Collision{Kept: no.Kept, Refused: no.Refused}
+}
+
+// Both is of [p2p.Runs].
+func (c *collisions) Both(id peer.ID, a, b p2p.Party) {
+	c.mu.Lock()
+	if len(c.place) > maxPlaces {
+		clear(c.place)
+	}
+	c.place[a.Run], c.place[b.Run] = a.At, b.At
+	c.mu.Unlock()
+	if id.String() != c.self {
+		c.table.Both(time.Now(), id.String(), a.Run, b.Run)
+		return
+	}
+	if a.Run > b.Run {
+		a, b = b, a
+	}
+	c.itself(a.Run, b.Run)
+}
+
+// itself notes that two runs of this master's identity live.
+func (c *collisions) itself(kept, refused string) {
+	now := time.Now()
+	c.mu.Lock()
+	began := false
+	switch c.run {
+	case refused:
+		if began = c.yield == nil; began {
+			c.yield = &yield{since: now}
+		}
+		c.yield.kept, c.yield.last = kept, now
+	case kept:
+		if c.mine.refused != refused || now.Sub(c.mine.last) > toldFor {
+			c.mine = collision{kept: kept, refused: refused, since: now}
+		}
+		c.mine.last = now
+	}
+	c.mu.Unlock()
+	if began {
+		for _, id := range c.peers() {
+			c.drop(id, "this process yields to another one that has its identity")
+		}
+	}
+}
+
+// Yield is of [p2p.Runs].
+func (c *collisions) Yield(_ peer.ID, k p2p.Collision) {
+	c.mu.Lock()
+	if k.At != "" && len(c.place) < maxPlaces {
+		c.place[k.Kept] = k.At
+	}
+	c.mu.Unlock()
+	c.itself(k.Kept, c.run)
+}
+
+// Yielded is of [p2p.Runs].
+func (c *collisions) Yielded() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.yield == nil {
+		return nil
+	}
+	if time.Since(c.yield.last) > yieldFor {
+		c.yield = nil
+		return nil
+	}
+	where := ""
+	if at := c.place[c.yield.kept]; at != "" {
+		where = ", at " + at
+	}
+	return fmt.Errorf("%w%s, and began first; stop one of the two. A copy of a data directory becomes a master of its own, and keeps its records, when identity.key is deleted from it before the start", ErrCollision, where)
+}
+
+// yielded returns why a state of this master's own is not written: what a master writes
+// that has yielded reaches nobody. What is known already is taken.
+func (s *Store) yielded(st record.State) error {
+	err := s.collisions.Yielded()
+	if err == nil || st.IsZero() {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// heard takes what another master says of collisions.
+func (c *collisions) heard(now time.Time, from string, list []liveness.Collision) {
+	list = list[:min(len(list), maxCollisions)]
+	c.mu.Lock()
+	if len(list) > 0 {
+		c.told[from] = reported{now, list}
+	} else {
+		delete(c.told, from)
+	}
+	c.mu.Unlock()
+	for _, k := range list {
+		if k.Master == c.self {
+			c.itself(k.Kept, k.Refused)
+		}
+	}
+}
+
+// echoes returns the last pulses of the others, for them to see that this master had them.
+func (c *collisions) echoes(now time.Time) (out []liveness.Echo) {
+	for id, p := range c.table.Echoes(now) {
+		out = append(out, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
+	}
+	slices.SortFunc(out, func(a, b liveness.Echo) int { return strings.Compare(a.Master, b.Master) })
+	return out[:min(len(out), maxHears)]
+}
+
+// pulse returns what another master's pulse says of its run.
+func (c *collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
+	p := runs.Pulse{Run: m.Run, Seq: m.Seq}
+	if len(p.Run) > p2p.MaxRun {
+		p.Run = ""
+	}
+	for _, e := range m.Echoes {
+		if e.Master == c.self && e.Run == c.run {
+			p.Echo = e.Seq
+		}
+	}
+	return p
+}
+
+// enforce closes the connection to a run that is refused.
+func (c *collisions) enforce(found *runs.Collision, member func(peer.ID) (run, at string)) {
+	id, err := peer.Decode(found.Master)
+	if err != nil {
+		return
+	}
+	if run, at := member(id); run == found.Refused {
+		c.mu.Lock()
+		if len(c.place) < maxPlaces {
+			c.place[run] = at
+		}
+		c.mu.Unlock()
+		c.drop(id, "another process has its identity, and was there first")
+	}
+}
+
+// look returns the collisions that this master has found itself, and tells of those that
+// begin or end.
+func (c *collisions) look(now time.Time, tell func(id string, k collision, open bool)) []runs.Collision {
+	own, _ := c.table.Look(now)
+	all := map[string]collision{}
+	c.mu.Lock()
+	for from, t := range c.told {
+		if now.Sub(t.at) > toldFor {
+			delete(c.told, from)
+			continue
+		}
+		for _, k := range t.list {
+			all[k.Master] = collision{kept: k.Kept, refused: k.Refused, since: t.at}
+		}
+	}
+	for _, k := range own {
+		all[k.Master] = collision{kept: k.Kept, refused: k.Refused, since: k.Since}
+	}
+	delete(all, c.self) // of this master it knows best itself
+	switch {
+	case c.yield != nil:
+		all[c.self] = collision{kept: c.yield.kept, refused: c.run, since: c.yield.since}
+	case c.mine.refused != "" && now.Sub(c.mine.last) <= toldFor:
+		all[c.self] = c.mine
+	}
+	was := c.open
+	for id, k := range all {
+		if before, is := was[id]; is {
+			k.since = before.since
+			all[id] = k
+		}
+	}
+	c.open = all
+	c.mu.Unlock()
+	for id, k := range all {
+		if _, is := was[id]; !is {
+			tell(id, k, true)
+		}
+	}
+	for id, k := range was {
+		if _, is := all[id]; !is {
+			tell(id, k, false)
+		}
+	}
+	return own
+}
+
+// judge marks a master of whose identity there are two.
+func (c *collisions) judge(m *Master) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k, is := c.open[m.ID]; is {
+		m.Cause, m.Since, m.Reason = CauseCollision, k.since.UTC(), c.text(k)
+	}
+}
+
+// text says what a collision is. It is called with mu held.
+func (c *collisions) text(k collision) string {
+	at := func(run string) string {
+		switch where := c.place[run]; {
+		case run == c.run:
+			return "this one"
+		case where != "":
+			return "the one at " + where
+		}
+		return "the other one"
+	}
+	text := "two processes have this identity, as after a copy of the data directory: "
+	if k.refused == c.run {
+		return text + at(k.kept) + " counts, this one is refused; stop it, or delete identity.key from its data directory and start it anew"
+	}
+	return text + at(k.kept) + " counts; stop " + at(k.refused) + ", or delete identity.key from its data directory and start it anew"
+}
+
+// collided tells of a collision that begins or ends.
+func (c *cluster) collided(id string, k collision, open bool) {
+	s := c.store
+	name := s.nameOf(id)
+	if open {
+		text := fmt.Sprintf("%s: %s", name, s.collisions.describe(k))
+		s.log.Error("two processes have one identity", "master", id, "text", text)
+		s.happened(Occurrence{Kind: AboutMaster, What: WhatCollision, Master: id, Text: text})
+	} else {
+		text := fmt.Sprintf("one process only has the identity of %s again", name)
+		s.log.Info("one process only has an identity again", "master", id, "text", text)
+		s.happened(Occurrence{Kind: AboutMaster, What: WhatCollisionEnd, Master: id, Text: text})
+	}
+	s.hub.add(change{kind: MasterEvent, id: id})
+}
+
+func (c *collisions) describe(k collision) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text(k)
+}

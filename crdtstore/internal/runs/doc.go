@@ -1,0 +1,8 @@
+// Package runs tells apart the runs of masters: which run of a master is the one that
+// lives now, what is late word of an earlier one, and when two processes have the same
+// identity.
+//
+// It goes by what must have been before what, and by no clock. Each pulse has a number,
+// and names the last pulse that its sender had from each other master: an echo. So an
+// echo of our pulse n proves that its sender lived after we sent n.
+package runs

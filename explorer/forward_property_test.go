@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func (f fate) lost() bool { return f != answered && f < unavailable }
 // them: what is to change something never runs twice; what may have run is not called
 // undone; what surely did not arrive is not called unknown.
 type lossy struct {
-	t    *rapid.T
+	t    rapid.TB
 	s    *Server
 	node crdtstore.Node
 
@@ -79,13 +80,49 @@ type delivery struct {
 func TestCallsOverLossyPaths(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		inBubble(t, rt, func(t *testing.T) {
-			l := newLossy(rt)
+			l := newLossy(rt, rapid.SampledFrom([]string{"", "unix:///agent.sock"}).Draw(rt, "agent"),
+				rapid.SampledFrom([]string{"", "unix:///service.sock"}).Draw(rt, "service"),
+				[]string{"self", "b", "c"}[rapid.IntRange(0, 2).Draw(rt, "tunnels"):]...)
 			defer l.s.nodes.close()
 			rt.Repeat(map[string]func(*rapid.T){
-				"call": func(*rapid.T) { l.call() },
+				"call": l.draw,
 				"wait": func(*rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 20).Draw(rt, "seconds")) * time.Second) },
 			})
 		})
+	})
+}
+
+// Whatever becomes of the first two attempts on either of two paths.
+func TestCallsOverTwoLossyPaths(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pairs [][]fate
+		few := []fate{answered, unreachable, lostBefore, lostAfter, amnesiac, refusing}
+		for _, first := range few {
+			for _, second := range few {
+				pairs = append(pairs, []fate{first, second})
+			}
+		}
+		for _, service := range []string{"", "unix:///service.sock"} {
+			agent, over := "unix:///agent.sock", []string{"b"}
+			if service != "" { // then these two, and no agent that remembers
+				agent, over = "", []string{"self"}
+			}
+			for _, a := range pairs {
+				for _, b := range pairs {
+					for _, c := range []call{{method: "start_vm", op: "x"}, {method: "start_vm"}, {method: "vm_stats"}, {method: "start_vm", op: "x", again: true}} {
+						l := newLossy(t, agent, service, over...)
+						for i, key := range slices.Sorted(maps.Keys(l.remembers)) {
+							l.fates[key] = [][]fate{a, b}[i]
+						}
+						l.call(c, nil)
+						l.s.nodes.close()
+						if t.Failed() {
+							t.Fatalf("paths %q with fates %v and %v, call %+v", slices.Sorted(maps.Keys(l.remembers)), a, b, c)
+						}
+					}
+				}
+			}
+		}
 	})
 }
 
@@ -110,21 +147,19 @@ func inBubble(t *testing.T, rt *rapid.T, f func(*testing.T)) {
 // unstarted is a server that only forwards calls.
 func unstarted() (*Server, *fakeStore) {
 	store := newFakeStore()
-	s := &Server{log: slog.New(slog.DiscardHandler), nodes: newNodePool(), store: store}
-	s.metrics = newMetrics(s)
-	return s, store
+	return &Server{log: slog.New(slog.DiscardHandler), nodes: newNodePool(), store: store, metrics: sharedMetrics()}, store
 }
 
-func newLossy(rt *rapid.T) *lossy {
+// sharedMetrics are for thousands of servers, which are quicker made than metrics.
+var sharedMetrics = sync.OnceValue(func() *metrics { return newMetrics(&Server{}) })
+
+func newLossy(t rapid.TB, agent, service string, tunnels ...string) *lossy {
 	l := &lossy{
-		t: rt, fates: map[string][]fate{}, remembers: map[string]bool{},
+		t: t, fates: map[string][]fate{}, remembers: map[string]bool{},
 		agent: map[string]string{}, runs: map[string]string{}, tried: map[string]int{},
 	}
 	l.s, _ = unstarted()
-	l.node.NodeID = "n"
-	l.node.AgentPath = rapid.SampledFrom([]string{"", "unix:///agent.sock"}).Draw(rt, "agent")
-	l.node.SocketPath = rapid.SampledFrom([]string{"", "unix:///service.sock"}).Draw(rt, "service")
-	l.node.Tunnel = []string{"self", "b", "c"}[rapid.IntRange(0, 2).Draw(rt, "tunnels"):]
+	l.node.NodeID, l.node.AgentPath, l.node.SocketPath, l.node.Tunnel = "n", agent, service, tunnels
 	all, _ := l.s.paths(l.node)
 	for _, p := range all {
 		l.remembers[p.key] = p.remembers
@@ -257,28 +292,40 @@ func (l *lossy) run(method string, d delivery) string {
 	return result
 }
 
-// call makes a call, and holds what comes back against what happened.
-func (l *lossy) call() {
-	c := call{node: l.node, method: rapid.SampledFrom([]string{"start_vm", "vm_stats"}).Draw(l.t, "method"), timeout: 30 * time.Second}
-	switch how := rapid.IntRange(0, 2).Draw(l.t, "name"); {
+// draw makes any call, and lets anything become of it.
+func (l *lossy) draw(rt *rapid.T) {
+	c := call{method: rapid.SampledFrom([]string{"start_vm", "vm_stats"}).Draw(rt, "method")}
+	switch how := rapid.IntRange(0, 2).Draw(rt, "name"); {
 	case how == 2 && len(l.unknown) > 0 && c.mutates():
-		c.op, c.again = rapid.SampledFrom(l.unknown).Draw(l.t, "operation"), true
+		c.op, c.again = rapid.SampledFrom(l.unknown).Draw(rt, "operation"), true
 	case how > 0:
 		l.named++
 		c.op = fmt.Sprint("op-", l.named)
 	}
-	silent := rapid.Bool().Draw(l.t, "offline")
-	if c.node.Status = crdtstore.Online; silent {
-		c.node.Status = crdtstore.Offline
+	if l.node.Status = crdtstore.Online; rapid.Bool().Draw(rt, "offline") {
+		l.node.Status = crdtstore.Offline
 	}
-	if rapid.Bool().Draw(l.t, "was heard") {
-		c.node.SeenBy = []crdtstore.Witness{{Master: "self", AgeS: 99}}
+	if l.node.SeenBy = nil; rapid.Bool().Draw(rt, "was heard") {
+		l.node.SeenBy = []crdtstore.Witness{{Master: "self", AgeS: 99}}
 	}
 	busy := map[string]bool{}
+	anyFate := rapid.Map(rapid.IntRange(0, int(fates)-1), func(i int) fate { return fate(i) })
 	for _, key := range slices.Sorted(maps.Keys(l.remembers)) {
-		l.fates[key] = rapid.SliceOfN(rapid.Map(rapid.IntRange(0, int(fates)-1), func(i int) fate { return fate(i) }), 0, 3).Draw(l.t, key)
-		if busy[key] = rapid.IntRange(0, 9).Draw(l.t, "busy") == 0; busy[key] {
-			l.s.nodes.conns[key].calls += maxNodeCalls
+		l.fates[key] = rapid.SliceOfN(anyFate, 0, 3).Draw(rt, key)
+		busy[key] = rapid.IntRange(0, 9).Draw(rt, "busy") == 0
+	}
+	l.call(c, busy)
+}
+
+// call makes a call, with so many others under way on the busy paths as there may be, and
+// holds what comes back against what happened.
+func (l *lossy) call(c call, busy map[string]bool) {
+	c.node, c.timeout = l.node, 30*time.Second
+	occupy := func(by int) {
+		for key, b := range busy {
+			if b {
+				l.s.nodes.conns[key].calls += by
+			}
 		}
 	}
 	synctest.Wait() // until connections are kept, or gone
@@ -286,17 +333,12 @@ func (l *lossy) call() {
 	delete(l.runs, "") // another call without a name is another call
 	l.sent, l.twice = nil, false
 
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	defer cancel()
+	occupy(maxNodeCalls)
 	began := time.Now()
-	result, err := l.s.forward(ctx, c)
+	result, err := l.s.forward(context.Background(), c)
 	hung := time.Since(began) >= c.timeout
+	occupy(-maxNodeCalls)
 	synctest.Wait() // until the node has done what it does
-	for key := range busy {
-		if busy[key] {
-			l.s.nodes.conns[key].calls -= maxNodeCalls
-		}
-	}
 	l.holdRequests(c)
 	l.holdAnswer(c, result, err)
 	if !hung {

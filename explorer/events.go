@@ -17,7 +17,7 @@ import (
 
 const (
 	maxStreams     = 512
-	keepAlive      = 15 * time.Second
+	keepAlive      = 5 * time.Second
 	streamPatience = 10 * time.Second // how long a reader may leave one write standing
 	snapshotPage   = 500
 )

@@ -26,6 +26,7 @@ const (
 	maxRPCAnswer  = 64 << 20
 	mastersToTry  = 4
 	masterTimeout = maxCallTimeout + 10*time.Second
+	masterSilence = 3 * time.Second // then another one is asked beside it
 )
 
 // uiRPC answers a call of the page by this master, in this process. While this
@@ -43,45 +44,93 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	calls, batch := sketch(body)
-	var last error
-	lost := false // a master may have passed the calls on
-	for _, base := range others {
-		sent, err := s.askMaster(w, r, base+"/rpc", body)
-		if err == nil {
-			return
-		}
-		last = err
-		s.log.Debug("master does not answer for the page", slog.String("url", base), slog.Any("error", err))
-		if !sent {
-			continue
-		}
-		if lost = true; slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c) }) {
-			answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to another master and not answered",
-				errorData{Hint: "it may have run; look before you repeat it"}))
-			return
-		}
-		body = s.repetition(body)
-	}
-	s.log.Warn("no master answers for the page", slog.Any("error", last))
-	if lost && slices.ContainsFunc(calls, s.isOperation) {
+	repeatable := !slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c) })
+	answer, lost, err := s.askMasters(r, others, body, repeatable)
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(answer.status)
+		_, _ = w.Write(answer.body)
+	case lost && !repeatable:
+		answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to another master and not answered",
+			errorData{Hint: "it may have run; look before you repeat it"}))
+	case lost && slices.ContainsFunc(calls, s.isOperation):
 		answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to other masters and not answered",
 			errorData{Retryable: true, Hint: "repeat it with the same op_id, and op_again"}))
-		return
+	default:
+		s.log.Warn("no master answers for the page", slog.Any("error", err))
+		answerCalls(w, calls, batch, failure(jsonrpc.CodeInternal, "no master can serve now",
+			errorData{Retryable: true, Hint: "try again in a moment; /health of each master says more", RetryAfterS: 1}))
 	}
-	answerCalls(w, calls, batch, failure(jsonrpc.CodeInternal, "no master can serve now",
-		errorData{Retryable: true, Hint: "try again in a moment; /health of each master says more", RetryAfterS: 1}))
+}
+
+// masterAnswer is what another master answered.
+type masterAnswer struct {
+	status int
+	body   []byte
+}
+
+// askMasters hands a request to other masters in turn, until one has answered. Beside
+// one that is silent the next is asked as well, where the request may be repeated. lost
+// says that one without an answer may have carried it out.
+func (s *Server) askMasters(r *http.Request, bases []string, body []byte, repeatable bool) (a masterAnswer, lost bool, err error) {
+	type outcome struct {
+		masterAnswer
+		base string
+		sent bool
+		err  error
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), masterTimeout)
+	defer cancel()
+	outcomes := make(chan outcome, len(bases))
+	asked, open := 0, 0
+	ask := func() {
+		base := bases[asked]
+		if lost || open > 0 {
+			body = s.repetition(body)
+		}
+		asked++
+		open++
+		req, got, err := s.requestTo(ctx, r, http.MethodPost, base+"/rpc", bytes.NewReader(body))
+		go func() {
+			out := outcome{base: base, err: err}
+			if err == nil {
+				out.masterAnswer, out.sent, out.err = s.askMaster(req, got)
+			}
+			outcomes <- out
+		}()
+	}
+	silent := time.NewTicker(masterSilence)
+	defer silent.Stop()
+	for ask(); open > 0; {
+		select {
+		case <-silent.C:
+			if repeatable && asked < len(bases) {
+				ask()
+			}
+		case out := <-outcomes:
+			open--
+			if out.err == nil {
+				return out.masterAnswer, false, nil
+			}
+			err = out.err
+			s.log.Debug("master does not answer for the page", slog.String("url", out.base), slog.Any("error", err))
+			if lost = lost || out.sent; lost && !repeatable {
+				return a, lost, err
+			}
+			if asked < len(bases) && ctx.Err() == nil {
+				ask()
+				silent.Reset(masterSilence)
+			}
+		}
+	}
+	return a, lost, err
 }
 
 // uiEvents streams this master's events, or those of another live one.
 func (s *Server) uiEvents(w http.ResponseWriter, r *http.Request) {
-	for _, base := range s.insteadOfMe() {
-		target := base + "/events"
-		if r.URL.RawQuery != "" {
-			target += "?" + r.URL.RawQuery
-		}
-		if s.pipeEvents(w, r, target) {
-			return
-		}
+	if others := s.insteadOfMe(); len(others) > 0 && s.pipeEvents(w, r, others) {
+		return
 	}
 	s.events(w, r)
 }
@@ -111,65 +160,52 @@ func (s *Server) insteadOfMe() (bases []string) {
 	return bases
 }
 
-// askMaster hands a request to another master and its answer back. sent tells
-// whether the request may have run when there is an error; after an error
-// nothing was written to w.
-func (s *Server) askMaster(w http.ResponseWriter, r *http.Request, target string, body []byte) (sent bool, err error) {
-	ctx, cancel := context.WithTimeout(r.Context(), masterTimeout)
-	defer cancel()
-	var got atomic.Bool // a connection, in the last attempt; the transport may still call when Do has returned
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { got.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
-	})
-	req, err := s.requestTo(ctx, r, http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return false, err
-	}
+// askMaster sends a request to another master. sent tells whether it may have run when
+// there is an error; got, whether there was a connection.
+func (s *Server) askMaster(req *http.Request, got *atomic.Bool) (a masterAnswer, sent bool, err error) {
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := s.toMasters.Do(req)
 	if err != nil {
-		return got.Load(), err
+		return a, got.Load(), err
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusNoContent:
 	case http.StatusServiceUnavailable:
-		return false, errors.New(resp.Status) // it says so before it does anything
+		return a, false, errors.New(resp.Status) // it says so before it does anything
 	default:
-		return true, errors.New(resp.Status)
+		return a, true, errors.New(resp.Status)
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxRPCAnswer+1))
 	if err == nil && len(answer) > maxRPCAnswer {
 		err = errors.New("answer is too long")
 	}
-	if err != nil {
-		return true, err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(resp.StatusCode)
-	_, _ = w.Write(answer)
-	return true, nil
+	return masterAnswer{resp.StatusCode, answer}, err != nil, err
 }
 
 // pipeEvents hands the event stream of another master on, and reports whether
 // there was one.
-func (s *Server) pipeEvents(w http.ResponseWriter, r *http.Request, target string) bool {
+func (s *Server) pipeEvents(w http.ResponseWriter, r *http.Request, bases []string) bool {
 	ctx, cancel := s.untilStop(r.Context())
 	defer cancel()
-	req, err := s.requestTo(ctx, r, http.MethodGet, target, nil)
+	others, err := client.New(bases, client.Options{})
 	if err != nil {
 		return false
 	}
-	req.Header.Set("Last-Event-ID", r.Header.Get("Last-Event-ID"))
-	resp, err := s.toMasters.Do(req)
-	if err != nil {
+	defer others.Close()
+	header := http.Header{"Last-Event-ID": {r.Header.Get("Last-Event-ID")}}
+	s.nameCaller(header, r)
+	path := "/events"
+	if r.URL.RawQuery != "" {
+		path += "?" + r.URL.RawQuery
+	}
+	// The client goes on from a master that is silent; this is for all of them.
+	giveUp := time.AfterFunc(masterSilence*time.Duration(len(bases)+1), cancel)
+	body, err := others.Download(ctx, path, header)
+	if giveUp.Stop(); err != nil {
 		return false
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return false
-	}
+	defer body.Close()
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
@@ -183,7 +219,7 @@ func (s *Server) pipeEvents(w http.ResponseWriter, r *http.Request, target strin
 	_ = out.conn.SetReadDeadline(time.Time{})
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := resp.Body.Read(buf)
+		n, err := body.Read(buf)
 		out.write(buf[:n])
 		if out.flush() != nil || err != nil {
 			return true
@@ -194,24 +230,33 @@ func (s *Server) pipeEvents(w http.ResponseWriter, r *http.Request, target strin
 	}
 }
 
-// requestTo makes a request to another master in the name of a caller: with
-// its token, and saying that it comes from elsewhere.
-func (s *Server) requestTo(ctx context.Context, r *http.Request, method, target string, body io.Reader) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, target, body)
-	if err != nil {
-		return nil, err
+// requestTo makes a request to another master in the name of a caller. got is true
+// once there is a connection for it, in the last attempt.
+func (s *Server) requestTo(ctx context.Context, r *http.Request, method, target string, body io.Reader) (req *http.Request, got *atomic.Bool, err error) {
+	got = new(atomic.Bool) // the transport may still write it when Do has returned
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { got.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+	})
+	if req, err = http.NewRequestWithContext(ctx, method, target, body); err == nil {
+		s.nameCaller(req.Header, r)
 	}
+	return req, got, err
+}
+
+// nameCaller says in whose name a request is made: with the caller's token, and that
+// the caller is elsewhere.
+func (s *Server) nameCaller(to http.Header, r *http.Request) {
 	if a := r.Header.Get("Authorization"); a != "" {
-		req.Header.Set("Authorization", a)
+		to.Set("Authorization", a)
 	}
 	from := forwardedFor(r.Header)
 	if from == "" {
 		from, _, _ = net.SplitHostPort(r.RemoteAddr)
 	}
 	if from != "" {
-		req.Header.Set("X-Forwarded-For", from)
+		to.Set("X-Forwarded-For", from)
 	}
-	return req, nil
 }
 
 func newMasterClient() *http.Client {
@@ -268,7 +313,7 @@ func answerCalls(w http.ResponseWriter, calls []sketched, batch bool, err *jsonr
 // repeatable reports whether a call may be sent again when its outcome is not
 // known.
 func (s *Server) repeatable(c sketched) bool {
-	return client.Idempotent(s.realName(c.Method)) || s.isOperation(c)
+	return client.Repeatable(s.realName(c.Method)) || s.isOperation(c)
 }
 
 // isOperation reports whether a call carries a name by which its node tells a

@@ -212,7 +212,7 @@ type patience struct {
 
 func (r *remote) patience(ctx context.Context) (context.Context, *patience) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	p := &patience{limit: r.timeout, cancel: cancel}
+	p := &patience{limit: r.limit(), cancel: cancel}
 	p.timer = time.AfterFunc(p.limit, func() {
 		cancel(fmt.Errorf("the master has been silent for %v; --timeout allows more", p.limit))
 	})

@@ -44,7 +44,7 @@ func (v *onVM) console(ctx context.Context, sid string, in io.Reader) error {
 		return err
 	}
 	// Connecting is bounded like a call, the console by its user.
-	dialing, cancel := context.WithTimeout(ctx, v.timeout)
+	dialing, cancel := context.WithTimeout(ctx, v.limit())
 	defer cancel()
 	ws, _, err := websocket.Dial(dialing, "ws://master"+path, &websocket.DialOptions{HTTPClient: c.HTTP(), HTTPHeader: header}) //nolint:bodyclose // it says that nobody has to
 	if err != nil {

@@ -43,7 +43,7 @@ func (p *program) bind(cmd *cobra.Command) *remote {
 		{Name: "json", Env: "EXPLORER_JSON", Value: &r.json, Usage: "print JSON (default false)"},
 		{Name: "token-file", Env: "EXPLORER_TOKEN_FILE", Value: &r.tokenFile, Usage: "`file` with a token, for masters that ask for one; or the token itself in $EXPLORER_TOKEN"},
 		{Name: "token", Env: "EXPLORER_TOKEN", Value: &r.token, OnlyEnv: true},
-		{Name: "timeout", Env: "EXPLORER_TIMEOUT", Value: &r.timeout, Usage: "how long an answer may take"},
+		{Name: "timeout", Env: "EXPLORER_TIMEOUT", Value: &r.timeout, Usage: "how long the answer of one master may take"},
 	}...)
 	return r
 }
@@ -113,7 +113,7 @@ func (r *remote) dial() (*client.Client, error) {
 		return nil, err
 	}
 	c, err := client.New(r.addrs, client.Options{
-		Token: r.token, Timeout: min(r.timeout, 10*time.Second), UserAgent: "explorer/" + programVersion(),
+		Token: r.token, Timeout: r.timeout, UserAgent: "explorer/" + programVersion(),
 	})
 	if err != nil {
 		return nil, &settings.UsageError{Err: fmt.Errorf("%s: %w", r.set.Place("addr"), err)}
@@ -132,11 +132,17 @@ func (r *remote) call(ctx context.Context, method string, params any) (json.RawM
 }
 
 func (r *remote) callOn(ctx context.Context, c *client.Client, method string, params any) (json.RawMessage, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.limit())
 	defer cancel()
 	var result json.RawMessage
 	err := c.Call(ctx, method, params, &result)
 	return result, err
+}
+
+// limit is how long a call may take, so that the last of the masters has as much time
+// as the first: the client goes on from one that is silent, or not there, after 3 s.
+func (r *remote) limit() time.Duration {
+	return r.timeout + time.Duration(max(len(r.addrs)-1, 0))*min(r.timeout, 3*time.Second)
 }
 
 // show prints a result: as it is with --json, else as the function makes it of

@@ -57,7 +57,7 @@ func (p *program) healthCommand() *cobra.Command {
 // health asks a master for its health. What it answered is returned beside an
 // error that says it is not well.
 func (r *remote) health(ctx context.Context, c *client.Client) (h health, raw json.RawMessage, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.limit())
 	defer cancel()
 	resp, err := c.Get(ctx, "/health", nil)
 	if err != nil {

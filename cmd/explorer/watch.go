@@ -23,8 +23,8 @@ import (
 // far below.
 const maxEvent = 16 << 20
 
-// silence is how long a stream may be silent; masters send a comment every 15
-// seconds.
+// silence is how long a stream may be silent; masters send a comment every few
+// seconds, older ones every 15.
 const silence = 45 * time.Second
 
 var errSilent = errors.New("the stream is silent")
@@ -109,7 +109,7 @@ func (w *follower) follow(ctx context.Context, connected func()) error {
 		header.Set("Last-Event-ID", w.last)
 	}
 	// Connecting is bounded like a call, the stream by its silence.
-	silent := time.AfterFunc(w.timeout, func() { cancel(errSilent) })
+	silent := time.AfterFunc(w.limit(), func() { cancel(errSilent) })
 	defer silent.Stop()
 	resp, err := w.client.Get(ctx, w.path, header)
 	if err != nil {

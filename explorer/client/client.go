@@ -14,7 +14,9 @@ import (
 
 // Client calls one of several services that are as good as each other. It stays
 // with the one that answered last, and goes on to the next when that one cannot
-// be reached, breaks off, is too slow, or says that it cannot serve now.
+// be reached, breaks off, or says that it cannot serve now. Each service has a time
+// of its own: beside one that is silent for 3 s the next is asked as well, and the
+// first answer counts, wherever a call may be repeated.
 type Client struct {
 	conns   []*Conn
 	opts    Options
@@ -58,13 +60,14 @@ func (c *Client) Close() {
 
 // Call calls a method like [Conn.Call]. Where no service answers, the error is
 // a [*TransportError] about all of them; its Sent is true when any of them may
-// have carried the call out.
+// have carried the call out. A call that may not be repeated goes on to the next
+// service only where it certainly was not carried out.
 //
 // A call that [Mutates] VMs is an operation: it gets an op_id, unless params have
 // one, and goes on to the next service whatever happened to it; see "At most
 // once" above. Its params are an object, or an array with one object in it.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	repeatable, timeout := c.opts.Idempotent(method), c.opts.Timeout
+	timeout := c.opts.Timeout
 	switch {
 	case c.opts.Mutates(method):
 		members, err := named(method, params)
@@ -74,17 +77,28 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		if bare(method) != "proxy" || !c.opts.Idempotent(proxied(members)) {
 			return c.operate(ctx, method, members, result)
 		}
-		repeatable, timeout = true, timeout+proxyTime(members)
-	case !repeatable:
-		timeout = 0
+		timeout += proxyTime(members)
+	case !c.opts.Idempotent(method) && !Repeatable(method):
+		return c.each(ctx, func(conn *Conn) (next bool, err error) {
+			err = conn.call(ctx, method, params, result, 0, nil)
+			if t := (*TransportError)(nil); errors.As(err, &t) {
+				return !t.Sent, err
+			}
+			return cannotServe(err), err
+		})
 	}
-	return c.each(ctx, func(conn *Conn) (next bool, err error) {
-		err = conn.call(ctx, method, params, result, timeout, nil)
-		if t := (*TransportError)(nil); errors.As(err, &t) {
-			return !t.Sent || repeatable, err
-		}
-		return cannotServe(err), err
-	})
+	answer, done, err := race(ctx, c, func(ctx context.Context, conn *Conn) (answer json.RawMessage, next bool, err error) {
+		err = conn.call(ctx, method, params, &answer, timeout, nil)
+		t := (*TransportError)(nil)
+		return answer, errors.As(err, &t) || cannotServe(err), err
+	}, func(json.RawMessage) {})
+	if done(); err != nil {
+		return err
+	}
+	if err := into(result, method, answer); err != nil {
+		return &TransportError{URL: c.Endpoint().URL, Sent: true, Err: err}
+	}
+	return nil
 }
 
 // operate carries out an operation.
@@ -112,17 +126,18 @@ func cannotServe(err error) bool {
 }
 
 // Get sends an HTTP GET like [Conn.Get], to the first service that answers with
-// anything. It does not bound how long that takes: ctx does.
-func (c *Client) Get(ctx context.Context, path string, header http.Header) (resp *http.Response, err error) {
-	err = c.each(ctx, func(conn *Conn) (bool, error) {
-		resp, err = conn.Get(ctx, path, header) //nolint:bodyclose // the caller does
-		return err != nil, err
-	})
-	return resp, err
+// anything. It does not bound how long that takes: ctx does, so it suits streams. The
+// caller closes the body of the answer. Where there is another service, and this one
+// gives no sign of life for about 4 s, neither in the body nor when it is asked for its
+// health, the body fails with a [*TransportError], and the next call goes to the next
+// service.
+func (c *Client) Get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	return c.get(ctx, path, header, anyAnswer)
 }
 
-// each tries the services in turn, from the current one on, until one has
-// served. try says whether to go on to the next.
+// each tries the services one after the other, from the current one on, until one
+// has served, for what must not be sent to two of them. try says whether to go on to
+// the next.
 func (c *Client) each(ctx context.Context, try func(*Conn) (next bool, err error)) error {
 	begin := int(c.current.Load())
 	var failed []error

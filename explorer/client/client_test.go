@@ -45,7 +45,7 @@ func serve(t *testing.T, wrap func(http.Handler) http.Handler) *service {
 	t.Helper()
 	s := new(service)
 	mux := new(jsonrpc.Mux)
-	for _, name := range []string{"list_nodes", "drain_node"} {
+	for _, name := range []string{"list_nodes", "drain_node", "transfer"} {
 		mux.Handle(name, func(_ context.Context, params json.RawMessage) (any, error) {
 			s.calls.Add(1)
 			return params, nil
@@ -288,14 +288,16 @@ func TestFailover(t *testing.T) {
 		fails         bool
 		first, second int32 // how often each carried it out
 	}{
-		{"refused", nil, "drain_node", false, 0, 1},
-		{"503", broken(9, false, status(503)), "drain_node", false, 0, 1},
-		{"404", broken(9, false, status(404)), "drain_node", false, 0, 1},
+		{"refused", nil, "transfer", false, 0, 1},
+		{"503", broken(9, false, status(503)), "transfer", false, 0, 1},
+		{"404", broken(9, false, status(404)), "transfer", false, 0, 1},
 		{"reset, read", broken(9, true, reset), "list_nodes", false, 1, 1},
-		{"reset, write", broken(9, true, reset), "drain_node", true, 1, 0},
+		{"reset, write", broken(9, true, reset), "transfer", true, 1, 0},
+		{"reset, override", broken(9, true, reset), "drain_node", false, 1, 1},
+		{"hangs, override", broken(9, false, hang), "drain_node", false, 0, 1},
 		{"hangs, read", broken(9, false, hang), "list_nodes", false, 0, 1},
 		{"502, read", broken(9, true, status(502)), "list_nodes", false, 1, 1},
-		{"502, write", broken(9, true, status(502)), "drain_node", true, 1, 0},
+		{"502, write", broken(9, true, status(502)), "transfer", true, 1, 0},
 		{"an error of the service", func(h http.Handler) http.Handler { return h }, "fail", true, 1, 0},
 		{"all are busy", func(h http.Handler) http.Handler { return h }, "busy", true, 1, 1},
 	} {
@@ -328,7 +330,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = masters.Call(t.Context(), "drain_node", nil, nil)
+	err = masters.Call(t.Context(), "transfer", nil, nil)
 	var e *client.TransportError
 	if !errors.As(err, &e) || e.Sent || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), b) {
 		t.Errorf("got %v", err)

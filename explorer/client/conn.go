@@ -25,9 +25,9 @@ type Options struct {
 	DialTimeout time.Duration
 	// Timeout bounds one call, connecting included, besides its context. 0: for
 	// a Conn the context alone, for a Client 10 s. A Client does not apply it
-	// to a method that is not idempotent, for giving up such a call leaves its
-	// outcome unknown. Of a call that mutates VMs it bounds how long one service
-	// may be silent before another one is asked as well, where that is less than 3 s.
+	// to a method that may not be repeated, for giving up such a call leaves its
+	// outcome unknown. It also bounds how long one service may be silent before
+	// another one is asked as well, where that is less than 3 s.
 	Timeout time.Duration
 	// MaxAnswer is how many bytes an answer may have. 0: 64 MiB.
 	MaxAnswer int64
@@ -102,7 +102,8 @@ func Dial(ep Endpoint, opts Options) *Conn {
 		TLSClientConfig:     opts.TLS,
 		TLSHandshakeTimeout: opts.DialTimeout,
 		// A service that does not say whether it wants a body gets it then.
-		ExpectContinueTimeout:  opts.DialTimeout,
+		// By then Upload has asked another one, if there is one.
+		ExpectContinueTimeout:  2 * opts.DialTimeout,
 		Protocols:              &protocols,
 		MaxConnsPerHost:        opts.MaxConns,
 		MaxIdleConnsPerHost:    min(opts.MaxConns, 8),

@@ -13,6 +13,11 @@
 // other side answered with is a [jsonrpc.Error]; its data says by whom it is where
 // a master passes on what nodes answer.
 //
+// Where a call is [Repeatable], a master that is silent for 3 s is not waited for alone:
+// the next is asked beside it, and the first answer counts. So one that is frozen, which
+// takes connections and never answers, costs 3 s, and one that is merely slow is not
+// given up.
+//
 // A call of a Client that [Mutates] VMs is carried out once, however often it is
 // sent. It is given a name, its op_id, which the node remembers. A call whose
 // answer was lost goes to the next master under the same name, marked as a

@@ -63,6 +63,17 @@ func Idempotent(method string) bool {
 	return idempotent[bare(method)]
 }
 
+// overrides are the methods by which an operator sets something of a node or of the
+// grid. The same again changes nothing more.
+var overrides = map[string]bool{
+	"drain_node": true, "undrain_node": true, "label_node": true, "remove_node": true, "end_preservation": true,
+}
+
+// Repeatable reports whether a method of a master, bare or behind the name of its
+// service, may be sent to another master when it is not known whether the first has
+// carried it out: it is [Idempotent], or an operator's override.
+func Repeatable(method string) bool { return Idempotent(method) || overrides[bare(method)] }
+
 // mutates are the methods that change VMs, which masters pass on to nodes.
 var mutates = map[string]bool{
 	"deploy_vm": true, "start_vm": true, "stop_vm": true, "restart_vm": true, "delete_vm": true,

@@ -23,7 +23,7 @@ const (
 	// has just lost its way to the node finds another one in this time.
 	refusalLimit = 10 * time.Second
 	// patience is how long a master may be silent before another one is asked
-	// besides. It doubles with every master that is.
+	// besides. In an operation it doubles once all were asked.
 	patience = 3 * time.Second
 	// pause is between two rounds through the masters, at first; it doubles.
 	pause, maxPause = 100 * time.Millisecond, time.Second
@@ -107,7 +107,9 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 		case <-next.C:
 			o.attempt(ctx, (begin+o.tries)%len(o.client.conns))
 			next.Reset(o.patience)
-			o.patience *= 2
+			if o.tries >= len(o.client.conns) {
+				o.patience *= 2
+			}
 		case out := <-o.done:
 			o.underWay--
 			if o.take(out) {

@@ -441,6 +441,7 @@ func TestOperationFails(t *testing.T) {
 		{"the node is offline", []fault{offline}, jsonrpc.CodeNodeOffline, false},
 		{"nobody knows the node", []fault{stranger}, jsonrpc.CodeNodeNotFound, false},
 		{"it was lost, and then nobody knows the node", []fault{resetAfter, stranger, stranger, stranger, stranger, stranger, stranger}, 0, true},
+		{"it was lost, and then no master could serve", []fault{resetAfter, busy, busy, busy, busy, busy, busy, busy, busy}, 0, true},
 		{"it was lost again and again", []fault{unknown, unknown, unknown, unknown, unknown, unknown}, jsonrpc.CodeOutcomeUnknown, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -456,6 +457,11 @@ func TestOperationFails(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			var transport *client.TransportError
+			for i, asked := range append(c.masters[0].requests(), c.masters[1].requests()...) {
+				if tt.unknown && i > 0 && tt.faults[0] == resetAfter && asked["op_again"] != true {
+					t.Errorf("request %d is not marked as a repetition", i)
+				}
+			}
 			if tt.unknown && (!errors.As(err, &transport) || len(transport.OpID) < 26 || !errors.Is(err, context.DeadlineExceeded)) {
 				t.Errorf("got %v", err)
 			}

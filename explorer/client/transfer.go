@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
@@ -31,28 +32,43 @@ func (e *StatusError) Error() string {
 // Download sends an HTTP GET with further headers and returns the body of a good
 // answer, which the caller closes. A body that does not end properly fails with an error other
 // than io.EOF. Like [Client.Get] it goes on to the next service where one cannot
-// be reached, and also where one cannot serve. Errors: [*StatusError],
+// be reached, and also where one cannot serve, and the body fails where its service
+// freezes. Errors: [*StatusError],
 // [*TransportError].
-func (c *Client) Download(ctx context.Context, path string, header http.Header) (body io.ReadCloser, err error) {
-	err = c.each(ctx, func(conn *Conn) (next bool, err error) {
-		resp, err := conn.Get(ctx, path, header)
-		if err != nil {
-			return true, err
-		}
-		body, err = conn.good(resp)
+func (c *Client) Download(ctx context.Context, path string, header http.Header) (io.ReadCloser, error) {
+	resp, err := c.get(ctx, path, header, func(conn *Conn, resp *http.Response) (next bool, err error) {
+		_, err = conn.good(resp)
 		return unavailable(err), err
 	})
-	return body, err
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
 }
 
 // Upload sends a body in an HTTP POST and returns the body of a good answer,
 // which the caller closes. The service is asked first whether it wants the body;
-// Upload goes on to the next one as long as nothing of it was read. Where the
+// Upload goes on to the next one as long as nothing of it was read, also where it
+// says nothing for 3 s. Where the
 // service answers before it has read all, the body may still be read for a moment
 // after Upload has returned. Errors: [*StatusError], [*TransportError].
 func (c *Client) Upload(ctx context.Context, path string, body io.Reader) (answer io.ReadCloser, err error) {
 	in := &watched{r: body}
+	left := len(c.conns)
 	err = c.each(ctx, func(conn *Conn) (next bool, err error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer func() {
+			if err != nil {
+				cancel()
+			}
+		}()
+		if left--; left > 0 {
+			defer time.AfterFunc(min(patience, c.opts.Timeout), func() {
+				if !in.read.Load() {
+					cancel()
+				}
+			}).Stop()
+		}
 		// The transport closes a body when it is done, which may be too early here.
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, conn.url+path, io.NopCloser(in))
 		if err != nil {
@@ -65,7 +81,9 @@ func (c *Client) Upload(ctx context.Context, path string, body io.Reader) (answe
 		if err != nil {
 			return !in.read.Load(), &TransportError{URL: conn.ep.URL, Sent: in.read.Load(), Err: err}
 		}
-		answer, err = conn.good(resp)
+		if answer, err = conn.good(resp); err == nil {
+			answer = closing(answer, cancel)
+		}
 		return unavailable(err) && !in.read.Load(), err
 	})
 	return answer, err
@@ -83,19 +101,13 @@ func (g getter) RoundTrip(req *http.Request) (resp *http.Response, err error) {
 	if req.Method != http.MethodGet || req.Body != nil {
 		return nil, errors.New("only GET without a body can go to any of several services")
 	}
-	err = g.client.each(req.Context(), func(conn *Conn) (next bool, err error) {
-		if resp, err = conn.Get(req.Context(), req.URL.RequestURI(), req.Header); err != nil { //nolint:bodyclose // the caller does
-			return true, err
-		}
+	resp, err = g.client.get(req.Context(), req.URL.RequestURI(), req.Header, func(conn *Conn, resp *http.Response) (next bool, err error) {
 		if resp.StatusCode != http.StatusSwitchingProtocols {
 			_, err = conn.good(resp)
 		}
 		return unavailable(err), err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 // good returns the body of an answer with status 200, else an error of what the

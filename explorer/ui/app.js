@@ -195,6 +195,6 @@ document.addEventListener('visibilitychange', () => { if (!document.hidden) ever
 setInterval(() => { if (!document.hidden && state === 'live') everything(); }, slow);
 
 renderLive();
+follow({ onState, onEvent }); // first: a browser has six connections, and calls may hang
 everything();
-follow({ onState, onEvent });
 openFromAddress();

@@ -44,6 +44,8 @@ type fixture struct {
 	seq     int
 	held    map[string]chan struct{} // by method: answers wait until it is closed
 	lose    map[string]int           // by method: how many answers get lost
+	cut     map[string]int           // by path: how many answers break off
+	hang    int                      // how many event streams do not begin
 }
 
 // recorded is a call that the page made.
@@ -59,6 +61,7 @@ func newFixture() *fixture {
 		streams: map[chan string]struct{}{},
 		held:    map[string]chan struct{}{},
 		lose:    map[string]int{},
+		cut:     map[string]int{},
 		masters: []crdtstore.Master{{ID: "12D3KooWself0000", Name: "alpha", Status: crdtstore.MasterSelf, Version: "0.1.0", InSync: true}},
 	}
 }
@@ -109,6 +112,12 @@ func (f *fixture) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /explorer/events", f.serveEvents)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		if f.cuts(r.URL.Path) {
+			w.Header().Set("Content-Length", "1000000")
+			_, _ = io.WriteString(w, "//")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		files.ServeHTTP(w, r)
 	})
@@ -119,6 +128,14 @@ func (f *fixture) allowed(r *http.Request) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.token == "" || r.Header.Get("Authorization") == "Bearer "+f.token
+}
+
+// cuts tells whether the answer to a request for a file is to break off.
+func (f *fixture) cuts(path string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cut[path]--
+	return f.cut[path] >= 0
 }
 
 // loses tells whether the answer to a request is to be lost.
@@ -330,6 +347,11 @@ func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if f.down {
 		f.mu.Unlock()
 		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if f.hang--; f.hang >= 0 {
+		f.mu.Unlock()
+		<-r.Context().Done()
 		return
 	}
 	f.streams[events] = struct{}{}

@@ -328,7 +328,7 @@ func TestShowsTrouble(t *testing.T) {
 	p.click(`#nodes tr[data-node-id="n1"] button`)
 	p.text(`#node-facts .trouble li:nth-child(1)`, "the disk is full")
 	p.text(`#node-facts .trouble li:nth-child(2)`, "<b>no fan</b>")
-	if got := p.eval(`document.querySelectorAll('.badge[data-status="trouble"]').length`); got != 1.0 {
+	if got := p.eval(`document.querySelectorAll('#nodes .badge[data-status="trouble"]').length`); got != 1.0 {
 		t.Errorf("%v badges say trouble", got)
 	}
 	n.Trouble = nil
@@ -369,6 +369,27 @@ func TestReconnects(t *testing.T) {
 	changed.Hostname = "renamed"
 	f.put(changed)
 	p.text(`#nodes tr[data-node-id="n2"]`, "renamed")
+}
+
+// A page is alive in the end, though a part of it did not come, the stream did not
+// begin, or the calls of its start do not end.
+func TestComesAliveInTheEnd(t *testing.T) {
+	for name, trouble := range map[string]func(*testing.T, *fixture){
+		"the script breaks off":     func(_ *testing.T, f *fixture) { f.cut["/app.js"] = 1 },
+		"a module breaks off":       func(_ *testing.T, f *fixture) { f.cut["/list.js"] = 2 },
+		"the stream does not begin": func(_ *testing.T, f *fixture) { f.hang = 1 },
+		"calls hang": func(t *testing.T, f *fixture) {
+			f.hold(t, "stats", "masters", "list_nodes", "list_vms", "events", "get_node")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := startFixture(t)
+			f.put(aNode("n1"))
+			trouble(t, f)
+			f.url += "/#node=n1"
+			open(t, f).until(`document.querySelector('#live[data-status="live"]')`)
+		})
+	}
 }
 
 func TestAsksForAToken(t *testing.T) {

@@ -62,6 +62,7 @@ export async function newToken(error, { background = false } = {}) {
  * call, which was refused and so did not run; in the background it does not ask.
  */
 export async function call(method, params = {}, { signal, background = false, limit } = {}) {
+  limit ??= background ? backgroundLimit : undefined;
   for (;;) {
     const used = sessionStorage.getItem(tokenKey);
     try {
@@ -74,6 +75,8 @@ export async function call(method, params = {}, { signal, background = false, li
     }
   }
 }
+
+const backgroundLimit = 30_000; // what the page reads by itself it reads again
 
 const attempts = 5;
 const attemptLimit = 150_000; // the master gives a node 120 s at most

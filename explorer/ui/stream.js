@@ -3,7 +3,8 @@
 
 import { authorization, CallError, endpoint, newToken } from './rpc.js';
 
-const silence = 45_000; // the server says something every 15 s
+const opening = 10_000; // until the server begins to answer
+const silence = 20_000; // the server says something every 5 s
 const longestPause = 5_000;
 const longestEvent = 1 << 20; // characters
 
@@ -18,7 +19,7 @@ export async function follow({ onState, onEvent }) {
   let pause = 0;
   for (;;) {
     const stop = new AbortController();
-    let alive = setTimeout(() => stop.abort(), silence);
+    let alive = setTimeout(() => stop.abort(), opening);
     const heard = () => {
       clearTimeout(alive);
       alive = setTimeout(() => stop.abort(), silence);

@@ -146,8 +146,8 @@ func (s *Store) exclusive(now time.Time, master string) (n int) {
 		alone, others := false, false
 		for _, h := range v.Heard {
 			if age := now.Sub(h.At); h.Master == master {
-				alone = age <= 2*s.cfg.OfflineAfter
-			} else if age <= s.cfg.OfflineAfter && m.reachable(h.Master) {
+				alone = age <= 2*m.limit(master)
+			} else if age <= m.limit(h.Master) && m.reachable(h.Master) {
 				others = true
 			}
 		}

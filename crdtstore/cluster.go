@@ -88,7 +88,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, directoryFile), s.cfg.Logger); err != nil {
 		return nil, err
 	}
-	c.dir.wall = s.cfg.Wall
+	c.dir.wall, c.dir.settings, c.dir.version = s.cfg.Wall, s.settings, s.cfg.Version
 	var peers []p2p.Address
 	for _, text := range s.cfg.Peers {
 		a, err := p2p.ParseAddress(text)
@@ -426,7 +426,7 @@ func (c *cluster) info() *liveness.MasterInfo {
 	m := &liveness.MasterInfo{
 		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.RPCURLs, UIURLs: s.cfg.UIURLs,
 		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
-		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs,
+		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs, Settings: s.settings,
 	}
 	_, m.Joining = s.replica.Joining()
 	c.mu.Lock()

@@ -54,7 +54,8 @@ type Config struct {
 
 	// OfflineAfter is how long a node may be silent before it counts as
 	// offline. 0: 30 s. It should be the same on all masters, and several times the
-	// interval of the nodes' beats.
+	// interval of the nodes' beats. Where masters differ, each judges what it hears
+	// itself by its own, and the others take its verdict.
 	OfflineAfter time.Duration
 
 	// Checkpoint is how often the time a node was last seen goes to disk. 0: 5
@@ -75,6 +76,12 @@ type Config struct {
 	// removal. Removals are remembered ten times as long. 0: 720 h. It should be the
 	// same on all masters.
 	Retention time.Duration
+
+	// Settings are settings of the program that embeds the store which should be the same
+	// on all masters, by name, as a text to compare and to show: at most 16, of at most 64
+	// bytes each. Those of the store itself are compared without. See
+	// Master.SettingsDiffer.
+	Settings map[string]string
 
 	// RequireSigned refuses reports that are not signed by the node's key.
 	RequireSigned bool
@@ -118,6 +125,9 @@ func (c *Config) complete() error {
 		if *d.value == 0 {
 			*d.value = d.zero
 		}
+	}
+	if err := c.validSettings(); err != nil {
+		return err
 	}
 	if c.EpochBytes < 0 {
 		return &FieldError{Field: "EpochBytes", Problem: "must not be negative"}

@@ -132,13 +132,14 @@ type heardCount struct {
 	nodes int
 }
 
-// hears counts the nodes that this master hears itself.
+// hears counts the nodes that this master hears itself, by the longest limit of any
+// master, for the others compare it with what they hear.
 func (s *Store) hears(now time.Time) int {
 	c := &s.heardNodes
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.at.IsZero() || now.Sub(c.at) >= countEvery {
-		c.at, c.nodes = now, s.board.Hears(now, s.cfg.OfflineAfter)
+		c.at, c.nodes = now, s.board.Hears(now, s.longestOfflineAfter())
 	}
 	return c.nodes
 }

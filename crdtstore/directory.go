@@ -41,6 +41,9 @@ type directory struct {
 	path string
 	log  *slog.Logger
 	wall func() time.Time // the wall clock; nil: that of the times that are passed in
+	// settings and version are this master's own, to compare with.
+	settings *liveness.Settings
+	version  string
 
 	mu    sync.Mutex
 	peers map[string]*peerInfo
@@ -69,8 +72,10 @@ type peerInfo struct {
 	joining  bool
 	skewed   bool // as last told
 	hearing  *liveness.Hearing
-	met      time.Time // when it was first heard in this run
-	same     time.Time // when it was last known to hold what this master held; zero: not in this run
+	settings *liveness.Settings // nil: it does not tell
+	differs  string             // of its settings, as last told
+	met      time.Time          // when it was first heard in this run
+	same     time.Time          // when it was last known to hold what this master held; zero: not in this run
 }
 
 // directoryFile is the directory's file, below the data directory.
@@ -181,6 +186,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
 	p.LastSeen, p.HasLeft, p.heard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Hearing
+	p.settings = m.Settings
 	if p.met.IsZero() {
 		p.met = now
 	}
@@ -306,7 +312,10 @@ func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, ag
 			MeshAddrs: withID(p.MeshAddrs, p.ID), EdgeAddrs: withID(p.EdgeAddrs, p.ID), Status: d.status(now, p), Version: p.Version,
 			LastSeen: p.LastSeen, Nodes: p.nodes, Digest: p.digest,
 			RTTms: float64(rtt(p.ID).Microseconds()) / 1000, ClockSkewS: p.skew.Seconds(),
-			HeardBy: d.heardBy(now, p.ID),
+			HeardBy: d.heardBy(now, p.ID), SettingsDiffer: []string{},
+		}
+		if m.Status == MasterAlive {
+			m.SettingsDiffer = d.differ(p)
 		}
 		if p.hearing != nil {
 			m.Hears = p.hearing.Nodes

@@ -18,7 +18,7 @@ func (s *Store) self() Master {
 		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
 		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
 		LastSeen:  time.Now().UTC(), Nodes: nodes,
-		Digest: hex.EncodeToString(digest[:]), InSync: true, Hears: s.hears(time.Now()), HeardBy: []string{},
+		Digest: hex.EncodeToString(digest[:]), InSync: true, Hears: s.hears(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
 	}
 	if s.cluster != nil {
 		m.MeshAddrs = s.cluster.meshAddrs()
@@ -85,12 +85,17 @@ func (c *cluster) watch(now time.Time) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatClock, Master: id, Text: text})
 	})
+	c.dir.differing(now, func(id, text string) {
+		s.log.Warn("the settings of masters differ, or agree again", "master", id, "text", text)
+		s.happened(Occurrence{Kind: AboutMaster, What: WhatSettings, Master: id, Text: text})
+		s.hub.add(change{kind: MasterEvent, id: id})
+	})
 	_, joining := s.replica.Joining()
 	hearers := c.dir.hearers(now)
 	if !joining {
 		hearers = append(hearers, hearer{s.ID(), s.hears(now)})
 	}
-	c.ears.look(now, s.cfg.OfflineAfter, hearers, s.nameOf, func(master, what, text string) {
+	c.ears.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
 		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: what, Master: master, Text: text})
 		s.hub.add(change{kind: MasterEvent, id: master})

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -92,36 +93,42 @@ func (s *Store) recall() {
 	}
 }
 
-// silence is for how long nobody has heard a node. Of one that was not heard in this
-// run, the records tell how long it was silent before, as closely as they are written.
+// silence is for how long nobody has heard a node that was not heard in this run: the
+// records tell how long it was silent before, as closely as they are written.
 func (s *Store) silence(now time.Time, e *table.Entry) time.Duration {
-	if at := s.board.LastHeard(e.ID); !at.IsZero() {
-		return now.Sub(at)
-	}
 	before := time.Duration(s.preserver.newest-e.State.LastSeen)*time.Millisecond - 2*s.cfg.Checkpoint
 	return now.Sub(s.since) + max(before, 0)
 }
 
-// silent counts the nodes that were alive within the window, and those of them that
-// should have been heard again by now.
-func (s *Store) silent(now time.Time, window time.Duration) (late, alive int) {
-	if now.Sub(s.since) > window {
+// silent counts the nodes that were alive a moment ago, or when silence began to be
+// doubted, and those of them that should have been heard again by now.
+func (s *Store) silent(now time.Time, doubted time.Duration) (late, alive int) {
+	q := liveness.Silence{Now: now, Since: doubted, Limit: s.at(now).limit}
+	if now.Sub(s.since) > q.Window(s.cfg.OfflineAfter) {
 		// What was not heard in this run was not alive, and the rest is on the board,
 		// where a hundred thousand are counted in 11 milliseconds.
-		return s.board.Silent(now, window, s.cfg.OfflineAfter/2, func(id string) bool {
+		return s.board.Silent(q, func(id string) bool {
 			e := s.table.Get(id)
 			return e != nil && !e.Removed
 		})
 	}
+	var heard []liveness.Heard
 	for e := range s.table.All() {
 		if e.Removed {
 			continue
 		}
-		silence := s.silence(now, e)
-		if silence <= window {
+		v, _ := s.board.Vital(e.ID, heard)
+		heard = v.Heard
+		isAlive, isLate := q.Of(heard)
+		if len(heard) == 0 {
+			silence := s.silence(now, e)
+			isAlive = silence <= q.Window(s.cfg.OfflineAfter)
+			isLate = isAlive && silence > s.cfg.OfflineAfter/2
+		}
+		if isAlive {
 			alive++
 		}
-		if silence <= window && silence > s.cfg.OfflineAfter/2 {
+		if isLate {
 			late++
 		}
 	}
@@ -141,7 +148,7 @@ func (s *Store) preserve(now time.Time) {
 		if was != nil && was.began.Before(began) {
 			began = was.began
 		}
-		late, alive := s.silent(now, s.cfg.OfflineAfter+now.Sub(began))
+		late, alive := s.silent(now, now.Sub(began))
 		s.beginPreserving(now, began, now.Add(s.cfg.OfflineAfter), late, alive,
 			fmt.Sprintf("this master stood still for %v; nodes that it does not hear are suspect for now", gap.Round(time.Second)))
 		return
@@ -150,11 +157,11 @@ func (s *Store) preserve(now time.Time) {
 		return
 	}
 	p.next = now.Add(s.cfg.OfflineAfter / preserveLooks)
-	window := 2 * s.cfg.OfflineAfter
+	var doubted time.Duration
 	if was != nil {
-		window = max(window, s.cfg.OfflineAfter+now.Sub(was.began))
+		doubted = now.Sub(was.began)
 	}
-	late, alive := s.silent(now, window)
+	late, alive := s.silent(now, doubted)
 	switch {
 	case was == nil:
 		if !now.Before(p.muted) && record.Preserve(late, alive, false) {

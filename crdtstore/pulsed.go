@@ -55,6 +55,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 		h.Masters = h.Masters[:min(len(h.Masters), maxHears)]
 		h.Holds = h.Holds[:min(len(h.Holds), maxHears)]
 	}
+	boundSettings(m.Settings)
 	c.vouches(now, m.Contacts)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {

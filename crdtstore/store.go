@@ -33,6 +33,8 @@ type Store struct {
 	text  string    // id, as text
 	run   string    // names this run, see p2p.Config
 	since time.Time // when this run began to listen
+	// settings are what this master tells the others of its own.
+	settings *liveness.Settings
 
 	table      *table.Table
 	board      *liveness.Board
@@ -82,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, id: id, text: id.ID(), since: time.Now(),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
-		closed: make(chan struct{}),
+		closed: make(chan struct{}), settings: cfg.tellSettings(),
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)

@@ -206,6 +206,9 @@ type Master struct {
 	// Deaf: it hears less than half of the nodes that another master hears.
 	Deaf   bool   `json:"deaf"`
 	Reason string `json:"reason,omitempty"` // why it is deaf or suspect, or was never met
+	// SettingsDiffer are the settings that should be the same on all masters and are not,
+	// each as "name: value there, value here". Only of masters that are alive.
+	SettingsDiffer []string `json:"settings_differ"`
 	// Cause and Since are set where Status is MasterNeverMet, and while two processes have
 	// the identity of the master. Of a master that was never met Name is the
 	// peer as configured, ID is empty unless it is known, and MeshAddrs are what the peer

@@ -16,15 +16,9 @@ type moment struct {
 	s         *Store
 	now       time.Time
 	listening record.Listening
-	masters   []reach // that were asked for
+	masters   []observer // that were asked for
 	heard     []liveness.Heard
 	witnesses []Witness
-}
-
-// reach is whether a master can be reached.
-type reach struct {
-	master string
-	is     bool
 }
 
 // vital is the pulse part of a node, as it is at a moment.
@@ -40,16 +34,22 @@ func (s *Store) at(now time.Time) *moment {
 	return &moment{s: s, now: now, listening: s.listening(now)}
 }
 
-func (m *moment) reachable(master string) bool {
+// observer is what is known of a master, the same until the moment is over.
+func (m *moment) observer(master string) observer {
 	for i := range m.masters {
-		if m.masters[i].master == master {
-			return m.masters[i].is
+		if m.masters[i].id == master {
+			return m.masters[i]
 		}
 	}
-	is := m.s.reachable(master)
-	m.masters = append(m.masters, reach{master, is})
-	return is
+	o := m.s.observer(master)
+	m.masters = append(m.masters, o)
+	return o
 }
+
+func (m *moment) reachable(master string) bool { return m.observer(master).reachable }
+
+// limit is for how long a master lets a node be silent.
+func (m *moment) limit(master string) time.Duration { return m.observer(master).offlineAfter }
 
 // vital looks up a node's pulses and computes its status. The lists in v are good
 // until the moment is asked again.
@@ -57,8 +57,8 @@ func (m *moment) vital(e *table.Entry, v *vital) {
 	v.Vital, _ = m.s.board.Vital(e.ID, m.heard)
 	m.heard, m.witnesses, v.age = v.Heard, m.witnesses[:0], -1
 	for _, h := range v.Heard {
-		age := m.now.Sub(h.At)
-		m.witnesses = append(m.witnesses, Witness{Master: h.Master, AgeS: age.Seconds(), Reachable: m.reachable(h.Master)})
+		age, o := m.now.Sub(h.At), m.observer(h.Master)
+		m.witnesses = append(m.witnesses, Witness{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
 		if v.age < 0 || age < v.age {
 			v.age = max(age, 0)
 		}

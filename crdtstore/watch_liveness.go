@@ -24,7 +24,7 @@ type watch struct {
 	due  map[int64][]*watched // nodes to look at, by tick
 	tick int64                // that was looked at last
 	read uint64               // position in the event log
-	live []string             // masters, at the last tick
+	seen []observer           // the masters, at the last tick
 	// preserving is whether silence was doubted at the last tick.
 	preserving bool
 	moment     *moment // of the tick
@@ -71,14 +71,14 @@ func (w *watch) step(now time.Time, tell func(id string)) {
 	roused := w.s.board.Roused()
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
-	live := w.s.live()
+	observers := w.s.observers()
 	w.s.preserve(now)
 	w.moment = w.s.at(now)                          // behind preserve, which decides how silence is judged
 	preserving := w.s.preserver.state.Load() != nil // an operator's word ends it too
 	turned := preserving != w.preserving
 	w.preserving = preserving
-	if len(w.was) == 0 || turned || !ok || !slices.Equal(live, w.live) {
-		w.live = live
+	if len(w.was) == 0 || turned || !ok || !slices.Equal(observers, w.seen) {
+		w.seen = observers
 		for e := range w.s.table.All() {
 			w.look(now, e.ID, tell)
 		}

@@ -36,6 +36,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))
+			limits := []*liveness.Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {OfflineAfter: time.Minute}}
 			s := inMemory(t)
 			s.cfg.OfflineAfter, s.since = 30*time.Second, time.Now()
 			s.cluster = &cluster{store: s, dir: &directory{log: s.log, path: t.TempDir() + "/masters", peers: map[string]*peerInfo{}}}
@@ -61,7 +62,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 					case 6, 7:
 						s.board.Merge(time.Now(), master, liveness.Pulse{NodeID: node, Age: time.Duration(rnd.IntN(70)) * time.Second})
 					case 8, 9, 10:
-						s.cluster.dir.heard(time.Now(), master, &liveness.MasterInfo{}, replica.Agreement{InSync: true})
+						s.cluster.dir.heard(time.Now(), master, &liveness.MasterInfo{Settings: limits[rnd.IntN(len(limits))]}, replica.Agreement{InSync: true})
 					case 11:
 						s.cluster.dir.left(master)
 					}
@@ -77,7 +78,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 					t.Fatalf("seed %d, tick %d: told of %q, want %q", seed, tick, told, want)
 				}
 			}
-			if n := len(w.due); n > int(2*s.cfg.OfflineAfter/statusTick)+2 {
+			if n := len(w.due); n > int(2*time.Minute/statusTick)+2 {
 				t.Errorf("seed %d: %d moments are kept in mind", seed, n)
 			}
 		})

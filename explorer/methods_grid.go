@@ -77,7 +77,7 @@ func (s *Server) diff(ctx context.Context, p diffParams) (crdtstore.Diff, error)
 func (s *Server) masterList() []crdtstore.Master {
 	masters := append([]crdtstore.Master{}, s.store.Masters()...) // theirs is shared
 	for i := range masters {
-		for _, list := range []*[]string{&masters[i].RPCURLs, &masters[i].UIURLs, &masters[i].MeshAddrs, &masters[i].EdgeAddrs, &masters[i].HeardBy} {
+		for _, list := range []*[]string{&masters[i].RPCURLs, &masters[i].UIURLs, &masters[i].MeshAddrs, &masters[i].EdgeAddrs, &masters[i].HeardBy, &masters[i].SettingsDiffer} {
 			if *list == nil {
 				*list = []string{}
 			}

@@ -143,6 +143,7 @@ var (
 	deafDesc  = prometheus.NewDesc(metricPrefix+"master_deaf", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
 	twiceDesc = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
 	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
+	settDesc  = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
 	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
 	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
@@ -159,7 +160,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, settDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -195,6 +196,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(deafDesc, oneIf(m.Deaf), m.ID, m.Name)
 		gauge(twiceDesc, oneIf(m.Cause == crdtstore.CauseCollision), m.ID, m.Name)
 		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
+		gauge(settDesc, float64(len(m.SettingsDiffer)), m.ID, m.Name)
 	}
 	gauge(epochDesc, float64(stats.History.Epoch))
 	gauge(entryDesc, float64(stats.History.Entries))

@@ -222,6 +222,7 @@ var fieldDocs = map[string]string{
 	"Master.reason":               "Why it is deaf or suspect, or was never met; which of two processes counts that have its identity.",
 	"Master.cause":                "Why a configured peer was never met, absent: it was not tried yet; of any master, identity_collision: two processes have its identity.",
 	"Master.since":                "Since when cause holds.",
+	"Master.settings_differ":      "Settings that should be the same on all masters and are not, each as \"name: value there, value here\".",
 	"Master.clock_skew_s":         "How far its clock is ahead of that of the master that answers.",
 	"Convergence.splits":          "Masters that have differed for a while or cannot be reached.",
 	"Split.since":                 "When it was last known to hold the same.",

@@ -300,7 +300,7 @@ func (s *Server) storeConfig() crdtstore.Config {
 		UIURLs:       urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
 		EdgeAddrs:    s.edgeAddrs(),
 		OfflineAfter: s.cfg.OfflineAfter, Retention: s.cfg.Retention,
-		RequireSigned: s.cfg.RequireSigned, Logger: s.log,
+		RequireSigned: s.cfg.RequireSigned, Settings: s.cfg.sharedSettings(), Logger: s.log,
 	}
 	if s.cfg.MeshAddr != "" {
 		c.Listen = []string{s.cfg.MeshAddr}

@@ -90,7 +90,7 @@ func TestDecodeProfileRefusesWhatIsNoNumber(t *testing.T) {
 // An age beyond what a duration holds must not overflow into "just now".
 func TestOverflowingAgeIsOld(t *testing.T) {
 	for _, age := range []float64{math.MaxInt64 / 1e9, 1e10, 1e300, math.Inf(1), math.NaN()} {
-		if status, _ := Liveness([]Witness{{"m", age, true}}, Listening{For: time.Hour, OfflineAfter: 30 * time.Second}); status != Offline {
+		if status, _ := Liveness([]Witness{{Master: "m", AgeS: age, Reachable: true}}, Listening{For: time.Hour, OfflineAfter: 30 * time.Second}); status != Offline {
 			t.Errorf("heard %v s ago and %s", age, status)
 		}
 	}

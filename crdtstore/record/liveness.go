@@ -25,6 +25,9 @@ type Witness struct {
 	AgeS float64 `json:"age_s"`
 	// Reachable tells whether that master itself is heard.
 	Reachable bool `json:"reachable"`
+	// OfflineAfter is for how long that master lets a node be silent, as it says; 0: it
+	// does not say, and the reader's own limit holds.
+	OfflineAfter time.Duration `json:"-"`
 }
 
 // Age returns AgeS as a duration. What does not fit into one, or is no number,
@@ -40,7 +43,7 @@ func (w Witness) Age() time.Duration {
 // Listening is by what a master judges the silence of nodes.
 type Listening struct {
 	For          time.Duration // since this master started
-	OfflineAfter time.Duration
+	OfflineAfter time.Duration // this master's own, for witnesses that do not say theirs
 	// Preserving: so large a part of the grid went silent together that a fault of the
 	// masters or of the network is likelier than the death of all these nodes (see
 	// [Preserve]); Preserved is for how long that is so.
@@ -48,10 +51,19 @@ type Listening struct {
 	Preserved  time.Duration
 }
 
+// limit is for how long a node may be silent to a master: by that master's own limit,
+// whoever reads. So masters whose limits differ compute the same.
+func (l Listening) limit(w *Witness) time.Duration {
+	if w.OfflineAfter > 0 {
+		return w.OfflineAfter
+	}
+	return l.OfflineAfter
+}
+
 // Liveness computes the status of a node from who heard it.
 //
-//   - online: some reachable master heard it within OfflineAfter;
-//   - suspect: the only masters that did are themselves gone (until twice
+//   - online: some reachable master heard it within that master's OfflineAfter;
+//   - suspect: the only masters that did are themselves gone (until twice their
 //     OfflineAfter), or nobody has yet but this master has only just begun to
 //     listen, or it fell silent together with a large part of the grid;
 //   - offline: otherwise.
@@ -60,9 +72,9 @@ func Liveness(witnesses []Witness, l Listening) (Status, string) {
 	for i := range witnesses {
 		w := &witnesses[i]
 		switch {
-		case w.Reachable && w.Age() <= l.OfflineAfter:
+		case w.Reachable && w.Age() <= l.limit(w):
 			return Online, ""
-		case !w.Reachable && w.Age() <= 2*l.OfflineAfter && (lost == nil || w.AgeS < lost.AgeS):
+		case !w.Reachable && w.Age() <= 2*l.limit(w) && (lost == nil || w.AgeS < lost.AgeS):
 			lost = w
 		}
 	}
@@ -82,13 +94,15 @@ func Liveness(witnesses []Witness, l Listening) (Status, string) {
 // together: what was silent before has nothing to do with it. Both sides grow with
 // time, so it stays as it is.
 func (l Listening) preserves(witnesses []Witness) bool {
-	silence := l.For // of what was not heard in this run
-	for i, w := range witnesses {
-		if i == 0 || w.Age() < silence {
-			silence = w.Age()
+	if !l.Preserving {
+		return false
+	}
+	for i := range witnesses {
+		if w := &witnesses[i]; w.Age() <= l.limit(w)+l.Preserved {
+			return true
 		}
 	}
-	return l.Preserving && silence <= l.OfflineAfter+l.Preserved
+	return len(witnesses) == 0 && l.For <= l.OfflineAfter+l.Preserved // not heard in this run
 }
 
 // Preserve decides whether the silence of nodes is to be doubted. late are the nodes
@@ -127,12 +141,13 @@ func LivenessHolds(witnesses []Witness, l Listening) (time.Duration, bool) {
 		return l.OfflineAfter - l.For - 1, true
 	}
 	var holds time.Duration
-	for _, w := range witnesses {
+	for i := range witnesses {
+		w := &witnesses[i]
 		switch {
 		case w.Reachable:
-			holds = max(holds, l.OfflineAfter-w.Age())
+			holds = max(holds, l.limit(w)-w.Age())
 		case status == Suspect:
-			holds = max(holds, 2*l.OfflineAfter-w.Age())
+			holds = max(holds, 2*l.limit(w)-w.Age())
 		}
 	}
 	return holds, true

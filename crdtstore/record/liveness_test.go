@@ -10,8 +10,8 @@ import (
 
 func TestLiveness(t *testing.T) {
 	const long = time.Hour
-	heard := func(master string, age float64) Witness { return Witness{master, age, true} }
-	lost := func(master string, age float64) Witness { return Witness{master, age, false} }
+	heard := func(master string, age float64) Witness { return Witness{Master: master, AgeS: age, Reachable: true} }
+	lost := func(master string, age float64) Witness { return Witness{Master: master, AgeS: age} }
 	for _, c := range []struct {
 		name      string
 		witnesses []Witness
@@ -43,6 +43,11 @@ func TestLiveness(t *testing.T) {
 	}
 }
 
+// drawLimit draws the offline-after that a master tells, or that it tells none.
+func drawLimit(t *rapid.T) time.Duration {
+	return draw(t, "limit", 0, 3*time.Second, 30*time.Second, 60*time.Second)
+}
+
 func drawListening(t *rapid.T) Listening {
 	return Listening{
 		For: time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "listening")), OfflineAfter: 30 * time.Second,
@@ -61,7 +66,10 @@ func (l Listening) after(d time.Duration) Listening {
 func TestLivenessIsMonotone(t *testing.T) {
 	rank := map[Status]int{Offline: 0, Suspect: 1, Online: 2}
 	witness := rapid.Custom(func(t *rapid.T) Witness {
-		return Witness{draw(t, "master", "m1", "m2"), draw(t, "age", 0.0, 29, 30, 31, 59, 60, 61, 1e6), rapid.Bool().Draw(t, "reachable")}
+		return Witness{
+			Master: draw(t, "master", "m1", "m2"), AgeS: draw(t, "age", 0.0, 2, 3, 4, 7, 29, 30, 31, 59, 60, 61, 1e6),
+			Reachable: rapid.Bool().Draw(t, "reachable"), OfflineAfter: drawLimit(t),
+		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		some := rapid.SliceOfN(witness, 1, 4).Draw(t, "witnesses")
@@ -70,7 +78,7 @@ func TestLivenessIsMonotone(t *testing.T) {
 		if s, _ := Liveness(rapid.Permutation(some).Draw(t, "order"), l); s != status {
 			t.Fatalf("%v is %s, in another order %s", some, status, s)
 		}
-		fresh := append([]Witness{{"m3", 0, true}}, some...)
+		fresh := append([]Witness{{Master: "m3", Reachable: true}}, some...)
 		if s, _ := Liveness(fresh, l); s != Online {
 			t.Fatalf("heard this moment, and %s", s)
 		}
@@ -78,6 +86,35 @@ func TestLivenessIsMonotone(t *testing.T) {
 		younger[0].AgeS /= 2
 		if s, _ := Liveness(younger, l); rank[s] < rank[status] {
 			t.Fatalf("%v is %s, and heard later %s", some, status, s)
+		}
+	})
+}
+
+// Masters whose own limits differ compute the same of a node, as long as those that hear
+// it say by which limit they judge.
+func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		some := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Witness {
+			return Witness{
+				Master: draw(t, "master", "m1", "m2"), AgeS: rapid.Float64Range(0, 130).Draw(t, "age"), Reachable: rapid.Bool().Draw(t, "reachable"),
+				OfflineAfter: draw(t, "limit", 3*time.Second, 30*time.Second, 60*time.Second),
+			}
+		}), 1, 4).Draw(t, "witnesses")
+		l := drawListening(t)
+		status, reason := Liveness(some, l)
+		holds, ends := LivenessHolds(some, l)
+		l.OfflineAfter = draw(t, "other limit", time.Second, 3*time.Second, time.Hour)
+		if s, r := Liveness(some, l); s != status || r != reason {
+			t.Fatalf("%v is %s (%s) at one master, %s (%s) at another", some, status, reason, s, r)
+		}
+		if h, e := LivenessHolds(some, l); h != holds || e != ends {
+			t.Fatalf("%v holds %v, %v at one master, %v, %v at another", some, holds, ends, h, e)
+		}
+		laxer := append([]Witness(nil), some...)
+		laxer[0].OfflineAfter *= 2
+		rank := map[Status]int{Offline: 0, Suspect: 1, Online: 2}
+		if s, _ := Liveness(laxer, l); rank[s] < rank[status] {
+			t.Fatalf("%v is %s, and %s where a master lets it be silent for longer", some, status, s)
 		}
 	})
 }
@@ -92,7 +129,10 @@ func TestWitnessAge(t *testing.T) {
 // end: then it changes, or time can not change it any more.
 func TestLivenessHolds(t *testing.T) {
 	witness := rapid.Custom(func(t *rapid.T) Witness {
-		return Witness{draw(t, "master", "m1", "m2"), rapid.Float64Range(0, 90).Draw(t, "age"), rapid.Bool().Draw(t, "reachable")}
+		return Witness{
+			Master: draw(t, "master", "m1", "m2"), AgeS: rapid.Float64Range(0, 90).Draw(t, "age"),
+			Reachable: rapid.Bool().Draw(t, "reachable"), OfflineAfter: drawLimit(t),
+		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		some := rapid.SliceOfN(witness, 0, 4).Draw(t, "witnesses")
@@ -129,7 +169,7 @@ func TestStatusTable(t *testing.T) {
 		for _, a := range ages {
 			for _, b := range ages {
 				for _, reachable := range [][2]bool{{true, true}, {true, false}, {false, true}, {false, false}} {
-					witnesses := []Witness{{"m1", a, reachable[0]}, {"m2", b, reachable[1]}}
+					witnesses := []Witness{{Master: "m1", AgeS: a, Reachable: reachable[0]}, {Master: "m2", AgeS: b, Reachable: reachable[1]}}
 					fresh, recent, youngest := false, false, min(a, b)
 					for _, w := range witnesses {
 						fresh = fresh || w.Reachable && w.AgeS <= 30

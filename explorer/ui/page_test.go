@@ -556,7 +556,8 @@ func TestMastersApart(t *testing.T) {
 	p.until(`document.querySelector('#masters tr') && document.querySelector('#splits').hidden`)
 
 	began := time.Now().Add(-4 * time.Minute)
-	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, Deaf: true, Reason: "hears 0 of the 1000 nodes that alpha hears"}
+	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, Deaf: true, Reason: "hears 0 of the 1000 nodes that alpha hears",
+		SettingsDiffer: []string{"offline-after: 3s there, 30s here"}}
 	f.set(func() {
 		f.masters = append(f.masters, cedar)
 		f.silence = &crdtstore.Preservation{Late: 400, Of: 1000, EndsBy: time.Now().Add(time.Minute)}
@@ -573,6 +574,8 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#splits li[data-kind="preservation"]`, "400 of 1,000 nodes are silent")
 	p.text(`#splits li[data-kind="deaf"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="deaf"]`, "deaf")
+	p.text(`#splits li[data-kind="settings"]`, "Settings of cedar differ from this master's and should not: offline-after: 3s there, 30s here.")
+	p.text(`#masters tr[data-master-id="12D3KooWcedar"] [data-differs]`, "setting offline-after: 3s there, 30s here")
 
 	cedar.Cause, cedar.Reason = crdtstore.CauseCollision, "two processes have this identity"
 	f.set(func() { f.masters[1] = cedar })
@@ -581,7 +584,7 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .note`, "two processes have this identity")
 
 	f.set(func() {
-		f.silence, f.splits, cedar.Deaf, cedar.Reason, cedar.Cause = nil, nil, false, "", ""
+		f.silence, f.splits, cedar.Deaf, cedar.Reason, cedar.Cause, cedar.SettingsDiffer = nil, nil, false, "", "", nil
 		f.masters[1] = cedar
 	})
 	f.send("master", cedar)

@@ -97,7 +97,8 @@ export function masterRow(master) {
     td('Status', { class: 'status' }, h('span', { class: 'chips' },
       badge(master.status, self ? 'this page comes from here' : undefined),
       master.deaf && badge('deaf', master.reason),
-      master.cause === 'identity_collision' && badge('identity twice', master.reason)), master.reason && h('span', { class: 'note' }, master.reason)),
+      master.cause === 'identity_collision' && badge('identity twice', master.reason)), master.reason && h('span', { class: 'note' }, master.reason),
+      (master.settings_differ ?? []).map((one) => h('span', { class: 'note', 'data-differs': one }, `setting ${one}`))),
     td('Nodes', { class: 'num' }, count(master.nodes)),
     td('Hears', { class: 'num' }, count(master.hears)),
     td('In sync', {}, self || master.in_sync

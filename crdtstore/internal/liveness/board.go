@@ -262,33 +262,6 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 	}
 }
 
-// Silent counts the nodes that any master has heard within a window, and those of them
-// that none has heard for longer than late. Silent ones that are not missed do not count.
-func (b *Board) Silent(now time.Time, window, late time.Duration, missed func(id string) bool) (silent, heard int) {
-	for i := range b.part {
-		s := &b.part[i]
-		s.mu.Lock()
-		for _, l := range s.lives {
-			var at time.Time
-			for j := range l.heard {
-				if at.Before(l.heard[j].At) {
-					at = l.heard[j].At
-				}
-			}
-			switch age := now.Sub(at); {
-			case age > window:
-			case age <= late:
-				heard++
-			case missed(l.id):
-				heard++
-				silent++
-			}
-		}
-		s.mu.Unlock()
-	}
-	return silent, heard
-}
-
 // LastHeard returns when any master last heard a node; the zero time: none has.
 func (b *Board) LastHeard(id string) (at time.Time) {
 	s := b.shard(id)

@@ -20,6 +20,10 @@ var pulseFields = golden.Fields{
 		15: {Name: "hearing", Fields: golden.Fields{1: {Name: "masters"}, 2: {Name: "nodes"}, 3: {Name: "holds"}}}, 16: {Name: "fetching"}, 17: {Name: "run"}, 18: {Name: "seq"}, 19: {Name: "announced"},
 		20: {Name: "echoes", Fields: golden.Fields{1: {Name: "master"}, 2: {Name: "run"}, 3: {Name: "seq"}, 4: {Name: "direct"}}},
 		21: {Name: "collisions", Fields: golden.Fields{1: {Name: "master"}, 2: {Name: "kept"}, 3: {Name: "refused"}}},
+		22: {Name: "settings", Fields: golden.Fields{
+			1: {Name: "offline_after_ms"}, 2: {Name: "retention_ms"},
+			3: {Name: "others", Fields: golden.Fields{1: {Name: "name"}, 2: {Name: "value"}}},
+		}},
 	}},
 	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
@@ -41,6 +45,7 @@ func goldenMessage() Message {
 			Hearing: &Hearing{Masters: []string{"12D3KooWoak"}, Nodes: 2, Holds: []string{"12D3KooWoak"}}, Fetching: true,
 			Run: "00000199c82cc000aaaaaaaaaaaaaaaa", Seq: 3600, Announced: 12,
 			Echoes:     []Echo{{"12D3KooWoak", "00000199c82cc000bbbbbbbbbbbbbbbb", 1800, true}},
+			Settings:   &Settings{OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour, Others: []Setting{{"heartbeat-interval", "10s"}}},
 			Collisions: []Collision{{"12D3KooWelm", "00000199c82cc000cccccccccccccccc", "00000199c82cc000dddddddddddddddd"}},
 		},
 		Pulses: []Pulse{

@@ -48,6 +48,8 @@ type MasterInfo struct {
 	Announced  uint64
 	Echoes     []Echo
 	Collisions []Collision
+
+	Settings *Settings // nil: of an earlier version, which does not say
 }
 
 // Echo is the last pulse that a master had of another one.
@@ -134,6 +136,9 @@ func (m *MasterInfo) append(b []byte) []byte {
 		b = putMessage(b, 21, func(b []byte) []byte {
 			return putString(putString(putString(b, 1, c.Master), 2, c.Kept), 3, c.Refused)
 		})
+	}
+	if m.Settings != nil {
+		b = putMessage(b, 22, m.Settings.append)
 	}
 	return b
 }
@@ -244,6 +249,9 @@ func (m *MasterInfo) decode(b []byte) error {
 			c, err := decodeCollision(v)
 			m.Collisions = append(m.Collisions, c)
 			return err
+		case 22:
+			m.Settings = &Settings{}
+			return m.Settings.decode(v)
 		}
 		return nil
 	})

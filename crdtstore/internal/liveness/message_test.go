@@ -38,7 +38,8 @@ func drawMaster(r *rapid.T) *MasterInfo {
 		Contacts: rapid.SliceOfN(rapid.Custom(func(r *rapid.T) Contact {
 			return Contact{ID: rapid.String().Draw(r, "id"), Addrs: texts.Draw(r, "addrs")}
 		}), 0, 3).Draw(r, "contacts"),
-		Hearing: rapid.SampledFrom([]*Hearing{nil, {}, {Masters: []string{"a", "b"}}, {Nodes: 7}}).Draw(r, "hearing"),
+		Hearing:  rapid.SampledFrom([]*Hearing{nil, {}, {Masters: []string{"a", "b"}}, {Nodes: 7}}).Draw(r, "hearing"),
+		Settings: rapid.SampledFrom([]*Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {Retention: time.Hour, Others: []Setting{{"a", "b"}, {"c", ""}}}}).Draw(r, "settings"),
 	}
 }
 
@@ -49,6 +50,9 @@ func text(m Message) string {
 		one := *m.Master
 		if one.Hearing != nil {
 			s, one.Hearing = fmt.Sprintf("%+v", *one.Hearing), nil
+		}
+		if one.Settings != nil {
+			s, one.Settings = s+fmt.Sprintf("%+v", *one.Settings), nil
 		}
 		s += fmt.Sprintf("%+v", one)
 	}
@@ -128,6 +132,7 @@ func FuzzDecode(f *testing.F) {
 	full := &MasterInfo{
 		Name: "m", RPCURLs: []string{"http://h"}, MeshAddrs: []string{"/ip4/1.2.3.4/tcp/9004"}, Wall: -1,
 		Digest: make([]byte, 16), Heads: [][]byte{{1, 2}}, Contacts: []Contact{{"id", []string{"a"}}},
+		Settings: &Settings{OfflineAfter: time.Second, Retention: time.Hour, Others: []Setting{{"heartbeat-interval", "10s"}}},
 	}
 	f.Add(Encode(full, []Pulse{{NodeID: "n", Age: time.Second, Usage: record.Usage{CRU: 1.5}}})[0])
 	f.Add([]byte{})

@@ -1,0 +1,56 @@
+package liveness
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Settings are those of a master that should be the same on all.
+type Settings struct {
+	OfflineAfter time.Duration // by which it judges the silence of nodes; 0: not told
+	Retention    time.Duration // 0: not told
+	Others       []Setting
+}
+
+// Setting is a setting that only has to be compared.
+type Setting struct{ Name, Value string }
+
+func (s *Settings) append(b []byte) []byte {
+	b = putUint(b, 1, uint64(s.OfflineAfter/time.Millisecond))
+	b = putUint(b, 2, uint64(s.Retention/time.Millisecond))
+	for _, o := range s.Others {
+		b = putMessage(b, 3, func(b []byte) []byte { return putString(putString(b, 1, o.Name), 2, o.Value) })
+	}
+	return b
+}
+
+func (s *Settings) decode(b []byte) error {
+	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+		switch num {
+		case 1:
+			s.OfflineAfter = milliseconds(n)
+		case 2:
+			s.Retention = milliseconds(n)
+		case 3:
+			var o Setting
+			err := eachField(v, func(num protowire.Number, _ uint64, v []byte) error {
+				switch num {
+				case 1:
+					o.Name = string(v)
+				case 2:
+					o.Value = string(v)
+				}
+				return nil
+			})
+			s.Others = append(s.Others, o)
+			return err
+		}
+		return nil
+	})
+}
+
+// milliseconds is a duration that fits into one, and into sums of a few.
+func milliseconds(n uint64) time.Duration {
+	return time.Duration(min(n, 20*366*24*3600*1000)) * time.Millisecond
+}

@@ -1,0 +1,52 @@
+package liveness
+
+import "time"
+
+// Silence tells which nodes are silent at a moment. Each master's word counts by that
+// master's own limit: what is late to a strict one may be in time to the one that hears
+// the node.
+type Silence struct {
+	Now   time.Time
+	Since time.Duration                     // for how long silence is doubted already
+	Limit func(master string) time.Duration // the offline-after of a master
+}
+
+// Of reports whether a node was alive a moment ago, or when silence began to be doubted,
+// and whether it should have been heard again by now, half of the limit being over.
+func (q *Silence) Of(heard []Heard) (alive, late bool) {
+	late = true
+	for i := range heard {
+		age, limit := q.Now.Sub(heard[i].At), q.Limit(heard[i].Master)
+		if age <= q.Window(limit) {
+			alive = true
+		}
+		if age <= limit/2 {
+			late = false
+		}
+	}
+	return alive, alive && late
+}
+
+// Window is how long ago a node may have been heard, by a limit, to count as one that was
+// alive.
+func (q *Silence) Window(limit time.Duration) time.Duration { return max(2*limit, limit+q.Since) }
+
+// Silent counts the nodes that were alive a moment ago, and those of them that should have
+// been heard again by now. Late ones that are not missed do not count.
+func (b *Board) Silent(q Silence, missed func(id string) bool) (late, alive int) {
+	for i := range b.part {
+		s := &b.part[i]
+		s.mu.Lock()
+		for _, l := range s.lives {
+			switch is, isLate := q.Of(l.heard); {
+			case isLate && missed(l.id):
+				alive++
+				late++
+			case is && !isLate:
+				alive++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return late, alive
+}

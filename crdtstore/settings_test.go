@@ -1,0 +1,104 @@
+package crdtstore
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+)
+
+func TestSettingsDiffer(t *testing.T) {
+	mine := Config{
+		OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour,
+		Settings: map[string]string{"heartbeat-interval": "10s", "aliases": "none"},
+	}
+	with := func(change func(*liveness.Settings)) *liveness.Settings {
+		s := mine.tellSettings()
+		change(s)
+		return s
+	}
+	for name, c := range map[string]struct {
+		there   *liveness.Settings
+		version string
+		want    []string
+	}{
+		"the same":                         {mine.tellSettings(), "1.4", nil},
+		"of a version that tells nothing":  {nil, "", nil},
+		"that tells its version only":      {nil, "1.3", []string{"version: 1.3 there, 1.4 here"}},
+		"that tells no more than it knows": {&liveness.Settings{}, "1.4", nil},
+		"with a setting of a later version": {with(func(s *liveness.Settings) {
+			s.Others = append(s.Others, liveness.Setting{Name: "quota", Value: "7"})
+		}), "1.4", nil},
+		"with other limits": {with(func(s *liveness.Settings) { s.OfflineAfter, s.Retention = 1500*time.Millisecond, 90*time.Minute }), "1.4",
+			[]string{"offline-after: 1.5s there, 30s here", "retention: 1h30m there, 720h here"}},
+		"with other texts": {with(func(s *liveness.Settings) {
+			for i := range s.Others {
+				s.Others[i].Value = "x"
+			}
+		}), "1.4", []string{"aliases: x there, none here", "heartbeat-interval: x there, 10s here", "require-signed: x there, no here"}},
+	} {
+		d := &directory{settings: mine.tellSettings(), version: "1.4"}
+		got := d.differ(&peerInfo{Version: c.version, settings: c.there})
+		if !slices.Equal(got, c.want) {
+			t.Errorf("a master %s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// What another master says of its settings is bounded, and told once when it changes.
+func TestSettingsOfOthersAreBounded(t *testing.T) {
+	told := &liveness.Settings{OfflineAfter: math.MaxInt64, Retention: -1}
+	for i := range 1000 {
+		told.Others = append(told.Others, liveness.Setting{Name: strings.Repeat("n", 1000) + fmt.Sprint(i), Value: strings.Repeat("v", 1000)})
+	}
+	boundSettings(told)
+	if len(told.Others) > maxSettings+1 || told.OfflineAfter > maxOfflineAfter || told.Retention < 0 {
+		t.Errorf("%d settings are kept, with a limit of %v", len(told.Others), told.OfflineAfter)
+	}
+	for _, o := range told.Others {
+		if len(o.Name) > maxSettingBytes || len(o.Value) > maxSettingBytes {
+			t.Fatalf("a setting of %d and %d bytes is kept", len(o.Name), len(o.Value))
+		}
+	}
+	boundSettings(nil)
+}
+
+func TestSettingsAreToldOnce(t *testing.T) {
+	d := &directory{peers: map[string]*peerInfo{}, settings: &liveness.Settings{OfflineAfter: time.Minute}, path: t.TempDir() + "/masters"}
+	now := time.Now()
+	var told []string
+	look := func(limit time.Duration) {
+		d.heard(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, replica.Agreement{})
+		for range 3 {
+			d.differing(now, func(id, text string) { told = append(told, id+": "+text) })
+		}
+	}
+	for _, limit := range []time.Duration{time.Minute, time.Second, time.Second, time.Minute} {
+		look(limit)
+	}
+	want := []string{
+		"m: the settings of birch differ from this master's: offline-after: 1s there, 1m here",
+		"m: the settings of birch and this master's agree again",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+func TestSettingsOfTheProgramAreChecked(t *testing.T) {
+	many := map[string]string{}
+	for i := range maxSettings + 1 {
+		many[fmt.Sprint(i)] = "x"
+	}
+	for _, settings := range []map[string]string{many, {"": "x"}, {"a": strings.Repeat("x", maxSettingBytes+1)}} {
+		cfg := Config{Settings: settings}
+		if err := cfg.complete(); err == nil || !strings.Contains(err.Error(), "Settings") {
+			t.Errorf("%d settings are taken: %v", len(settings), err)
+		}
+	}
+}

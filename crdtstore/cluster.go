@@ -435,6 +435,7 @@ func (c *cluster) info() *liveness.MasterInfo {
 	now := time.Now()
 	m.Run, m.Seq = s.run, s.collisions.table.Next()
 	m.Echoes = s.collisions.echoes(now)
+	m.Ended = s.toldEnding(now)
 	for _, k := range c.found {
 		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})
 	}

@@ -1,10 +1,12 @@
 package crdtstore
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +45,7 @@ type Preservation struct {
 type preserver struct {
 	state  atomic.Pointer[preserving] // nil: nothing is preserved
 	looked atomic.Pointer[time.Time]  // when the statuses were last looked at; nil: never
+	ended  atomic.Pointer[ending]     // the latest ending by an operator; nil: there was none
 
 	mu    sync.Mutex
 	muted time.Time // until when no other begins
@@ -66,6 +69,9 @@ func (s *Store) listening(now time.Time) record.Listening {
 	l := record.Listening{For: now.Sub(s.since), OfflineAfter: s.cfg.OfflineAfter}
 	if p := s.preserver.state.Load(); p != nil {
 		l.Preserving, l.Preserved = true, now.Sub(p.began)
+		if silence, ok := s.dead(now); ok && !now.Before(p.least) {
+			l.Preserved = min(l.Preserved, silence-s.cfg.OfflineAfter)
+		}
 	} else if gap := s.stall(now); gap > 0 {
 		l.Preserving, l.Preserved = true, gap
 	}
@@ -104,6 +110,8 @@ func (s *Store) silence(now time.Time, e *table.Entry) time.Duration {
 // doubted, and those of them that should have been heard again by now.
 func (s *Store) silent(now time.Time, doubted time.Duration) (late, alive int) {
 	q := liveness.Silence{Now: now, Since: doubted, Limit: s.at(now).limit}
+	dead, ended := s.dead(now)
+	q.Dead = dead
 	if now.Sub(s.since) > q.Window(s.cfg.OfflineAfter) {
 		// What was not heard in this run was not alive, and the rest is on the board,
 		// where a hundred thousand are counted in 11 milliseconds.
@@ -114,7 +122,7 @@ func (s *Store) silent(now time.Time, doubted time.Duration) (late, alive int) {
 	}
 	var heard []liveness.Heard
 	for e := range s.table.All() {
-		if e.Removed {
+		if e.Removed || ended && s.board.LastHeard(e.ID).IsZero() {
 			continue
 		}
 		v, _ := s.board.Vital(e.ID, heard)
@@ -164,6 +172,9 @@ func (s *Store) preserve(now time.Time) {
 	late, alive := s.silent(now, doubted)
 	switch {
 	case was == nil:
+		if e := p.ended.Load(); e != nil && now.Sub(e.at) < 2*s.cfg.OfflineAfter {
+			return // who is about to be late may well be part of what was ended
+		}
 		if !now.Before(p.muted) && record.Preserve(late, alive, false) {
 			s.beginPreserving(now, now, now, late, alive,
 				fmt.Sprintf("%d of %d nodes are silent, which is likelier a fault of the network or of this master; they are suspect and not offline for now", late, alive))
@@ -214,7 +225,7 @@ func (s *Store) Preservation() (Preservation, bool) {
 // who asks. It returns how many masters have heard it, those that preserve nothing
 // included.
 func (s *Store) EndPreservation(ctx context.Context, by string) int {
-	s.endHere(by)
+	s.endHere(by, "")
 	if s.cluster == nil {
 		return 1
 	}
@@ -231,7 +242,7 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 			defer conn.Close()
 			deadline, _ := ctx.Deadline()
 			_ = conn.SetDeadline(deadline)
-			if _, err = fmt.Fprintln(conn, by); err == nil {
+			if _, err = fmt.Fprintln(conn, strings.Join(strings.Fields(by), " ")); err == nil {
 				_, err = io.ReadFull(conn, make([]byte, 1))
 			}
 			if err == nil {
@@ -243,12 +254,11 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 	return 1 + int(told.Load())
 }
 
-func (s *Store) endHere(by string) {
-	p := &s.preserver
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if was := p.state.Load(); was != nil {
-		s.endPreserving(time.Now(), was.Late, was.Of, "an operator says so", by)
+func (s *Store) endHere(by, through string) {
+	now := time.Now()
+	e := s.endNow(now, by)
+	if s.end(now, e, by+through) {
+		s.saveEnding(e)
 	}
 }
 
@@ -256,10 +266,10 @@ func (s *Store) endHere(by string) {
 func (s *Store) preservationEnded(from string, conn net.Conn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
-	var by string
-	if _, err := fmt.Fscanln(io.LimitReader(conn, 1<<10), &by); err != nil {
+	by, err := bufio.NewReader(io.LimitReader(conn, 1<<10)).ReadString('\n')
+	if by = strings.TrimSpace(by); err != nil || by == "" {
 		by = "an operator"
 	}
-	s.endHere(by + " through " + from)
+	s.endHere(by, " through "+from)
 	_, _ = conn.Write([]byte{1})
 }

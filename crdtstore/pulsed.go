@@ -56,6 +56,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 		h.Holds = h.Holds[:min(len(h.Holds), maxHears)]
 	}
 	boundSettings(m.Settings)
+	c.endedElsewhere(now, from.String(), m.Ended)
 	c.vouches(now, m.Contacts)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {

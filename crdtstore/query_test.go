@@ -28,7 +28,7 @@ func inMemory(t testing.TB) *Store {
 		t.Fatal(err)
 	}
 	s := &Store{
-		cfg: Config{OfflineAfter: time.Hour, Wall: time.Now}, log: slog.New(slog.DiscardHandler), id: id, text: id.ID(), since: time.Now().Add(-2 * time.Hour),
+		cfg: Config{Dir: t.TempDir(), OfflineAfter: time.Hour, Wall: time.Now}, log: slog.New(slog.DiscardHandler), id: id, text: id.ID(), since: time.Now().Add(-2 * time.Hour),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub("run"), closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{Table: s.table})

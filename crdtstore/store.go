@@ -114,6 +114,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.setLoading(false)
 	s.recall()
+	if err := s.loadEnding(); err != nil {
+		return nil, err
+	}
 	s.replica.Use(s.history)
 	// What is left of a damaged history has to be completed by others like that of a
 	// new master, however long it takes to reach one.

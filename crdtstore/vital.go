@@ -16,6 +16,7 @@ type moment struct {
 	s         *Store
 	now       time.Time
 	listening record.Listening
+	dead      bool       // nodes that were not heard in this run are dead by an operator's ending
 	masters   []observer // that were asked for
 	heard     []liveness.Heard
 	witnesses []Witness
@@ -31,7 +32,17 @@ type vital struct {
 }
 
 func (s *Store) at(now time.Time) *moment {
-	return &moment{s: s, now: now, listening: s.listening(now)}
+	_, dead := s.dead(now)
+	return &moment{s: s, now: now, listening: s.listening(now), dead: dead}
+}
+
+// by is by what the silence of a node is judged that some masters have heard.
+func (m *moment) by(witnesses []Witness) record.Listening {
+	l := m.listening
+	if len(witnesses) == 0 && m.dead {
+		l.Preserving = false
+	}
+	return l
 }
 
 // observer is what is known of a master, the same until the moment is over.
@@ -64,7 +75,7 @@ func (m *moment) vital(e *table.Entry, v *vital) {
 		}
 	}
 	v.witnesses = m.witnesses
-	v.status, v.reason = record.Liveness(v.witnesses, m.listening)
+	v.status, v.reason = record.Liveness(v.witnesses, m.by(v.witnesses))
 	if e.Removed {
 		v.status, v.reason = Offline, "removed"
 	}

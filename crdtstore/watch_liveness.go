@@ -125,7 +125,7 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 		is = &watched{id: e.ID}
 		w.was[e.ID] = is
 	}
-	if holds, ends := record.LivenessHolds(v.witnesses, w.moment.listening); ends && !e.Removed {
+	if holds, ends := record.LivenessHolds(v.witnesses, w.moment.by(v.witnesses)); ends && !e.Removed {
 		w.schedule(is, w.at(now.Add(holds))+1)
 	} else {
 		is.due = 0

@@ -24,6 +24,7 @@ var pulseFields = golden.Fields{
 			1: {Name: "offline_after_ms"}, 2: {Name: "retention_ms"},
 			3: {Name: "others", Fields: golden.Fields{1: {Name: "name"}, 2: {Name: "value"}}},
 		}},
+		23: {Name: "ended", Fields: golden.Fields{1: {Name: "wall"}, 2: {Name: "logical"}, 3: {Name: "master"}, 4: {Name: "by"}, 5: {Name: "age_ms"}}},
 	}},
 	2: {Name: "pulses", Fields: golden.Fields{
 		1: {Name: "node_id"}, 2: {Name: "boot"}, 3: {Name: "seq"}, 4: {Name: "age_ms"}, 5: {Name: "cru_bits"},
@@ -47,6 +48,7 @@ func goldenMessage() Message {
 			Echoes:     []Echo{{"12D3KooWoak", "00000199c82cc000bbbbbbbbbbbbbbbb", 1800, true}},
 			Settings:   &Settings{OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour, Others: []Setting{{"heartbeat-interval", "10s"}}},
 			Collisions: []Collision{{"12D3KooWelm", "00000199c82cc000cccccccccccccccc", "00000199c82cc000dddddddddddddddd"}},
+			Ended:      &Ended{1_760_000_000_000, 1, "12D3KooWoak", "ann", 90 * time.Second},
 		},
 		Pulses: []Pulse{
 			{

@@ -50,6 +50,8 @@ type MasterInfo struct {
 	Collisions []Collision
 
 	Settings *Settings // nil: of an earlier version, which does not say
+
+	Ended *Ended // nil: no operator has ended preservation of late
 }
 
 // Echo is the last pulse that a master had of another one.
@@ -139,6 +141,9 @@ func (m *MasterInfo) append(b []byte) []byte {
 	}
 	if m.Settings != nil {
 		b = putMessage(b, 22, m.Settings.append)
+	}
+	if m.Ended != nil {
+		b = putMessage(b, 23, m.Ended.append)
 	}
 	return b
 }
@@ -252,6 +257,9 @@ func (m *MasterInfo) decode(b []byte) error {
 		case 22:
 			m.Settings = &Settings{}
 			return m.Settings.decode(v)
+		case 23:
+			m.Ended = &Ended{}
+			return m.Ended.decode(v)
 		}
 		return nil
 	})

@@ -54,6 +54,9 @@ func text(m Message) string {
 		if one.Settings != nil {
 			s, one.Settings = s+fmt.Sprintf("%+v", *one.Settings), nil
 		}
+		if one.Ended != nil {
+			s, one.Ended = s+fmt.Sprintf("%+v", *one.Ended), nil
+		}
 		s += fmt.Sprintf("%+v", one)
 	}
 	return s + fmt.Sprintf("%+v", m.Pulses)

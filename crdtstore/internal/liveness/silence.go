@@ -9,6 +9,9 @@ type Silence struct {
 	Now   time.Time
 	Since time.Duration                     // for how long silence is doubted already
 	Limit func(master string) time.Duration // the offline-after of a master
+	// Dead is from how long a silence on a node is known to be dead, and does not count as
+	// one that was alive; 0: of none that is known.
+	Dead time.Duration
 }
 
 // Of reports whether a node was alive a moment ago, or when silence began to be doubted,
@@ -29,7 +32,13 @@ func (q *Silence) Of(heard []Heard) (alive, late bool) {
 
 // Window is how long ago a node may have been heard, by a limit, to count as one that was
 // alive.
-func (q *Silence) Window(limit time.Duration) time.Duration { return max(2*limit, limit+q.Since) }
+func (q *Silence) Window(limit time.Duration) time.Duration {
+	window := max(2*limit, limit+q.Since)
+	if q.Dead > 0 {
+		window = min(window, q.Dead)
+	}
+	return window
+}
 
 // Silent counts the nodes that were alive a moment ago, and those of them that should have
 // been heard again by now. Late ones that are not missed do not count.

@@ -1,0 +1,303 @@
+package crdtstore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+)
+
+// halfDead is a grid of ten nodes, six of which have died together a while ago.
+func halfDead(t *testing.T, ago time.Duration) *herd {
+	h := newHerd(t, 10)
+	h.s.cfg.Checkpoint = 5 * time.Minute
+	h.beats = func(i int) bool { return i >= 6 }
+	h.run(ago)
+	return h
+}
+
+// restart has the master start anew from what is on disk. The records tell when nodes
+// were seen as of the last checkpoint, which may be long ago.
+func (h *herd) restart(t *testing.T, checkpoint time.Time) {
+	t.Helper()
+	old := h.s
+	h.s = inMemory(t)
+	h.s.cfg, h.s.since = old.cfg, time.Now()
+	for e := range old.table.All() {
+		h.s.table.Join(e.ID, e.State)
+		seen := old.board.LastHeard(e.ID)
+		if seen.After(checkpoint) {
+			seen = checkpoint
+		}
+		h.s.table.Join(e.ID, record.State{LastSeen: seen.UnixMilli()})
+	}
+	h.s.recall()
+	if err := h.s.loadEnding(); err != nil {
+		t.Fatal(err)
+	}
+	h.w = newWatch(h.s)
+}
+
+// never has a failure where preservation is under way at any moment.
+func (h *herd) never(t *testing.T) func() {
+	return func() {
+		if _, on := h.s.Preservation(); on {
+			t.Fatal("what an operator has ended is preserved again")
+		}
+	}
+}
+
+// An operator ends it at one master, before this one has doubted anything.
+func TestEndedBeforeItBegan(t *testing.T) {
+	for _, ago := range []time.Duration{time.Second, 5 * time.Second, 8 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			h := halfDead(t, ago)
+			h.never(t)()
+			h.s.endHere("ann", "")
+			h.run(5*time.Minute, h.never(t))
+			h.want(t, "dead", 4, 0, 6)
+		})
+	}
+}
+
+// It stays ended over a restart, whether this master has it on disk or another one tells
+// of it, and whatever was last written of the nodes. Where nobody has ended it, the same
+// grid is preserved.
+func TestEndedStaysEndedOverARestart(t *testing.T) {
+	for _, after := range []time.Duration{5 * time.Second, time.Minute, 7 * time.Minute} {
+		for _, known := range []string{"on disk", "by a pulse", "not"} {
+			for _, checkpoint := range []time.Duration{0, 4 * time.Minute} { // ago
+				t.Run(fmt.Sprintf("%s, %v after, checkpoint %v ago", known, after, checkpoint), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						h := halfDead(t, 45*time.Second)
+						h.s.endHere("ann", "")
+						told := h.s.preserver.ended.Load()
+						h.run(after, h.never(t))
+						if known != "on disk" {
+							if err := os.Remove(filepath.Join(h.s.cfg.Dir, endingFile)); err != nil {
+								t.Fatal(err)
+							}
+						}
+						h.restart(t, time.Now().Add(-checkpoint))
+						h.run(time.Second)
+						if known == "by a pulse" {
+							(&cluster{store: h.s}).endedElsewhere(time.Now(), "other", &liveness.Ended{
+								Wall: told.stamp.Wall, Master: told.master, By: told.by, Age: time.Since(told.at),
+							})
+						}
+						if known == "not" {
+							h.run(35 * time.Second)
+							if h.want(t, "not ended", 4, 6, 0); after > time.Minute {
+								return
+							}
+							if _, on := h.s.Preservation(); !on {
+								t.Error("it is not preserved, so the test shows nothing")
+							}
+							return
+						}
+						h.run(20*time.Second, h.never(t)) // it has just begun to listen
+						h.run(11*time.Second, h.never(t))
+						h.want(t, "ended", 4, 0, 6)
+						h.run(10*time.Minute, h.never(t), func() { h.want(t, "ended", 4, 0, 6) })
+					})
+				})
+			}
+		}
+	}
+}
+
+// Who falls silent later is doubted as ever, and the dead stay dead.
+func TestLaterSilenceIsPreserved(t *testing.T) {
+	for _, later := range []time.Duration{70 * time.Second, 5 * time.Minute, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			h := halfDead(t, 45*time.Second)
+			h.s.endHere("ann", "")
+			h.run(later, h.never(t))
+			h.beats = func(int) bool { return false }
+			h.run(45 * time.Second)
+			h.want(t, "the rest is silent", 0, 4, 6)
+			h.s.endHere("bob", "")
+			h.want(t, "and dead", 0, 0, 10)
+			h.beats = func(int) bool { return true }
+			h.run(11 * time.Second)
+			h.want(t, "back", 10, 0, 0)
+		})
+	}
+}
+
+// A master that has slept through it hears nobody at first, and takes nobody for dead.
+func TestEndedWhileItStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHerd(t, 10)
+		h.beats = func(i int) bool { return i >= 6 }
+		time.Sleep(5 * time.Minute)
+		h.w.step(time.Now(), func(string) {})
+		c := &cluster{store: h.s}
+		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
+		h.want(t, "it wakes", 0, 10, 0)
+		h.run(11 * time.Second)
+		h.want(t, "it hears", 4, 6, 0)
+		h.run(25 * time.Second)
+		h.want(t, "it has listened", 4, 0, 6)
+		c.work.Wait()
+	})
+}
+
+// Endings are a last-writer-wins register: whatever order masters hear of them in, however
+// late, and however wrong their clocks are, all end with the same one, which is the last
+// where one operator knew of the other's; and to go on telling changes nothing.
+func TestEndingsConverge(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		inBubble(t, rt, func(t *testing.T) {
+			var all []*cluster
+			for range 3 {
+				s := inMemory(t)
+				skew := time.Duration(rapid.IntRange(-2, 2).Draw(rt, "hours")) * time.Hour
+				s.cfg.OfflineAfter, s.cfg.Checkpoint = 30*time.Second, 5*time.Minute
+				s.cfg.Wall = func() time.Time { return time.Now().Add(skew) }
+				s.since = time.Now()
+				all = append(all, &cluster{store: s})
+			}
+			who := rapid.IntRange(0, len(all)-1)
+			tell := func(from, to *cluster, late time.Duration) {
+				m := from.store.toldEnding(time.Now())
+				time.Sleep(late)
+				to.endedElsewhere(time.Now(), from.store.text, m)
+			}
+			var last *ending // that was made with the one before known
+			everywhere := true
+			rt.Repeat(map[string]func(*rapid.T){
+				"end": func(*rapid.T) {
+					c := all[who.Draw(rt, "at")]
+					known := c.store.preserver.ended.Load()
+					everywhere = everywhere && (last == nil || known != nil && known.stamp == last.stamp)
+					c.store.endHere("ann", "")
+					last = c.store.preserver.ended.Load()
+				},
+				"tell": func(*rapid.T) {
+					tell(all[who.Draw(rt, "from")], all[who.Draw(rt, "to")], time.Duration(rapid.IntRange(0, 900).Draw(rt, "ms"))*time.Millisecond)
+				},
+				"wait": func(*rapid.T) { time.Sleep(10 * time.Second) },
+			})
+			for range 3 {
+				for _, from := range all {
+					for _, to := range all {
+						tell(from, to, 100*time.Millisecond)
+					}
+				}
+			}
+			ended := all[0].store.preserver.ended.Load()
+			if last != nil && everywhere && (ended == nil || ended.stamp != last.stamp) {
+				rt.Errorf("the ending is %+v, the last was %+v", ended, last)
+			}
+			for range 20 {
+				for _, from := range all {
+					for _, to := range all {
+						tell(from, to, 900*time.Millisecond)
+					}
+				}
+			}
+			for _, c := range all {
+				c.work.Wait()
+				got := c.store.preserver.ended.Load()
+				if (got == nil) != (ended == nil) || got != nil && (got.stamp != ended.stamp || got.master != ended.master) {
+					rt.Errorf("one has %+v, another %+v", got, ended)
+				}
+				if got != nil && got.at.Sub(ended.at).Abs() > 10*time.Second {
+					rt.Errorf("one ended at %v, another at %v", got.at, ended.at)
+				}
+			}
+			if ended != all[0].store.preserver.ended.Load() {
+				rt.Error("it is taken again and again")
+			}
+		})
+	})
+}
+
+// inBubble is synctest.Test for what rapid checks. What rapid throws when it has no more
+// to draw goes on out of the bubble; anything else is a failure. Rapid tells the two apart
+// by the place.
+func inBubble(t *testing.T, rt *rapid.T, f func(*testing.T)) {
+	var thrown any
+	synctest.Test(t, func(t *testing.T) {
+		defer func() { thrown = recover() }()
+		f(t)
+	})
+	switch {
+	case thrown == nil:
+	case fmt.Sprintf("%T", thrown) == "rapid.invalidData":
+		panic(thrown)
+	default:
+		rt.Fatalf("%v", thrown)
+	}
+}
+
+// What counts no more is not told, and not taken.
+func TestOldEndings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t)
+		s.cfg.OfflineAfter, s.cfg.Checkpoint, s.since = 30*time.Second, 5*time.Minute, time.Now()
+		c := &cluster{store: s}
+		const counts = 15 * time.Minute
+		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})
+		if s.preserver.ended.Load() != nil {
+			t.Error("one that counts no more is taken")
+		}
+		s.endHere("ann", "")
+		time.Sleep(counts)
+		if m := s.toldEnding(time.Now()); m == nil || m.By != "ann" || m.Age != counts || m.Master != s.text || m.Wall == 0 {
+			t.Errorf("told is %+v", m)
+		}
+		time.Sleep(time.Millisecond)
+		if m := s.toldEnding(time.Now()); m != nil {
+			t.Errorf("told is %+v", m)
+		}
+	})
+}
+
+func TestGoldenEnding(t *testing.T) { synctest.Test(t, goldenEnding) }
+
+func goldenEnding(t *testing.T) {
+	s := inMemory(t)
+	path := filepath.Join(s.cfg.Dir, endingFile)
+	at := time.UnixMilli(1_760_000_000_500)
+	s.cfg.Wall = func() time.Time { return at.Add(time.Since(s.since)) }
+	s.saveEnding(&ending{record.Stamp{Wall: 1_760_000_000_000, Logical: 1}, "12D3KooWoak", "ann", s.since})
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := golden.Text(t, endingFile, string(written))
+	for age, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, -time.Hour: 0} { // the clock has gone back
+		if err := os.WriteFile(path, []byte(kept), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		next := inMemory(t)
+		next.cfg.Dir, next.cfg.Wall = s.cfg.Dir, func() time.Time { return at.Add(age) }
+		if err := next.loadEnding(); err != nil {
+			t.Fatal(err)
+		}
+		e := next.preserver.ended.Load()
+		if e == nil || e.stamp != (record.Stamp{Wall: 1_760_000_000_000, Logical: 1}) || e.master != "12D3KooWoak" || e.by != "ann" || next.since.Sub(e.at) != want {
+			t.Errorf("the kept file reads as %+v, %v before the start", e, next.since.Sub(e.at))
+		}
+	}
+	for content, refused := range map[string]bool{`{"version":2}`: true, `{"version":1`: false, ``: false} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		next := inMemory(t)
+		next.cfg.Dir = s.cfg.Dir
+		if err := next.loadEnding(); (err != nil) != refused || next.preserver.ended.Load() != nil {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}

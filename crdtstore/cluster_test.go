@@ -1,6 +1,7 @@
 package crdtstore_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -89,5 +90,33 @@ func TestReturningMasterCatchesUp(t *testing.T) {
 	t.Logf("caught up in %s", time.Since(began))
 	if m, err := c.Store(0).Master("m1"); err != nil {
 		t.Errorf("m1 is %+v, %v", m, err)
+	}
+}
+
+// The master that saw a node's answer finds the VM at once; the others find it when the
+// node reports it.
+func TestAcknowledgedVMsAreOfOneMaster(t *testing.T) {
+	c := crdtstoretest.Start(t, 2, nil)
+	r := report("n", 1, 1)
+	if _, err := c.Store(0).Report(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitEqual()
+	c.Store(0).Acknowledged(crdtstore.VM{SID: "new", NodeID: "n", State: "running"})
+	if vm, err := c.Store(0).VM("", "new"); err != nil || vm.NodeID != "n" {
+		t.Errorf("who saw the answer does not find the VM: %v", err)
+	}
+	if _, err := c.Store(1).VM("", "new"); !errors.Is(err, crdtstore.ErrNotFound) {
+		t.Errorf("the other master: %v", err)
+	}
+	r.Seq, r.VMs = 2, append(r.VMs, crdtstore.VM{SID: "new", State: "running", IP: "10.0.0.9"})
+	if _, err := c.Store(1).Report(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitEqual()
+	for i := range 2 {
+		if vm, err := c.Store(i).VM("", "new"); err != nil || vm.IP != "10.0.0.9" {
+			t.Errorf("master %d, after the report: %+v, %v", i, vm, err)
+		}
 	}
 }

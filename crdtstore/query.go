@@ -349,10 +349,11 @@ func (s *Store) VM(nodeID, sid string) (VM, error) {
 
 // vms yields the VMs of one node, or of all that are not removed.
 func (s *Store) vms(nodeID string) func(func(VM) bool) {
+	now := time.Now()
 	return func(yield func(VM) bool) {
 		if nodeID != "" {
 			if e := s.table.Get(nodeID); e != nil && !e.Removed {
-				for _, v := range e.ListVMs() {
+				for _, v := range s.vmsOf(now, e) {
 					if !yield(v) {
 						return
 					}
@@ -364,7 +365,7 @@ func (s *Store) vms(nodeID string) func(func(VM) bool) {
 			if e.Removed {
 				continue
 			}
-			for _, v := range e.ListVMs() {
+			for _, v := range s.vmsOf(now, e) {
 				if !yield(v) {
 					return
 				}

@@ -7,42 +7,8 @@ import (
 
 // Stats sums up the grid.
 func (s *Store) Stats() Stats {
-	out := Stats{VMs: VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
-	now := time.Now()
-	m, contested := s.at(now), s.contested(now)
-	var v vital
-	for e := range s.table.All() {
-		if e.Removed {
-			out.Nodes.Removed++
-			continue
-		}
-		m.vital(e, &v)
-		out.Nodes.Total++
-		if contested(e) {
-			out.Conflicts++
-		}
-		out.Total = sum(out.Total, e.Total)
-		if e.Drained {
-			out.Nodes.Drained++
-		}
-		switch v.status {
-		case Online:
-			out.Nodes.Online++
-			out.Slices.Total += e.Slices
-			if f := free(e, &v); !e.Drained {
-				out.Slices.Free += f.Slices
-				out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
-			}
-		case Suspect:
-			out.Nodes.Suspect++
-		case Offline:
-			out.Nodes.Offline++
-		}
-		for _, c := range e.VMs {
-			out.VMs.Total += c.VMs
-			out.VMs.ByState[c.State] += c.VMs
-		}
-	}
+	out := s.count(time.Now())
+	out.Masters = map[string]int{}
 	if p, joining := s.Joining(); joining {
 		out.Joining = &p
 	}
@@ -59,6 +25,50 @@ func (s *Store) Stats() Stats {
 			out.Convergence.LagS = max(out.Convergence.LagS, m.LagS)
 		}
 	}
+	return out
+}
+
+// count sums up the nodes.
+func (s *Store) count(now time.Time) Stats {
+	out := Stats{
+		VMs:      VMCounts{ByState: map[string]int{}},
+		ByStatus: map[Status]StatusTotals{Online: {}, Suspect: {}, Offline: {}},
+	}
+	m, contested := s.at(now), s.contested(now)
+	var v vital
+	for e := range s.table.All() {
+		if e.Removed {
+			out.Nodes.Removed++
+			continue
+		}
+		m.vital(e, &v)
+		out.Nodes.Total++
+		if contested(e) {
+			out.Conflicts++
+		}
+		if e.Drained {
+			out.Nodes.Drained++
+		}
+		part := out.ByStatus[v.status]
+		part.Nodes++
+		part.Capacity = sum(part.Capacity, e.Total)
+		part.Slices += e.Slices
+		out.ByStatus[v.status] = part
+		if v.status == Online && !e.Drained {
+			f := free(e, &v)
+			out.Slices.Free += f.Slices
+			out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
+		}
+		for _, c := range s.vmCounts(now, e) {
+			out.VMs.Total += c.VMs
+			out.VMs.ByState[c.State] += c.VMs
+		}
+	}
+	for _, part := range out.ByStatus {
+		out.Total = sum(out.Total, part.Capacity)
+		out.Slices.Total += part.Slices
+	}
+	out.Nodes.Online, out.Nodes.Suspect, out.Nodes.Offline = out.ByStatus[Online].Nodes, out.ByStatus[Suspect].Nodes, out.ByStatus[Offline].Nodes
 	return out
 }
 

@@ -36,21 +36,22 @@ type Store struct {
 	// settings are what this master tells the others of its own.
 	settings *liveness.Settings
 
-	table      *table.Table
-	board      *liveness.Board
-	hub        *hub
-	rivals     rivals
-	preserver  preserver
-	chronicle  chronicle
-	splits     splits
-	heardNodes heardCount
-	telling    sync.Mutex // held while it is found out what to tell of a node
-	loading    bool       // what is on disk; under telling
-	history    *epoch.Log
-	replica    *replica.Replica
-	cluster    *cluster // nil: a single master
-	collisions *collisions
-	join       joinFile
+	table        *table.Table
+	board        *liveness.Board
+	hub          *hub
+	rivals       rivals
+	preserver    preserver
+	chronicle    chronicle
+	splits       splits
+	heardNodes   heardCount
+	acknowledged acknowledged
+	telling      sync.Mutex // held while it is found out what to tell of a node
+	loading      bool       // what is on disk; under telling
+	history      *epoch.Log
+	replica      *replica.Replica
+	cluster      *cluster // nil: a single master
+	collisions   *collisions
+	join         joinFile
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup

@@ -219,12 +219,15 @@ type Master struct {
 
 // Stats sums up the grid. Removed nodes are not counted.
 type Stats struct {
-	Nodes   NodeCounts     `json:"nodes"`
-	Total   Capacity       `json:"total"` // of all nodes
-	Free    Capacity       `json:"free"`  // of online nodes that are not drained
-	Slices  SliceCounts    `json:"slices"`
-	VMs     VMCounts       `json:"vms"`
-	Masters map[string]int `json:"masters"` // by status, this one too
+	Nodes NodeCounts `json:"nodes"`
+	Total Capacity   `json:"total"` // of all nodes
+	Free  Capacity   `json:"free"`  // of online nodes that are not drained
+	// ByStatus divides the nodes, Total and Slices.Total up by the status of the nodes. All
+	// three statuses are in it.
+	ByStatus map[Status]StatusTotals `json:"by_status"`
+	Slices   SliceCounts             `json:"slices"`
+	VMs      VMCounts                `json:"vms"`
+	Masters  map[string]int          `json:"masters"` // by status, this one too
 	// Conflicts is how many nodes several machines claim to be.
 	Conflicts int `json:"conflicts"`
 	// Convergence tells whether the masters hold the same.
@@ -248,10 +251,17 @@ type NodeCounts struct {
 	Removed int `json:"removed"` // not in Total
 }
 
-// SliceCounts counts the slices of online nodes.
+// StatusTotals are the nodes of one status and what they have.
+type StatusTotals struct {
+	Nodes int `json:"nodes"`
+	Capacity
+	Slices uint64 `json:"slices"`
+}
+
+// SliceCounts counts slices.
 type SliceCounts struct {
-	Total uint64 `json:"total"`
-	Free  uint64 `json:"free"` // of nodes that are not drained
+	Total uint64 `json:"total"` // of all nodes
+	Free  uint64 `json:"free"`  // of online nodes that are not drained
 }
 
 // VMCounts counts VMs.

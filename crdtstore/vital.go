@@ -105,6 +105,9 @@ func (m *moment) show(e *table.Entry) Node {
 			n.Tunnel = append(n.Tunnel, h.Master)
 		}
 	}
+	if !e.Removed && len(m.s.acknowledged.of(m.now, e)) > 0 {
+		n.VMs = m.s.vmsOf(m.now, e)
+	}
 	n.LastSeen = laterOf(n.LastSeen, m.lastSeen(&v))
 	return n
 }

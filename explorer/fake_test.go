@@ -38,6 +38,8 @@ type fakeStore struct {
 	served    map[string]func(from string, conn net.Conn)
 	tunnelsOf map[string][]string // masters that hold a node's tunnel
 
+	answered []crdtstore.VM // by nodes
+
 	endedBy string // who ended preservation
 
 	backingUp func(context.Context, io.Writer) error // at the end of Backup
@@ -72,6 +74,10 @@ func (f *fakeStore) Serve(name string, handle func(from string, conn net.Conn)) 
 
 func (f *fakeStore) SetTunnel(id string, open bool) {
 	f.set(func() { f.tunnels[id] = open })
+}
+
+func (f *fakeStore) Acknowledged(vm crdtstore.VM) {
+	f.set(func() { f.answered = append(f.answered, vm) })
 }
 
 func (f *fakeStore) EndPreservation(_ context.Context, by string) int {

@@ -70,6 +70,9 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 		out = s.tryAll(ctx, all, c, true)
 		out.lost = true // the first time
 	}
+	if out.answered && out.err == nil {
+		s.acknowledged(c, out.result)
+	}
 	if out.answered && !(out.lost && refusedByAgent(out.err)) {
 		return out.result, out.err
 	}

@@ -75,12 +75,12 @@ func (s *Server) vmMethods() []method {
 	all := []method{
 		takes(method{
 			name:    "list_vms",
-			summary: "Lists VMs as their nodes last reported them, page by page. Secrets are not among it.",
+			summary: "Lists VMs as their nodes last reported them, or have answered through this master since, page by page. Secrets are not among it.",
 			errors:  []int{jsonrpc.CodeUnknownCursor},
 		}, s.listVMs),
 		takes(method{
 			name:    "get_vm",
-			summary: "Returns a VM as its node last reported it.",
+			summary: "Returns a VM as its node last reported it, or has answered through this master since.",
 			errors:  []int{jsonrpc.CodeNotFound},
 		}, s.getVM),
 	}
@@ -129,7 +129,7 @@ func (s *Server) getVM(_ context.Context, p vmParams) (crdtstore.VM, error) {
 }
 
 // callVM forwards a call. What it does to the VM is not guessed: the node's
-// next report says it.
+// next report says it. That a VM is there, or gone, is remembered until then.
 func (s *Server) callVM(ctx context.Context, c vmCall, raw json.RawMessage) (any, error) {
 	raw, err := jsonrpc.Named(raw)
 	if err != nil {

@@ -30,6 +30,7 @@ type store interface {
 
 	VM(nodeID, sid string) (crdtstore.VM, error)
 	VMs(q crdtstore.VMQuery) (crdtstore.VMPage, error)
+	Acknowledged(vm crdtstore.VM)
 
 	EndPreservation(ctx context.Context, by string) int
 	Masters() []crdtstore.Master

@@ -297,6 +297,9 @@ func ValidLabels(labels map[string]string) error {
 	return nil
 }
 
+// ValidVM returns a [FieldError] for a VM that no report could have.
+func ValidVM(vm VM) error { return validVMs([]VM{vm}) }
+
 func validVMs(vms []VM) error {
 	if len(vms) > MaxVMs {
 		return fieldErrorf("vms", "has %d entries, at most %d are allowed", len(vms), MaxVMs)

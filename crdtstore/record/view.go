@@ -128,6 +128,13 @@ func (s State) VMs(nodeID string) []VM {
 	return a.of(nodeID, vms)
 }
 
+// VMsVersion is the version of the account that lists the VMs in the view of a state; the
+// zero version where there is none.
+func (s State) VMsVersion() Version {
+	a, _ := s.vmList()
+	return a.Version
+}
+
 // SameVMs reports whether the views of two states have the same VMs, but for the time
 // at which they were told.
 func (s State) SameVMs(t State) bool {

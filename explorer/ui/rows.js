@@ -136,13 +136,18 @@ export function totals(stats) {
   const allMasters = Object.values(masters).reduce((sum, n) => sum + n, 0);
   const live = (masters.self ?? 0) + (masters.alive ?? 0);
   const others = ['suspect', 'offline', 'drained'].filter((s) => nodes[s] > 0).map((s) => `${count(nodes[s])} ${s}`);
+  // What nodes have that are not online is part of the totals, and not free.
+  const away = (key, text) => {
+    const part = ['suspect', 'offline'].reduce((n, status) => n + (stats.by_status?.[status]?.[key] ?? 0), 0);
+    return part > 0 && `${text(part)} on nodes that are not online`;
+  };
   return [
     card('nodes', 'Nodes online', count(nodes.online), `of ${count(nodes.total)}`, others.join(', ')),
-    card('cores', 'Cores free', count(free.cru), `of ${count(total.cru)}`),
-    card('memory', 'Memory free', bytes(free.mru), `of ${bytes(total.mru)}`),
-    (total.sru > 0 || !total.hru) && card('ssd', 'SSD free', bytes(free.sru), `of ${bytes(total.sru)}`),
-    total.hru > 0 && card('hdd', 'HDD free', bytes(free.hru), `of ${bytes(total.hru)}`),
-    slices.total > 0 && card('slices', 'Slices free', count(slices.free), `of ${count(slices.total)}`),
+    card('cores', 'Cores free', count(free.cru), `of ${count(total.cru)}`, away('cru', count)),
+    card('memory', 'Memory free', bytes(free.mru), `of ${bytes(total.mru)}`, away('mru', bytes)),
+    (total.sru > 0 || !total.hru) && card('ssd', 'SSD free', bytes(free.sru), `of ${bytes(total.sru)}`, away('sru', bytes)),
+    total.hru > 0 && card('hdd', 'HDD free', bytes(free.hru), `of ${bytes(total.hru)}`, away('hru', bytes)),
+    slices.total > 0 && card('slices', 'Slices free', count(slices.free), `of ${count(slices.total)}`, away('slices', count)),
     card('vms', 'VMs running', count(vms.by_state?.running), `of ${count(vms.total)}`),
     card('masters', 'Masters alive', count(live), `of ${count(allMasters)}`,
       allMasters > 1 && (convergence.in_sync ? 'in sync' : `not in sync${convergence.lag_s > 0 ? ` for ${span(convergence.lag_s)}` : ''}`)),

@@ -40,6 +40,19 @@ type Count struct {
 	VMs   int
 }
 
+// CountVMs counts VMs by state.
+func CountVMs(vms []record.VM) (counts []Count) {
+	for _, v := range vms {
+		at := slices.IndexFunc(counts, func(c Count) bool { return c.State == v.State })
+		if at < 0 {
+			at = len(counts)
+			counts = append(counts, Count{State: v.State})
+		}
+		counts[at].VMs++
+	}
+	return counts
+}
+
 type label struct{ name, value string }
 
 // newEntry makes an entry. Where nothing but the time at which the node was last
@@ -67,14 +80,7 @@ func (e *Entry) view(n record.Node) {
 		e.labels = append(e.labels, label{k, v})
 	}
 	slices.SortFunc(e.labels, func(a, b label) int { return cmp.Compare(a.name, b.name) })
-	for _, v := range n.VMs {
-		at := slices.IndexFunc(e.VMs, func(c Count) bool { return c.State == v.State })
-		if at < 0 {
-			at = len(e.VMs)
-			e.VMs = append(e.VMs, Count{State: v.State})
-		}
-		e.VMs[at].VMs++
-	}
+	e.VMs = CountVMs(n.VMs)
 	e.Search = searchText(n)
 }
 

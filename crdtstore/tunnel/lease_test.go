@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"pgregory.net/rapid"
 )
 
@@ -21,8 +23,20 @@ type pipe struct {
 	network.Stream
 	net  net.Conn
 	conn *pipeConn
+
+	half       bool // it can be closed in one direction
+	halfClosed bool
 }
 
+func (p *pipe) CloseWrite() error {
+	if p.half {
+		p.halfClosed = true
+		return nil
+	}
+	return p.Close()
+}
+
+func (p *pipe) SetProtocol(protocol.ID) error      { return nil }
 func (p *pipe) Read(b []byte) (int, error)         { return p.net.Read(b) }
 func (p *pipe) Write(b []byte) (int, error)        { return p.net.Write(b) }
 func (p *pipe) Close() error                       { return p.net.Close() }
@@ -37,6 +51,17 @@ type pipeConn struct {
 	peer   peer.ID
 	closed chan struct{}
 	once   sync.Once
+	// dialled is called for each stream that is opened to the other end.
+	dialled func(there net.Conn)
+}
+
+func (c *pipeConn) NewStream(context.Context) (network.Stream, error) {
+	if c.dialled == nil {
+		return nil, errors.New("nobody is there")
+	}
+	here, there := net.Pipe()
+	go c.dialled(there)
+	return &pipe{net: here, conn: c}, nil
 }
 
 func (c *pipeConn) RemotePeer() peer.ID { return c.peer }
@@ -273,6 +298,7 @@ func TestWhoHasTheTunnel(t *testing.T) {
 func TestAgentNoticesASilentMaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
+		t.Cleanup(func() { here.Close() })
 		agent, master := frames(&pipe{net: here}, maxClaim), frames(&pipe{net: there}, maxClaim)
 		closing, result := make(chan struct{}), make(chan error, 1)
 		go func() { result <- keep(agent.s, agent, closing) }()

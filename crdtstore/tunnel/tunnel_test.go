@@ -141,7 +141,8 @@ func TestTunnel(t *testing.T) {
 	if _, err := e.Dial(t.Context(), id.ID()); !errors.Is(err, ErrNone) {
 		t.Errorf("before there is a tunnel: %v", err)
 	}
-	tun := open(t, newAgent(t, id, "agent"), e, id.ID())
+	agent := newAgent(t, id, "agent")
+	tun := open(t, agent, e, id.ID())
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
@@ -158,6 +159,11 @@ func TestTunnel(t *testing.T) {
 	}
 	all.Wait()
 	tun.Close()
+	agent.mu.Lock()
+	if len(agent.opened) != 0 {
+		t.Error("the agent takes connections of a master to which it has closed the tunnel")
+	}
+	agent.mu.Unlock()
 	<-e.changed
 	<-e.changed
 	if want := []string{id.ID() + "true", id.ID() + "false"}; !slices.Equal(e.changes, want) {

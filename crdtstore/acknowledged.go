@@ -83,6 +83,9 @@ func (a *acknowledged) add(now time.Time, one acknowledgedVM) bool {
 // keep drops the answers of a node but some. It is called with mu held.
 func (a *acknowledged) keep(id string, some func(acknowledgedVM) bool) {
 	before := a.nodes[id]
+	if !slices.ContainsFunc(before, func(one acknowledgedVM) bool { return !some(one) }) {
+		return
+	}
 	var rest []acknowledgedVM
 	for _, one := range before {
 		if some(one) {
@@ -129,13 +132,16 @@ func (a *acknowledged) of(now time.Time, e *table.Entry) []acknowledgedVM {
 // The entry is there and not removed.
 func (s *Store) vmsOf(now time.Time, e *table.Entry) []VM {
 	vms, answers := e.ListVMs(), s.acknowledged.of(now, e)
+	if len(answers) > 0 {
+		vms = slices.Clone(vms)
+	}
 	for _, one := range answers {
 		at, known := slices.BinarySearchFunc(vms, one.vm.SID, func(vm VM, sid string) int { return strings.Compare(vm.SID, sid) })
 		switch gone := one.vm.State == VMDeleted; {
 		case gone && known:
-			vms = slices.Delete(slices.Clone(vms), at, at+1)
+			vms = slices.Delete(vms, at, at+1)
 		case !gone && !known:
-			vms = slices.Insert(slices.Clone(vms), at, one.vm)
+			vms = slices.Insert(vms, at, one.vm)
 		}
 	}
 	return vms

@@ -28,18 +28,20 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the scripts in testdata. In them, $MASTER is the address of a
-// stub (see stub_test.go), $BUSY one that answers 503, and nobody listens at
-// $NOBODY. "code N command..." runs a command that must end with exit code N.
+// stub (see stub_test.go), $SICK, $OLD and $FULL of others (see stub_status_test.go), $BUSY one
+// that answers 503, and nobody listens at $NOBODY. "code N command..." runs a command that must end with exit code N.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			s := newStub()
-			env.Defer(s.Close)
+			for name, grid := range stubGrids {
+				s := newStub(grid)
+				env.Defer(s.Close)
+				env.Setenv(name, s.Listener.Addr().String())
+			}
 			busy := newBusy()
 			env.Defer(busy.Close)
 			env.Setenv("HOME", env.WorkDir)
-			env.Setenv("MASTER", s.Listener.Addr().String())
 			env.Setenv("BUSY", busy.Listener.Addr().String())
 			env.Setenv("NOBODY", nobody())
 			return nil
@@ -118,7 +120,7 @@ func TestServe(t *testing.T) {
 // A stream that breaks off goes on where it was, and what would look as it did
 // is not printed again.
 func TestWatch(t *testing.T) {
-	s := newStub()
+	s := newStub(stubGrids["MASTER"])
 	defer s.Close()
 	for _, c := range []struct {
 		args []string
@@ -152,7 +154,7 @@ func TestWatch(t *testing.T) {
 // What happened before comes first and once, then what happens, as far as it was asked
 // for, also after the stream has broken off.
 func TestFollowEvents(t *testing.T) {
-	s := newStub()
+	s := newStub(stubGrids["MASTER"])
 	defer s.Close()
 	for _, c := range []struct {
 		args []string

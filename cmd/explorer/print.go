@@ -64,6 +64,15 @@ func size(n uint64) string {
 	return number(v) + string("KMGTPE"[unit]) + "i"
 }
 
+// inBytes is a number of bytes in words: 512 B, 16 GiB.
+func inBytes(n uint64) string {
+	if n < 1<<10 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	s := size(n)
+	return s[:len(s)-2] + " " + s[len(s)-2:] + "B"
+}
+
 // number is a number with three digits or as many as it has before the point.
 func number(v float64) string {
 	digits := 1

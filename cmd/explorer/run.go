@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), ou
 	if errors.As(err, &wire) && wire.Code == jsonrpc.CodeInvalidParams {
 		err = &settings.UsageError{Err: err}
 	}
-	if err != nil && !errors.Is(err, errDiffer) {
+	if err != nil && !errors.Is(err, errDiffer) && !errors.Is(err, errNotWell) {
 		p.complain(cmd, err)
 	}
 	return settings.ExitCode(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -80,15 +81,28 @@ func (r *remote) health(ctx context.Context, c *client.Client) (h health, raw js
 // overview is what status prints with --json.
 type overview struct {
 	Endpoint string          `json:"endpoint"`
+	Well     bool            `json:"well"` // there are no problems
+	Problems []problem       `json:"problems"`
 	Health   json.RawMessage `json:"health"`
 	Stats    json.RawMessage `json:"stats"`
 	Masters  json.RawMessage `json:"masters"`
 }
 
+// errNotWell sets the exit code; all there is to say was said.
+var errNotWell = errors.New("not all is well")
+
 func (p *program) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Sum up what a master knows",
+		Short: "Tell whether all is well, and sum up what a master knows",
+		Long: `Tell whether all is well with a master and with those that it knows, and sum up the grid.
+What is not well comes first, one problem a line, with what to do about it.
+
+The exit code is 0 when all is well, and 1 when anything is not: the master cannot serve, a
+master is down or was never met, masters hold different records, hear different nodes or
+have different settings, a clock is wrong, an identity is used twice, a node id is claimed
+by several machines, or much of the grid is silent. It is also 1 when no master answers; then
+stdout is empty. Nodes that are offline are counted, and are no problem of the masters.`,
 	}
 	r := p.bind(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -106,15 +120,8 @@ func (p *program) statusCommand() *cobra.Command {
 		if o.Masters, err = r.callOn(cmd.Context(), c, "masters", nil); err != nil {
 			return err
 		}
-		var notWell error
-		if _, o.Health, notWell = r.health(cmd.Context(), c); o.Health == nil {
-			return notWell
-		}
-		o.Endpoint = c.Endpoint().String()
-		if r.json {
-			if err := r.printJSON(o); err != nil {
-				return err
-			}
+		h, raw, notWell := r.health(cmd.Context(), c)
+		if raw == nil {
 			return notWell
 		}
 		var stats crdtstore.Stats
@@ -122,8 +129,18 @@ func (p *program) statusCommand() *cobra.Command {
 		if err := decodeAll(o.Stats, &stats, o.Masters, &masters); err != nil {
 			return err
 		}
-		r.printStatus(o.Endpoint, notWell, stats, masters)
-		return notWell
+		o.Endpoint, o.Health = c.Endpoint().String(), raw
+		o.Problems = problems(notWell, h.Reason, stats, masters)
+		o.Well = len(o.Problems) == 0
+		if r.json {
+			err = r.printJSON(o)
+		} else {
+			r.printStatus(o, stats, masters)
+		}
+		if err == nil && !o.Well {
+			err = errNotWell
+		}
+		return err
 	}
 	return cmd
 }
@@ -138,78 +155,71 @@ func decodeAll(pairs ...any) error {
 	return nil
 }
 
-func (r *remote) printStatus(endpoint string, notWell error, s crdtstore.Stats, m explorer.MastersAnswer) {
+func (r *remote) printStatus(o overview, s crdtstore.Stats, m explorer.MastersAnswer) {
+	if o.Well {
+		fmt.Fprintln(r.out, "all is well")
+	} else {
+		fmt.Fprintf(r.out, "%s:\n", counted(len(o.Problems), "problem"))
+	}
+	for _, p := range o.Problems {
+		fmt.Fprintf(r.out, "  %s -> %s\n", printable(strings.Map(oneLine, p.Text)), printable(p.Do))
+	}
+	fmt.Fprintln(r.out)
 	t := newTable(r.out)
 	for _, one := range m.Masters {
 		if one.ID == m.Self {
-			t.row("master", fmt.Sprintf("%s, version %s, at %s", one.Name, one.Version, endpoint))
-			t.row("id", one.ID)
+			t.row("master", fmt.Sprintf("%s, version %s, at %s", one.Name, one.Version, o.Endpoint))
 		}
 	}
-	health := "ok"
-	if notWell != nil {
-		health = notWell.Error()
+	masters := counts(len(m.Masters), s.Masters)
+	switch {
+	case len(m.Masters) == 1:
+	case s.Convergence.InSync:
+		masters += "; all that are alive hold the same records"
+	default:
+		masters += fmt.Sprintf("; records have differed for %ss", number(s.Convergence.LagS))
 	}
-	t.row("health", health)
-	if s.Joining != nil {
-		t.row("joining", fmt.Sprintf("%d of %d nodes are here", s.Joining.Nodes, s.Joining.Of))
-	}
-	if p := s.Preservation; p != nil {
-		t.row("preserving", fmt.Sprintf("%d of %d nodes are silent; suspect rather than offline until %s", p.Late, p.Of, p.EndsBy.Local().Format(time.TimeOnly)))
-	}
+	t.row("masters", masters)
 	nodes := fmt.Sprintf("%d online, %d suspect, %d offline", s.Nodes.Online, s.Nodes.Suspect, s.Nodes.Offline)
 	if s.Nodes.Drained > 0 {
 		nodes += fmt.Sprintf("; %d drained", s.Nodes.Drained)
 	}
 	t.row("nodes", fmt.Sprintf("%d: %s", s.Nodes.Total, nodes))
-	t.row("free", fmt.Sprintf("%s of %s cores, %s of %s memory, %s of %s SSD, %s of %s HDD, %d of %d slices",
-		number(s.Free.CRU), number(s.Total.CRU), size(s.Free.MRU), size(s.Total.MRU),
-		size(s.Free.SRU), size(s.Total.SRU), size(s.Free.HRU), size(s.Total.HRU), s.Slices.Free, s.Slices.Total))
+	capacity := func(c crdtstore.Capacity, slices uint64) string { return capacityText(c, slices, s.Total) }
+	t.row("capacity", capacity(s.Total, s.Slices.Total))
+	t.row("free", capacity(s.Free, s.Slices.Free))
+	for _, status := range []crdtstore.Status{crdtstore.Suspect, crdtstore.Offline} {
+		if part := s.ByStatus[status]; part.Nodes > 0 {
+			t.row(string(status), capacity(part.Capacity, part.Slices)+" of the capacity")
+		}
+	}
 	t.row("VMs", counts(s.VMs.Total, s.VMs.ByState))
-	masters := counts(len(m.Masters), s.Masters)
-	if len(m.Masters) > 1 {
-		if s.Convergence.InSync {
-			masters += "; in sync"
-		} else {
-			masters += fmt.Sprintf("; not in sync, %ss behind", number(s.Convergence.LagS))
-		}
-	}
-	t.row("masters", masters)
-	for _, one := range s.Convergence.Splits {
-		t.row("split", splitText(one))
-	}
-	for _, one := range m.Masters {
-		if one.Deaf {
-			t.row("deaf", one.Name+" "+one.Reason)
-		}
-		if one.Cause == crdtstore.CauseCollision {
-			t.row("identity", one.Name+": "+one.Reason)
-		}
-	}
-	h := s.History
-	disk := size(h.Bytes)
-	if h.Live > 0 {
-		disk += fmt.Sprintf(", %.1f times the %s", float64(h.Bytes)/float64(h.Live), size(h.Live))
-	}
-	disk += fmt.Sprintf(" of %d records: epoch %d with %d writes", h.Records, h.Epoch, h.Entries)
-	if h.Old > 0 {
-		disk += fmt.Sprintf("; %d older not deleted yet", h.Old)
-	}
-	t.row("disk", disk)
+	t.row("disk", fmt.Sprintf("%s used by the records of %s", inBytes(s.History.Bytes), counted(s.History.Records, "node")))
 	t.flush()
+}
+
+// capacityText lists what nodes have; disks of a kind that no node has are left out.
+func capacityText(c crdtstore.Capacity, slices uint64, total crdtstore.Capacity) string {
+	parts := []string{number(c.CRU) + " cores", inBytes(c.MRU) + " memory"}
+	if total.SRU > 0 {
+		parts = append(parts, inBytes(c.SRU)+" SSD")
+	}
+	if total.HRU > 0 {
+		parts = append(parts, inBytes(c.HRU)+" HDD")
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%d slices", slices)), ", ")
 }
 
 // splitText says what is known of a split.
 func splitText(s crdtstore.Split) string {
 	since := fmt.Sprintf("since %s (%s)", s.Since.Local().Format(time.DateTime), ago(s.Since))
-	changed := fmt.Sprintf("%d nodes", s.Nodes)
-	if s.Nodes == 1 {
-		changed = "1 node"
-	}
 	if !s.Unreachable {
-		return fmt.Sprintf("%s holds something else %s, in %s; explorer diff shows what", s.Name, since, changed)
+		return fmt.Sprintf("master %s holds other records %s, of %s", s.Name, since, counted(s.Nodes, "node"))
 	}
-	text := fmt.Sprintf("%s cannot be reached %s, what it holds is unknown; %s changed here since", s.Name, since, changed)
+	text := fmt.Sprintf("master %s cannot be reached %s", s.Name, since)
+	if s.Nodes > 0 {
+		text += fmt.Sprintf("; %s changed here", counted(s.Nodes, "node"))
+	}
 	if len(s.HeardBy) > 0 {
 		text += "; other masters hear it"
 	}
@@ -259,7 +269,7 @@ func (p *program) mastersCommand() *cobra.Command {
 				}
 				status := string(one.Status)
 				if one.Deaf {
-					status += ", deaf"
+					status += ", partially connected"
 				}
 				t.row(one.Name, status, one.Version, fmt.Sprint(one.Nodes), fmt.Sprint(one.Hears), sync, fmt.Sprint(one.Differs),
 					rtt, clock, seen, strings.Join(one.RPCURLs, ","), one.ID)
@@ -268,6 +278,9 @@ func (p *program) mastersCommand() *cobra.Command {
 			for _, one := range m.Masters {
 				if one.Reason != "" {
 					fmt.Fprintf(r.out, "%s %s\n", printable(one.Name), printable(one.Reason))
+				}
+				for _, text := range one.SettingsDiffer {
+					fmt.Fprintf(r.out, "%s has another setting than this master: %s\n", printable(one.Name), printable(text))
 				}
 			}
 		})

@@ -30,7 +30,7 @@ func stubNode(id string, drained bool) string {
 const stubVM = `{"sid":"v1","name":"web","node_id":"n1","state":"running","cpu":2,"memory":2147483648,"ip":"10.0.0.2","as_of":"2026-01-02T03:04:05Z"}`
 
 // newStub serves the API of a master that always knows the same.
-func newStub() *httptest.Server {
+func newStub(grid stubGrid) *httptest.Server {
 	rpc := new(jsonrpc.Mux)
 	answer := func(method string, f func(p map[string]any) (string, error)) {
 		rpc.Handle(method, func(_ context.Context, params json.RawMessage) (any, error) {
@@ -47,17 +47,8 @@ func newStub() *httptest.Server {
 	always := func(method, result string) {
 		answer(method, func(map[string]any) (string, error) { return result, nil })
 	}
-	always("stats", `{"nodes":{"total":3,"online":2,"suspect":1,"offline":0,"drained":1,"removed":4},
-		"total":{"cru":16,"mru":34359738368,"sru":0,"hru":0},"free":{"cru":12.5,"mru":1073741824,"sru":0,"hru":0},
-		"slices":{"total":8,"free":5},"vms":{"total":2,"by_state":{"running":1,"stopped":1}},
-		"masters":{"self":1,"alive":1},"convergence":{"in_sync":false,"digest":"ab","lag_s":2.5,"splits":[
-			{"master":"12D3KooWOther","name":"beta","since":"2026-01-02T03:04:05Z","lag_s":9,"nodes":1,"unreachable":false,"heard_by":[]},
-			{"master":"12D3KooWGone","name":"gamma","since":"2026-01-02T03:04:05Z","lag_s":9,"nodes":4,"unreachable":true,"heard_by":["12D3KooWOther"]}]},
-		"history":{"epoch":4,"entries":12,"records":7,"bytes":3145728,"live":2097152}}`)
-	always("masters", `{"self":"12D3KooWStub","masters":[
-		{"id":"12D3KooWStub","name":"alpha","rpc_urls":["http://192.0.2.1:9002"],"ui_urls":[],"mesh_addrs":[],"status":"self","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0,"hears":3,"heard_by":["12D3KooWOther"],"deaf":false},
-		{"id":"12D3KooWOther","name":"beta","rpc_urls":["http://192.0.2.2:9002"],"ui_urls":[],"mesh_addrs":[],"status":"alive","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":1.25,"nodes":2,"digest":"cd","in_sync":false,"lag_s":2.5,"differs":1,"clock_skew_s":-7200.4,
-		 "hears":0,"heard_by":[],"deaf":true,"reason":"hears 0 of the 3 nodes that alpha hears"}]}`)
+	always("stats", grid.stats)
+	always("masters", grid.masters)
 	answer("diff", func(p map[string]any) (string, error) {
 		switch p["master"] {
 		case "alpha":
@@ -135,6 +126,11 @@ func newStub() *httptest.Server {
 		rpc.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if grid.reason != "" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintf(w, `{"status":"unavailable","service":"hero_explorer","version":"v9","reason":%q}`, grid.reason)
+			return
+		}
 		fmt.Fprint(w, `{"status":"ok","service":"hero_explorer","version":"v9"}`)
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {

@@ -65,6 +65,9 @@ func TestDialWaitsForTheAgent(t *testing.T) {
 				if took := time.Since(began); took != c.takes {
 					t.Errorf("it took %v, want %v", took, c.takes)
 				}
+				if err == nil {
+					defer to.Close()
+				}
 				if !c.ok {
 					if !errors.Is(err, ErrNone) {
 						t.Errorf("error %v", err)
@@ -74,7 +77,6 @@ func TestDialWaitsForTheAgent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer to.Close()
 				time.Sleep(time.Hour)
 				if got := say(t, to, "hello"); got != "hello" {
 					t.Errorf("it says %q", got)

@@ -166,11 +166,16 @@ func TestElementsRefusesTombstones(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	good := block(t, &pb.Delta{Priority: 1, Elements: []*pb.Element{element("/na/m", "v")}})
-	if _, err := dag.Parse(good); err != nil {
+	first, err := dag.Parse(good)
+	if err != nil {
 		t.Fatal(err)
 	}
-	broken := merkledag.NodeWithData([]byte{0x18}) // a varint field without a value
-	big := block(t, &pb.Delta{Elements: []*pb.Element{element("/na/m", string(make([]byte, dag.MaxBlock)))}})
+	broken := merkledag.NodeWithData([]byte{0x18})                                       // a varint field without a value
+	raw, err := cid.Parse("bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e") // a link to bytes that are no block
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := block(t, &pb.Delta{Priority: 1, Elements: []*pb.Element{element("/na/m", string(make([]byte, dag.MaxBlock)))}})
 	for name, raw := range map[string][]byte{
 		"one byte":       {0xff},
 		"text":           []byte("not a block of anything"),
@@ -178,9 +183,28 @@ func TestParseRefuses(t *testing.T) {
 		"something more": append(slices.Clone(good), 0x7f),
 		"broken delta":   broken.RawData(),
 		"too large":      big,
+		"no height":      block(t, &pb.Delta{}),
+		"a high root":    block(t, &pb.Delta{Priority: 2}),
+		"a low branch":   block(t, &pb.Delta{}, first.Cid),
+		"a raw link":     block(t, &pb.Delta{Priority: 2}, raw),
 	} {
 		if b, err := dag.Parse(raw); !errors.Is(err, dag.ErrBlock) {
 			t.Errorf("%s: %v, %v", name, b.Cid, err)
+		}
+	}
+}
+
+// Keys are clean paths below the root: go-ds-crdt joins them to others.
+func TestElementsRefusesOddKeys(t *testing.T) {
+	for key, ok := range map[string]bool{
+		"/na/m": true, "/na": true, "/": false, "": false, "na/m": false, "/na/": false, "//na": false, "/na/../nb": false, "/na/./m": false, "/..": false,
+	} {
+		b, err := dag.Parse(block(t, &pb.Delta{Priority: 1, Elements: []*pb.Element{element("/good", "v"), element(key, "v")}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Elements(); (err == nil) != ok || !ok && (got != nil || !errors.Is(err, dag.ErrBlock)) {
+			t.Errorf("key %q: %v, %v", key, got, err)
 		}
 	}
 }

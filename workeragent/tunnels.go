@@ -115,7 +115,9 @@ func (t *tunnels) run(ctx context.Context, changed <-chan struct{}) {
 func (t *tunnels) step(ctx context.Context) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.refresh()
+	for _, m := range t.refresh() {
+		go m.Close() // beats need mu, and this may wait for the network
+	}
 	now, wait, have := time.Now(), time.Minute, 0
 	for _, e := range t.edges {
 		if e.tunnel != nil || e.opening {
@@ -139,8 +141,9 @@ func (t *tunnels) step(ctx context.Context) time.Duration {
 	return wait
 }
 
-// refresh takes the masters of the moment. The caller holds mu.
-func (t *tunnels) refresh() {
+// refresh takes the masters of the moment, and returns those to be closed. The caller
+// holds mu.
+func (t *tunnels) refresh() (left []*tunnel.Master) {
 	current := map[string]bool{}
 	for _, m := range t.list() {
 		if len(m.EdgeAddrs) == 0 {
@@ -160,7 +163,7 @@ func (t *tunnels) refresh() {
 				continue
 			}
 			if e.master != nil {
-				e.master.Close()
+				left = append(left, e.master)
 			}
 			e.addrs, e.master, e.next, e.failures = m.EdgeAddrs, master, time.Time{}, 0
 		}
@@ -168,8 +171,12 @@ func (t *tunnels) refresh() {
 	for id, e := range t.edges {
 		if !current[id] && e.tunnel == nil && !e.opening {
 			delete(t.edges, id)
+			if e.master != nil {
+				left = append(left, e.master)
+			}
 		}
 	}
+	return left
 }
 
 // ranked returns the masters in the order in which this node wants tunnels to them:

@@ -95,15 +95,16 @@ type Master struct {
 	client *Client
 	id     peer.ID
 	addrs  []ma.Multiaddr
+	asking chan struct{} // holds a token while a request is under way
 
-	mu     sync.Mutex
-	stream *framed // for requests; nil: none is open
+	mu     sync.Mutex // held across no I/O
+	stream *framed    // for requests; nil: none is open
 }
 
 // Master returns the master at some addresses: multiaddrs with /p2p/ID, all of one
 // master. It does no I/O.
 func (c *Client) Master(addrs []string) (*Master, error) {
-	m := &Master{client: c}
+	m := &Master{client: c, asking: make(chan struct{}, 1)}
 	for _, text := range addrs {
 		a, err := ma.NewMultiaddr(text)
 		if err != nil {
@@ -140,33 +141,38 @@ func (m *Master) newStream(ctx context.Context, proto protocol.ID) (network.Stre
 // Ask sends a request and returns the answer. One request at a time is under way; others
 // wait. Errors wrap ErrNotSent where the request cannot have arrived.
 func (m *Master) Ask(ctx context.Context, request []byte) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, notSent(err)
 	}
+	select {
+	case m.asking <- struct{}{}:
+	case <-ctx.Done():
+		return nil, notSent(ctx.Err())
+	}
+	defer func() { <-m.asking }()
 	for {
-		kept := m.stream != nil
+		f := m.swap(nil) // nobody else asks, and Close finds it below
+		kept := f != nil
 		if !kept {
 			s, err := m.newStream(ctx, askProtocol)
 			if err != nil {
 				return nil, notSent(err)
 			}
-			f := frames(s, maxAsk)
-			m.stream = &f
+			opened := frames(s, maxAsk)
+			f = &opened
 		}
-		lift := within(ctx, m.stream.s, maxAskTime)
-		err := m.stream.write(request)
+		m.swap(f)
+		lift := within(ctx, f.s, maxAskTime)
+		err := f.write(request)
 		var answer []byte
 		if err == nil {
-			answer, err = m.stream.read()
+			answer, err = f.read()
 		}
 		if lift(); err == nil {
 			return answer, nil
 		}
-		_ = m.stream.s.Reset()
-		m.stream = nil
-		if kept && ctx.Err() == nil {
+		_ = f.s.Reset()
+		if m.swap(nil) == f && kept && ctx.Err() == nil {
 			continue // it was closed at the other end since; once more on a new one
 		}
 		return nil, err
@@ -176,14 +182,20 @@ func (m *Master) Ask(ctx context.Context, request []byte) ([]byte, error) {
 // maxAskTime bounds a request whose context does not.
 const maxAskTime = time.Minute
 
-// Close ends the stream of requests. Tunnels stay.
+// Close ends the stream of requests, and with it the request that is under way. It waits
+// for none. Tunnels stay.
 func (m *Master) Close() {
+	if f := m.swap(nil); f != nil {
+		_ = f.s.Reset()
+	}
+}
+
+// swap sets the stream of requests, and returns the one before.
+func (m *Master) swap(f *framed) (before *framed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stream != nil {
-		_ = m.stream.s.Reset()
-		m.stream = nil
-	}
+	before, m.stream = m.stream, f
+	return before
 }
 
 // Tunnel is an open tunnel to a master.

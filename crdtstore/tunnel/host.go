@@ -261,19 +261,26 @@ func (h *Host) open(s network.Stream) {
 // come back before it was missed. An earlier boot of the same agent does not get it: it is
 // what is left of it, or a copy.
 func (h *Host) enter(node string, mine *session) error {
+	before, err := h.replace(node, mine)
+	if before != nil {
+		_ = before.lease.Reset() // not under mu, for it may wait for the network
+	}
+	return err
+}
+
+// replace makes a session that of a node, and returns the one that has to end.
+func (h *Host) replace(node string, mine *session) (before *session, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before := h.sessions[node]
+	before = h.sessions[node]
 	if before != nil && before.key == mine.key && before.boot > mine.boot {
-		return errors.New("a later boot of the agent has the tunnel")
+		return nil, errors.New("a later boot of the agent has the tunnel")
 	}
 	h.sessions[node] = mine
-	if before != nil {
-		_ = before.lease.Reset()
-		return nil
+	if before == nil {
+		h.cfg.Changed(node, true)
 	}
-	h.cfg.Changed(node, true)
-	return nil
+	return before, nil
 }
 
 func (h *Host) leave(node string, mine *session) {

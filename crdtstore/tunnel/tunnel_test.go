@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/multiformats/go-varint"
 
@@ -41,6 +42,8 @@ type edge struct {
 	*Host
 	id    string
 	least atomic.Uint64 // boot
+	// answer is called before a request is answered; nil: nothing is.
+	answer atomic.Pointer[func()]
 
 	mu      sync.Mutex
 	changes []string
@@ -69,6 +72,9 @@ func newEdge(t *testing.T) *edge {
 			e.changed <- struct{}{}
 		},
 		Answer: func(_ context.Context, key string, request []byte) []byte {
+			if f := e.answer.Load(); f != nil {
+				(*f)()
+			}
 			return fmt.Append(nil, key, " asks ", string(request))
 		},
 	})
@@ -123,6 +129,21 @@ func open(t *testing.T, c *Client, e *edge, node string) *Tunnel {
 		t.Fatal(err)
 	}
 	return tun
+}
+
+// soon fails the test where something does not happen.
+func soon(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("never: ", what)
+	}
 }
 
 // say sends a line and returns the line that comes back.
@@ -251,6 +272,46 @@ func TestAsk(t *testing.T) {
 	if _, err := m.Ask(t.Context(), nil); !errors.Is(err, ErrNotSent) {
 		t.Errorf("to a master that is gone: %v", err)
 	}
+}
+
+// A request that gets no answer holds up neither Close, which the agent calls with locks
+// held, nor those that wait behind it and give up.
+func TestCloseDoesNotWaitForAnAnswer(t *testing.T) {
+	e, arrived, free := newEdge(t), make(chan struct{}, 2), make(chan struct{})
+	defer close(free)
+	answer := func() {
+		arrived <- struct{}{}
+		<-free
+	}
+	e.answer.Store(&answer)
+	m, err := newAgent(t, newIdentity(t), "agent").Master(e.addrs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan error, 1)
+	go func() {
+		_, err := m.Ask(t.Context(), []byte("x"))
+		asked <- err
+	}()
+	<-arrived
+	ctx, cancel := context.WithCancel(t.Context())
+	behind := make(chan error, 1)
+	go func() {
+		_, err := m.Ask(ctx, []byte("y"))
+		behind <- err
+	}()
+	cancel()
+	soon(t, "who waits behind it gives up", func() {
+		if err := <-behind; !errors.Is(err, ErrNotSent) || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	soon(t, "it is closed", m.Close)
+	soon(t, "who asked is told", func() {
+		if err := <-asked; err == nil {
+			t.Error("an answer to a request that was given up")
+		}
+	})
 }
 
 func TestSplice(t *testing.T) {

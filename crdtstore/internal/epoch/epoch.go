@@ -102,10 +102,13 @@ func epochPath(dir string, number uint64) string {
 // retired is what the name of a directory ends in that is being deleted.
 const retired = ".retired"
 
-// remove deletes an epoch's directory. It is no epoch any more before the first
-// file of it is gone: half a database cannot be opened.
+// remove deletes an epoch's directory. It is no epoch any more, for good, before the
+// first file of it is gone: half a database cannot be opened.
 func remove(in vfs.FS, path string) error {
 	if err := in.Rename(path, path+retired); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := syncDir(in, in.PathDir(path)); err != nil {
 		return err
 	}
 	return in.RemoveAll(path + retired)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/faultdisk"
 )
 
 // A disk that hangs in each of the operations during which locks are held. What the
@@ -43,19 +45,19 @@ func TestNobodyWaitsForADiskThatHangs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			disk := &stuckDisk{}
-			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: hooked{vfs.Default, disk.before}, hangAfter: 20 * time.Millisecond})
+			disk := &faultdisk.Stuck{}
+			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hooked{FS: vfs.Default, Before: disk.Before}, hangAfter: 20 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { disk.frees() }) // before the log is closed
+			t.Cleanup(func() { disk.Frees() }) // before the log is closed
 			m.write("n", seen(1))
 			m.number.Store(2)
 			if err := m.Adopt(t.Context(), 2, 0); err != nil {
 				t.Fatal(err)
 			}
 			m.write("n", seen(2))
-			hit := disk.hangs(c.op, c.path)
+			hit := disk.Hangs(c.op, c.path)
 			done := make(chan error, 1)
 			go func() { done <- c.do(m) }()
 			select {
@@ -91,7 +93,7 @@ func TestNobodyWaitsForADiskThatHangs(t *testing.T) {
 					t.Error("adopt:", err)
 				}
 			}
-			disk.frees()
+			disk.Frees()
 			if err := <-done; err != nil {
 				t.Error("after the disk came back:", err)
 			}
@@ -110,19 +112,19 @@ func TestNobodyWaitsForADiskThatHangs(t *testing.T) {
 func TestUnsyncedUntilTheEpochBeforeIsClosed(t *testing.T) {
 	for name, fails := range map[string]bool{"well": false, "in vain": true} {
 		t.Run(name, func(t *testing.T) {
-			from, disk := start(t, "m2", t.TempDir()), &stuckDisk{}
+			from, disk := start(t, "m2", t.TempDir()), &faultdisk.Stuck{}
 			bad := newBadDisk()
-			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: hooked{bad, disk.before}})
+			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hooked{FS: bad, Before: disk.Before}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { disk.frees() })
+			t.Cleanup(func() { disk.Frees() })
 			from.write("n", seen(1))
 			if err := m.take(from.all()...); err != nil {
 				t.Fatal(err)
 			}
 			m.number.Store(2)
-			hit := disk.hangs("sync", "0000000001/")
+			hit := disk.Hangs("sync", "0000000001/")
 			adopted := make(chan error, 1)
 			go func() { adopted <- m.Adopt(t.Context(), 2, 0) }()
 			<-hit
@@ -135,7 +137,7 @@ func TestUnsyncedUntilTheEpochBeforeIsClosed(t *testing.T) {
 			if fails {
 				m.left.Load().old.gate.fail(syscall.EIO)
 			}
-			disk.frees()
+			disk.Frees()
 			if err := <-synced; (err != nil) != fails {
 				t.Error("sync:", err)
 			}

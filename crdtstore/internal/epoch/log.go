@@ -174,6 +174,9 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if l.cur == nil {
 		how := l.how(newest, false)
 		err := l.fs.MkdirAll(opts.Dir, 0o700)
+		if err == nil { // or a power cut takes the directory with all that is in it
+			err = syncDir(l.fs, l.fs.PathDir(opts.Dir))
+		}
 		if err == nil {
 			err = how.create()
 		}
@@ -377,6 +380,15 @@ func (l *Log) Health() error {
 		return *unwell
 	}
 	return trouble
+}
+
+// Waiting is for how long the disk has not answered to the call that takes longest; 0: it
+// has answered to all.
+func (l *Log) Waiting() time.Duration {
+	if c, running := l.fs.oldest(); running {
+		return time.Since(c.since)
+	}
+	return 0
 }
 
 // Close writes down what is staged and closes the files. It is idempotent. It waits for

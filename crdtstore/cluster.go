@@ -60,6 +60,7 @@ type cluster struct {
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
+	follows map[peer.ID]*latest  // whose summaries are acted on, and what waits meanwhile
 	later   map[peer.ID]bool     // from whom blocks are to be fetched after that
 	merges  map[peer.ID]bool     // comparisons that are running
 	vouched map[string]time.Time // when a master was last vouched for
@@ -76,13 +77,13 @@ const stalled = 3 * time.Second
 func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
-		pulls: map[peer.ID]*pulling{}, later: map[peer.ID]bool{}, merges: map[peer.ID]bool{},
+		pulls: map[peer.ID]*pulling{}, follows: map[peer.ID]*latest{}, later: map[peer.ID]bool{}, merges: map[peer.ID]bool{},
 		vouched: map[string]time.Time{}, soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.close())
+			err = errors.Join(err, c.close(closer{began: time.Now(), busy: s.diskBusy}))
 		}
 	}()
 	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, directoryFile), s.cfg.Logger); err != nil {
@@ -140,6 +141,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 // asked for its cluster, so it must know it by then.
 func (c *cluster) start(ctx context.Context) {
 	c.mesh.Start(ctx)
+	c.goes(func() { c.dir.keep(c.ctx) })
 	c.goes(c.pulse)
 }
 
@@ -200,17 +202,17 @@ func (c *cluster) left(id, run string) {
 	c.store.masterChanged(id)
 }
 
-func (c *cluster) close() (err error) {
+func (c *cluster) close(by closer) (err error) {
 	c.cancel()
 	if c.gossip != nil {
-		err = errors.Join(err, c.gossip.Close())
+		err = errors.Join(err, by.step("take what others have announced", c.gossip.Close))
 	}
 	if c.mesh != nil {
-		err = errors.Join(err, c.mesh.Close())
+		err = errors.Join(err, by.step("leave the mesh", c.mesh.Close))
 	}
-	c.work.Wait()
+	err = errors.Join(err, by.step("end the transfers", func() error { c.work.Wait(); return nil }))
 	if c.dir != nil {
-		err = errors.Join(err, c.dir.save())
+		err = errors.Join(err, by.step("save the known masters", c.dir.save))
 	}
 	return err
 }

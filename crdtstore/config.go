@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	ma "github.com/multiformats/go-multiaddr"
@@ -99,6 +100,8 @@ type Config struct {
 	// Wall is the wall clock, by which it is written down when things were said. It
 	// may be wrong and may jump. nil: that of the system. For tests.
 	Wall func() time.Time
+
+	disk vfs.FS // that the history is on; nil: the machine's; for tests
 
 	// Logger takes the store's log. nil: nothing is logged.
 	Logger *slog.Logger

@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -48,6 +50,10 @@ type directory struct {
 	mu    sync.Mutex
 	peers map[string]*peerInfo
 	saved []byte
+
+	saving  sync.Mutex                // held while the file is written
+	since   atomic.Pointer[time.Time] // when that began; nil: it is not written now
+	changed chan struct{}             // holds a token when there is something to save
 }
 
 // peerInfo is one other master. The exported fields are kept on disk.
@@ -91,7 +97,7 @@ type knownMasters struct {
 }
 
 func loadDirectory(path string, log *slog.Logger) (*directory, error) {
-	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}}
+	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}, changed: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -128,8 +134,41 @@ func metOthers(dir string) bool {
 	return err == nil && len(d.peers) > 0
 }
 
+// keep saves what has changed until ctx ends. It waits for the disk, for which nobody
+// waits who hears of other masters.
+func (d *directory) keep(ctx context.Context) {
+	for {
+		select {
+		case <-d.changed:
+		case <-ctx.Done():
+			return
+		}
+		if err := d.save(); err != nil {
+			d.log.Warn("cannot save the known masters", "err", err)
+		}
+	}
+}
+
+// waiting is for how long the file has been being written.
+func (d *directory) waiting() time.Duration {
+	if since := d.since.Load(); since != nil {
+		return time.Since(*since)
+	}
+	return 0
+}
+
+// saveSoon has keep save what has changed.
+func (d *directory) saveSoon() {
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
 // save writes the file if anything that others should be found by has changed.
 func (d *directory) save() error {
+	d.saving.Lock()
+	defer d.saving.Unlock()
 	d.mu.Lock()
 	list := make([]*peerInfo, 0, len(d.peers))
 	for _, p := range d.peers {
@@ -142,6 +181,9 @@ func (d *directory) save() error {
 	if err != nil || same {
 		return err
 	}
+	now := time.Now()
+	d.since.Store(&now)
+	defer d.since.Store(nil)
 	if err := atomicfile.Write(d.path, append(b, '\n')); err != nil {
 		return err
 	}
@@ -198,9 +240,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	p.status = MasterAlive
 	d.mu.Unlock()
 	if moved {
-		if err := d.save(); err != nil {
-			d.log.Warn("cannot save the known masters", "err", err)
-		}
+		d.saveSoon()
 	}
 	return tell
 }

@@ -153,6 +153,9 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 			t.Errorf("%q gives %d masters", content, n)
 		}
 		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
+		if err := d.save(); err != nil {
+			t.Error(err)
+		}
 		if again := openDirectory(t, path); len(again.contacts()) != 1 {
 			t.Errorf("after %q nothing is kept", content)
 		}

@@ -26,6 +26,10 @@ var (
 	// ErrCollision: another process has the identity of this master, as after a copy of its
 	// data directory was started, and began first. The store takes no writes.
 	ErrCollision = errors.New("another process has the identity of this master")
+	// ErrDiskHangs and ErrDiskSlow come with ErrUnavailable: the disk does not answer, or
+	// takes longer than a caller waits. What was waiting may be taken later all the same.
+	ErrDiskHangs = epoch.ErrHangs
+	ErrDiskSlow  = replica.ErrSlow
 	// ErrJoining: the store is new and does not have all records of the others yet.
 	ErrJoining = errors.New("the records of the other masters are not all here yet")
 	// ErrDamaged: a file of the history is missing, or does not hold what was written.

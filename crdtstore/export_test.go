@@ -4,11 +4,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 func init() {
 	turnoverTick, assertSettle = 200*time.Millisecond, time.Second
+}
+
+// SetDisk has the history be on a file system that a test has made.
+func SetDisk(cfg *Config, disk vfs.FS) { cfg.disk = disk }
+
+// SetCloseWithin changes how long closing waits for the disk, and returns what it was.
+func SetCloseWithin(d time.Duration) (was time.Duration) {
+	was, closeWithin = closeWithin, d
+	return was
 }
 
 // Inject lets a store hold a state that its history knows nothing of, as if the

@@ -108,9 +108,7 @@ func (d *directory) drop(id string) {
 	d.mu.Lock()
 	delete(d.peers, id)
 	d.mu.Unlock()
-	if err := d.save(); err != nil {
-		d.log.Warn("cannot save the known masters", "err", err)
-	}
+	d.saveSoon()
 }
 
 // skews tells of the clocks that go wrong or are right again, each once.

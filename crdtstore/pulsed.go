@@ -64,7 +64,8 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	}
 	c.mesh.Learn(contacts)
 	c.store.splits.contact(now, from.String())
-	step, err := c.store.replica.Heard(c.ctx, from.String(), summary(m))
+	s := summary(m)
+	apart := c.store.replica.Note(from.String(), s)
 	agreement := c.store.replica.Agreement(from.String())
 	away := !c.dir.reachable(from.String())
 	if c.dir.heard(now, from.String(), m, agreement) {
@@ -73,9 +74,54 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	if away && c.dir.reachable(from.String()) {
 		c.came()
 	}
+	c.follow(from, latest{s, apart})
+}
+
+// latest is what another master said last of its records, and for how long it has held
+// something else.
+type latest struct {
+	summary replica.Summary
+	apart   time.Duration
+}
+
+// follow does what another master's summary asks for, in the background: it may wait for
+// the disk, for which no pulse may wait. While that is under way the next summary waits,
+// and only the last one counts.
+func (c *cluster) follow(from peer.ID, s latest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, busy := c.follows[from]
+	if c.ctx.Err() != nil {
+		return
+	}
+	if c.follows[from] = &s; busy {
+		return
+	}
+	c.goes(func() {
+		for s := c.nextLatest(from); s != nil; s = c.nextLatest(from) {
+			c.followOnce(from, s)
+		}
+	})
+}
+
+// nextLatest takes the summary that waits; nil: none does.
+func (c *cluster) nextLatest(from peer.ID) *latest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.follows[from]
+	if s == nil {
+		delete(c.follows, from)
+	} else {
+		c.follows[from] = nil
+	}
+	return s
+}
+
+func (c *cluster) followOnce(from peer.ID, s *latest) {
+	step, err := c.store.replica.Next(c.ctx, from.String(), s.summary, s.apart)
 	switch {
 	case err != nil && c.ctx.Err() == nil:
-		c.store.log.Error("cannot follow another master", "master", from, "epoch", m.Epoch, "err", err)
+		c.store.log.Error("cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
 	case step == replica.Pull:
 		c.pull(from)
 	case step == replica.Compare:

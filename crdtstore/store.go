@@ -107,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.setLoading(true)
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
-		Apply: s.arrived, Announce: s.announce,
+		Apply: s.arrived, Announce: s.announce, FS: cfg.disk,
 		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
 	})
 	if err != nil {
@@ -177,28 +177,42 @@ func (s *Store) loop(ctx context.Context, f func(context.Context)) {
 }
 
 // Close writes down what is under way, leaves the cluster, saying so to the other
-// masters, and closes the files. It takes at most a few seconds. Watchers, and writes
-// after it, get ErrClosed. Further calls of Close do nothing.
+// masters, and closes the files. It takes at most a few seconds: where the disk hangs or
+// is too slow it returns ErrUnavailable, and what still waits for the disk, with the lock
+// of Dir, goes on until it answers. Nothing acknowledged is lost by that. Watchers, and
+// writes after it, get ErrClosed. Further calls of Close do nothing.
 func (s *Store) Close() (err error) {
 	s.close.Do(func() {
+		c := closer{began: time.Now(), busy: s.diskBusy}
 		close(s.closed)
 		s.hub.close()
 		if s.cluster != nil {
 			s.cluster.leave()
 		}
 		if s.history != nil {
-			s.replica.Close()
+			err = c.step("write what is under way", func() error { s.replica.Close(); return nil })
 		}
 		s.cancel()
-		s.loops.Wait()
+		err = errors.Join(err, c.step("end what is under way", func() error { s.loops.Wait(); return nil }))
 		if s.cluster != nil {
-			err = errors.Join(err, s.cluster.close())
+			err = errors.Join(err, s.cluster.close(c))
 		}
 		if s.history != nil {
-			err = errors.Join(err, s.history.Close())
+			err = errors.Join(err, c.step("close the history", s.history.Close))
 		}
 	})
 	return err
+}
+
+// diskBusy is for how long the disk has not answered to the call that takes longest.
+func (s *Store) diskBusy() (most time.Duration) {
+	if s.history != nil {
+		most = s.history.Waiting()
+	}
+	if s.cluster != nil && s.cluster.dir != nil {
+		most = max(most, s.cluster.dir.waiting())
+	}
+	return most
 }
 
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.

@@ -106,6 +106,10 @@ func because(err error) string {
 		return ": its disk is full"
 	case errors.Is(err, syscall.EROFS):
 		return ": its disk is read-only"
+	case errors.Is(err, crdtstore.ErrDiskHangs):
+		return ": its disk does not answer; what was sent before may be taken later"
+	case errors.Is(err, crdtstore.ErrDiskSlow):
+		return " in time: its disk is slow; it may be taken later"
 	}
 	return ""
 }

@@ -39,7 +39,35 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	return unixListener{l, path}, nil
+}
+
+// unixListener deletes its socket when it is closed. It does not wait for that for long: the
+// disk may hang, and a socket that is left behind is recognised at the next start.
+type unixListener struct {
+	net.Listener
+	path string
+}
+
+// unlinkWithin is how long Close waits for the disk.
+const unlinkWithin = 500 * time.Millisecond
+
+func (l unixListener) Close() error {
+	if err := l.Listener.Close(); err != nil {
+		return err
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- os.Remove(l.path) }()
+	select {
+	case err := <-gone:
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	case <-time.After(unlinkWithin):
+		return fmt.Errorf("delete %s: the disk does not answer", l.path)
+	}
 }
 
 func removeStale(path string) error {

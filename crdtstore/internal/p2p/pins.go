@@ -19,6 +19,8 @@ import (
 type pins struct {
 	path string
 
+	saving sync.Mutex // held while the file is written
+
 	mu sync.Mutex
 	at map[string]peer.ID // by multiaddr
 }
@@ -62,15 +64,27 @@ func loadPins(path string) (*pins, error) {
 // pin records id at an address, or reports the other id that is pinned there.
 func (p *pins) pin(addr string, id peer.ID) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if was, ok := p.at[addr]; ok {
-		if was != id {
-			return fmt.Errorf("the master at %s was %s and is now %s; if that is right, delete the address from %s", addr, was, id, p.path)
-		}
-		return nil
+	was, known := p.at[addr]
+	if !known {
+		p.at[addr] = id
 	}
-	p.at[addr] = id
+	p.mu.Unlock()
+	switch {
+	case !known:
+		return p.save()
+	case was != id:
+		return fmt.Errorf("the master at %s was %s and is now %s; if that is right, delete the address from %s", addr, was, id, p.path)
+	}
+	return nil
+}
+
+// save writes the file. It waits for the disk, with no lock held that others need.
+func (p *pins) save() error {
+	p.saving.Lock()
+	defer p.saving.Unlock()
+	p.mu.Lock()
 	b, err := json.MarshalIndent(pinsFile{pinsVersion, p.at}, "", "  ")
+	p.mu.Unlock()
 	if err != nil {
 		return err
 	}

@@ -72,12 +72,24 @@ type peers struct {
 	of map[string]*peer
 }
 
-// Heard takes another master's summary and says what to do about it.
+// Heard takes another master's summary and says what to do about it. It may wait for the
+// disk; who must not calls Note and Next instead.
 func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, error) {
+	return r.Next(ctx, from, s, r.Note(from, s))
+}
+
+// Note remembers another master's summary, and returns for how long that master has held
+// something else than this one. It never waits for the disk.
+func (r *Replica) Note(from string, s Summary) (apart time.Duration) {
 	now := r.opts.Now()
 	digest, _ := r.table.Digest()
-	apart := r.peers.heard(now, from, s, digest)
 	r.joining.heard(now, from, s, digest)
+	return r.peers.heard(now, from, s, digest)
+}
+
+// Next says what to do about another master's summary, with what Note returned of it.
+// It follows the other to its epoch, so it may wait for the disk.
+func (r *Replica) Next(ctx context.Context, from string, s Summary, apart time.Duration) (Step, error) {
 	step, err := r.next(ctx, from, s, apart)
 	if err != nil {
 		return Rest, err

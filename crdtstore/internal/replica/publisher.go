@@ -15,6 +15,14 @@ import (
 // the memory that it takes and how long others wait for theirs.
 const maxFlush = 2048
 
+const (
+	// writeWithin is how long a caller waits for its write: a disk with seconds for each
+	// fsync makes it.
+	writeWithin = 15 * time.Second
+	// lookAfter is how often who waits looks whether the disk hangs.
+	lookAfter = time.Second
+)
+
 // retryFlush is how long after a failure the disk is tried again.
 const retryFlush = time.Second
 
@@ -30,6 +38,8 @@ type publisher struct {
 	// putSeen writes what is known of buckets of nodes, which are marked by name as
 	// nodes are by id; nil where none are.
 	putSeen func(ctx context.Context, buckets []string) error
+	// health returns why the disk takes nothing, or nil; nil: it takes everything.
+	health func() error
 	// lost reports whether the disk may have lost something that the table holds;
 	// nil: it has not.
 	lost func() bool
@@ -179,21 +189,46 @@ func (p *publisher) onItsWay(node string) *Flush {
 	return nil
 }
 
-// Wait returns when a flush has ended, with its error.
+// Wait returns when a flush has ended, with its error. It returns ErrUnavailable when the
+// disk hangs, or takes longer than anybody should wait for; the flush goes on, and
+// whether it will end well is not known.
 func (p *publisher) Wait(ctx context.Context, f *Flush) error {
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-p.done:
+	began := time.Now()
+	tick := time.NewTicker(lookAfter)
+	defer tick.Stop()
+	for {
 		select {
 		case <-f.done:
 			return f.err
-		default:
-			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.done:
+			select {
+			case <-f.done:
+				return f.err
+			default:
+				return ErrClosed
+			}
+		case now := <-tick.C:
+			if err := p.hangs(); err != nil {
+				return err
+			}
+			if now.Sub(began) >= writeWithin {
+				return fmt.Errorf("%w: %w and has not taken the write within %v; it may take it later", ErrUnavailable, ErrSlow, writeWithin)
+			}
 		}
 	}
+}
+
+// hangs returns why nobody should wait for the disk, or nil.
+func (p *publisher) hangs() error {
+	if p.health == nil {
+		return nil
+	}
+	if err := p.health(); errors.Is(err, epoch.ErrHangs) {
+		return unavailable(err)
+	}
+	return nil
 }
 
 // Run writes what is marked until Close.

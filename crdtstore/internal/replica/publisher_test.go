@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,7 +199,7 @@ func TestErrorsReachTheirWaitersOnly(t *testing.T) {
 
 func TestCallersMayGo(t *testing.T) {
 	publishing(t, func(t *testing.T, d *disk, p *publisher) {
-		d.slow(time.Minute, nil)
+		d.slow(writeWithin-lookAfter, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := p.write(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
@@ -209,6 +210,35 @@ func TestCallersMayGo(t *testing.T) {
 		}
 		if err := p.settle(t.Context(), "a"); err != nil || len(d.batches) != 1 {
 			t.Error("what they asked for is not written:", d.batches, err)
+		}
+	})
+}
+
+// A caller is told when the disk is too slow, and at once when it is known to hang. What it
+// asked for is written all the same, once the disk takes it.
+func TestCallersDoNotWaitForEver(t *testing.T) {
+	publishing(t, func(t *testing.T, d *disk, p *publisher) {
+		d.set("a", 1)
+		d.slow(time.Hour, nil)
+		began := time.Now()
+		if err := p.write(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || time.Since(began) != writeWithin {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		var hangs atomic.Bool
+		p.health = func() error {
+			if hangs.Load() {
+				return epoch.ErrHangs
+			}
+			return nil
+		}
+		began = time.Now()
+		time.AfterFunc(3*lookAfter, func() { hangs.Store(true) })
+		if err := p.settle(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, epoch.ErrHangs) || time.Since(began) > 4*lookAfter {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.Sleep(time.Hour)
+		if d.kept["a"] != 1 {
+			t.Error("what they asked for is not written")
 		}
 	})
 }

@@ -25,6 +25,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrUnavailable: nothing can be written now (disk full, failing).
 	ErrUnavailable = errors.New("store cannot write")
+	// ErrSlow: the disk has not taken a write for as long as a caller waits.
+	ErrSlow = errors.New("the disk is slow")
 )
 
 // History is where a replica's records are kept and by which they travel; see
@@ -127,6 +129,7 @@ func (r *Replica) Use(h History) {
 	r.history = h
 	r.publisher = newPublisher(h, r.State)
 	r.publisher.putSeen, r.publisher.lost = r.publishSeen, r.lost
+	r.publisher.health = h.Health
 }
 
 // State returns what is known of a node.

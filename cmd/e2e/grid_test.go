@@ -60,7 +60,8 @@ type masterOptions struct {
 	in    *netns   // the network it lives in; nil: this one
 	// ports are those that others know already; nil: free ones.
 	ports *ports
-	edge  bool // on loopback: agents can open tunnels to it
+	edge  bool     // on loopback: agents can open tunnels to it
+	under []string // a program that becomes the master's, and its arguments
 }
 
 // ports are those of one master on loopback.
@@ -126,8 +127,8 @@ func (m *master) healthy() error {
 func (m *master) run() {
 	g, o := m.grid, m.options
 	g.t.Helper()
-	argv := []string{filepath.Join(g.bin, "explorer"), "serve",
-		"--name", m.name, "--data-dir", m.dir, "--rpc-socket", m.socket}
+	argv := append(slices.Clone(o.under), filepath.Join(g.bin, "explorer"), "serve",
+		"--name", m.name, "--data-dir", m.dir, "--rpc-socket", m.socket)
 	if o.in != nil {
 		argv = append(o.in.exec(), argv...)
 		argv = append(argv, "--rpc-addr", "0.0.0.0:9002", "--ui-addr", "0.0.0.0:9001")

@@ -19,6 +19,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if socket := os.Getenv(launcherEnv); socket != "" {
+		fmt.Fprintln(os.Stderr, launch(socket))
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 

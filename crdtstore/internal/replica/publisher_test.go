@@ -25,6 +25,7 @@ type disk struct {
 	batches [][]string
 	takes   time.Duration
 	err     error
+	during  func() // called in the middle of a write; nil: nothing is
 }
 
 func newDisk() *disk { return &disk{states: map[string]int64{}, kept: map[string]int64{}} }
@@ -50,6 +51,9 @@ func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
 	d.mu.Lock()
 	takes, err := d.takes, d.err
 	d.mu.Unlock()
+	if d.during != nil {
+		d.during()
+	}
 	time.Sleep(takes)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -241,6 +245,57 @@ func TestCallersDoNotWaitForEver(t *testing.T) {
 			t.Error("what they asked for is not written")
 		}
 	})
+}
+
+// A node changes and is marked again at each moment of the flush that writes it. The change
+// is written by the next one, and who waits for the node waits for that.
+func TestMarkedWhileItIsWritten(t *testing.T) {
+	type at func(d *disk, p *publisher, then func())
+	beforeRead := func(d *disk, p *publisher, then func()) {
+		p.state = func(node string) record.State { then(); return d.state(node) }
+	}
+	afterRead := func(d *disk, p *publisher, then func()) {
+		p.state = func(node string) record.State {
+			defer then()
+			return d.state(node)
+		}
+	}
+	whileWritten := func(d *disk, _ *publisher, then func()) { d.during = then }
+	for name, when := range map[string]at{"before it is read": beforeRead, "after it was read": afterRead, "while it is written": whileWritten} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(t *testing.T, d *disk, p *publisher) {
+				d.set("a", 1)
+				settled := make(chan int64, 1)
+				var again *Flush
+				when(d, p, sync.OnceFunc(func() {
+					d.set("a", 2)
+					again = p.Mark("a")
+					go func() {
+						if err := p.settle(t.Context(), "a"); err != nil {
+							t.Error(err)
+						}
+						d.mu.Lock()
+						defer d.mu.Unlock()
+						settled <- d.kept["a"]
+					}()
+				}))
+				d.slow(time.Second, nil)
+				first := p.Mark("a")
+				if err := p.Wait(t.Context(), first); err != nil {
+					t.Fatal(err)
+				}
+				if again == first {
+					t.Error("the mark is part of a flush that had begun")
+				}
+				if err := p.Wait(t.Context(), again); err != nil || d.kept["a"] != 2 {
+					t.Errorf("a mark was lost: %d is written, %v", d.kept["a"], err)
+				}
+				if got := <-settled; got != 2 {
+					t.Errorf("settled when %d was written", got)
+				}
+			})
+		})
+	}
 }
 
 func TestManyAreWrittenInTurns(t *testing.T) {

@@ -23,8 +23,12 @@ import (
 // maxSplices bounds the connections of other masters to nodes whose tunnels are here.
 const maxSplices = 4096
 
-// stopTime is how long Run gives a graceful stop.
-const stopTime = 10 * time.Second
+const (
+	// stopTime is how long Run gives a graceful stop; it ends within 10 s.
+	stopTime = 9 * time.Second
+	// stopGrace is what each step has at the least when that is over.
+	stopGrace = 100 * time.Millisecond
+)
 
 // Server is a master. Make one with [New].
 type Server struct {
@@ -65,6 +69,24 @@ type Server struct {
 type step struct {
 	name string
 	undo func(context.Context) error
+}
+
+// within undoes the step, or leaves it to itself when ctx ends: it may wait for a disk that
+// hangs.
+func (s step) within(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- s.undo(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(stopGrace):
+		return ctx.Err()
+	}
 }
 
 // New checks the configuration and makes a server that does nothing yet. The
@@ -216,7 +238,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		close(s.closing)
 		for _, step := range slices.Backward(s.steps) {
-			if err := step.undo(ctx); err != nil {
+			if err := step.within(ctx); err != nil {
 				s.stopErr = errors.Join(s.stopErr, fmt.Errorf("%s: %w", step.name, err))
 			}
 		}

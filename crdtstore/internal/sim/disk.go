@@ -37,8 +37,8 @@ type disk struct {
 
 	full    bool // nothing more can be written
 	joining bool // nobody has found that it holds what the others hold
-	// dieIn counts down with every Put; at 0 the process dies in it, at a random
-	// point.
+	// dieIn counts down with every Put, Adopt and Retire; at 0 the process dies in it, at a
+	// random point.
 	dieIn int
 	dead  bool
 
@@ -201,15 +201,20 @@ func (d *disk) PutSeen(_ context.Context, buckets []epoch.Bucket) error {
 	return d.put(elements)
 }
 
+// dies reports whether the process dies in what begins now.
+func (d *disk) dies() bool {
+	if d.dieIn > 0 {
+		d.dieIn--
+		d.dead = d.dead || d.dieIn == 0
+	}
+	return d.dead
+}
+
 func (d *disk) put(elements []dag.Element) error {
 	if d.dead {
 		return errCrashed
 	}
-	if d.dieIn > 0 {
-		if d.dieIn--; d.dieIn == 0 {
-			d.dead = true
-		}
-	}
+	d.dies()
 	// A full disk may show before anything is written, or when it is synced.
 	late := d.full && d.rnd.IntN(2) == 0
 	if d.full && !late {
@@ -317,10 +322,16 @@ func (d *disk) Adopt(_ context.Context, number uint64, cutoff int64) error {
 		was.cutoff = cutoff
 		return nil
 	}
-	was.synced = len(was.turns)
+	if d.dies() && d.rnd.IntN(3) == 0 {
+		return errCrashed // before it is made
+	}
 	next := &section{number: number, created: d.now(), cutoff: max(cutoff, was.cutoff)}
 	next.rebuild()
 	d.epochs = append(d.epochs, next)
+	if d.dead {
+		return errCrashed // before what the one before holds is synced
+	}
+	was.synced = len(was.turns)
 	return nil
 }
 
@@ -343,7 +354,12 @@ func (d *disk) Retire(context.Context) error {
 		return errDiskFull // it cannot be synced
 	}
 	d.cur().synced = len(d.cur().turns)
-	d.epochs = d.epochs[len(d.epochs)-1:]
+	last := len(d.epochs) - 1
+	if d.dies() { // when some of them are gone
+		d.epochs = d.epochs[d.rnd.IntN(last+1):]
+		return errCrashed
+	}
+	d.epochs = d.epochs[last:]
 	return nil
 }
 

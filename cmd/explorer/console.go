@@ -22,7 +22,7 @@ const leave = 0x1d
 func vmConsole(r *remote) *cobra.Command {
 	v := &onVM{remote: r}
 	cmd := &cobra.Command{
-		Use: "console SID", Short: "Talk to the serial console of a VM", Args: needs("the SID of a VM"),
+		Use: "console SID", Short: "Talk to the serial console of a VM", Args: needs("the SID or name of a VM"),
 		Long: `Talk to the serial console of a VM, until it ends or Ctrl-] is pressed. What the VM
 sends goes to the terminal as it is.`,
 	}

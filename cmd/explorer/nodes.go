@@ -2,8 +2,8 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +20,8 @@ func (p *program) nodesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nodes",
 		Short: "List, show, watch and administer nodes",
+		Long: `List, show, watch and administer nodes. A node is named by its id or by the beginning of it,
+where that is enough to tell it from all others; remove takes whole ids only.`,
 	}
 	r := p.bind(cmd)
 	nodesList(cmd, r)
@@ -131,7 +133,7 @@ func seen(n crdtstore.Node) string {
 func nodesGet(r *remote) *cobra.Command {
 	cmd := &cobra.Command{Use: "get NODE", Short: "Show a node and its VMs", Args: needs("the id of a NODE")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		result, err := r.call(cmd.Context(), "get_node", map[string]string{"node_id": args[0]})
+		result, err := r.callNode(cmd.Context(), "get_node", args[0], nil)
 		if err != nil {
 			return err
 		}
@@ -256,14 +258,14 @@ func nodeWord(r *remote, name, short, done string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " NODE", Short: short, Args: needs("the id of a NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.say(cmd.Context(), name+"_node", map[string]any{"node_id": args[0]}, done)
+			result, err := r.callNode(cmd.Context(), name+"_node", args[0], nil)
+			return r.say(result, err, done)
 		},
 	}
 }
 
-// say calls a method that changes a node, and prints what holds now.
-func (r *remote) say(ctx context.Context, method string, params map[string]any, done string) error {
-	result, err := r.call(ctx, method, params)
+// say prints what holds of a node now that it was changed.
+func (r *remote) say(result json.RawMessage, err error, done string) error {
 	if err != nil {
 		return err
 	}
@@ -299,7 +301,8 @@ func nodeLabel(r *remote) *cobra.Command {
 					return &settings.UsageError{Err: fmt.Errorf("%q has no name", arg)}
 				}
 			}
-			return r.say(cmd.Context(), "label_node", map[string]any{"node_id": args[0], "labels": labels}, "is labelled")
+			result, err := r.callNode(cmd.Context(), "label_node", args[0], map[string]any{"labels": labels})
+			return r.say(result, err, "is labelled")
 		},
 	}
 }
@@ -313,7 +316,9 @@ func nodeRemove(r *remote) *cobra.Command {
 			if reason != "" {
 				params["reason"] = reason
 			}
-			return r.say(cmd.Context(), "remove_node", params, "is removed; it comes back when it boots again")
+			// By its whole id only: the next one that begins alike is another node.
+			result, err := r.call(cmd.Context(), "remove_node", params)
+			return r.say(result, err, "is removed; it comes back when it boots again")
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")

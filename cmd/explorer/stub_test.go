@@ -71,7 +71,12 @@ func newStub(grid stubGrid) *httptest.Server {
 		return `{"events":[` + stubEvent(2) + `,` + stubEvent(1) + `],"next_cursor":"c1"}`, nil
 	})
 	always("rpc.discover", `{"openrpc":"1.2.6","methods":[]}`)
-	always("list_vms", `{"vms":[`+stubVM+`],"total":1}`)
+	answer("list_vms", func(p map[string]any) (string, error) {
+		if q := p["q"]; q == "twin" || q == "t" {
+			return `{"vms":[{"sid":"t1","name":"twin","node_id":"n1"},{"sid":"t2","name":"twin","node_id":"n2"}],"total":2}`, nil
+		}
+		return `{"vms":[` + stubVM + `],"total":1}`, nil
+	})
 	answer("list_nodes", func(p map[string]any) (string, error) {
 		if p["status"] == "asleep" {
 			return "", jsonrpc.InvalidParams("status", `is "asleep"; must be online, suspect or offline`)
@@ -83,6 +88,12 @@ func newStub(grid stubGrid) *httptest.Server {
 		if p["q"] == "conflict" {
 			return `{"nodes":[` + stubConflict() + `],"total":1}`, nil
 		}
+		if p["q"] == "only-" { // one that begins so, on the second page, and one that has it elsewhere
+			if p["cursor"] == nil {
+				return `{"nodes":[{"node_id":"not-only-"}],"total":2,"next_cursor":"c9"}`, nil
+			}
+			return `{"nodes":[{"node_id":"only-n1"}],"total":2}`, nil
+		}
 		if p["cursor"] == "c2" {
 			return `{"nodes":[` + stubNode("n3", false) + `],"total":3}`, nil
 		}
@@ -90,7 +101,7 @@ func newStub(grid stubGrid) *httptest.Server {
 	})
 	stubVMCalls(answer)
 	known := func(p map[string]any, result string) (string, error) {
-		if id := p["node_id"]; id != "n1" {
+		if id := p["node_id"]; id != "n1" && id != "only-n1" {
 			return "", &jsonrpc.Error{Code: jsonrpc.CodeNodeNotFound, Message: fmt.Sprintf("node %v is not known", id), Data: jsonrpc.ErrorData{Hint: "list_nodes shows the nodes"}}
 		}
 		return result, nil

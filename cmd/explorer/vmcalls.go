@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 )
 
@@ -30,6 +29,7 @@ const vmTimeout = 150 * time.Second
 type onVM struct {
 	*remote
 	node, secretFile, repeat string
+	whole                    bool // the sid or name has to be given as a whole
 }
 
 const onceOnly = `
@@ -82,7 +82,7 @@ func (v *onVM) call(ctx context.Context, method, sid string, params map[string]a
 		return nil, err
 	}
 	defer c.Close()
-	node, secret, err := v.about(ctx, c, sid)
+	node, sid, secret, err := v.about(ctx, c, sid)
 	if err != nil {
 		return nil, err
 	}
@@ -100,33 +100,28 @@ func (v *onVM) call(ctx context.Context, method, sid string, params map[string]a
 	return v.callOn(ctx, c, method, all)
 }
 
-// about returns the node of a VM and the VM's secret. The node is looked up
-// before the call, so that a call that is repeated finds it even where the VM is
-// gone by then, as it is after a delete.
-func (v *onVM) about(ctx context.Context, c *client.Client, sid string) (node, secret string, err error) {
+// about returns the node and the sid of a VM, which may be given by less, and the VM's
+// secret. The node is looked up before the call, so that a call that is repeated finds it
+// even where the VM is gone by then, as it is after a delete.
+func (v *onVM) about(ctx context.Context, c *client.Client, given string) (node, sid, secret string, err error) {
 	if v.secretFile != "" {
 		b, err := os.ReadFile(v.secretFile)
 		if err != nil {
-			return "", "", &settings.UsageError{Err: fmt.Errorf("--secret-file: %w", err)}
+			return "", "", "", &settings.UsageError{Err: fmt.Errorf("--secret-file: %w", err)}
 		}
 		secret = strings.TrimRight(string(b), "\r\n")
 	}
 	if v.node != "" {
-		return v.node, secret, nil
+		return v.node, given, secret, nil // the node knows it, whatever the masters know
 	}
-	result, err := v.callOn(ctx, c, "get_vm", map[string]any{"sid": sid})
-	if err != nil {
-		return "", "", err
-	}
-	var vm crdtstore.VM
-	err = decodeAll(result, &vm)
-	return vm.NodeID, secret, err
+	vm, _, err := v.findVM(ctx, c, "", given, v.whole)
+	return vm.NodeID, vm.SID, secret, err
 }
 
 // vmWord makes the commands that change what a VM does.
 func vmWord(r *remote, word, short string) *cobra.Command {
-	v := &onVM{remote: r}
-	cmd := &cobra.Command{Use: word + " SID", Short: short, Args: needs("the SID of a VM")}
+	v := &onVM{remote: r, whole: word == "delete"}
+	cmd := &cobra.Command{Use: word + " SID", Short: short, Args: needs("the SID or name of a VM")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		result, err := v.call(cmd.Context(), word+"_vm", args[0], nil)
 		if err != nil {
@@ -201,7 +196,7 @@ func vmDeploy(r *remote) *cobra.Command {
 
 func vmStats(r *remote) *cobra.Command {
 	v := &onVM{remote: r}
-	cmd := &cobra.Command{Use: "stats SID", Short: "Show what a VM uses, as its node says now", Args: needs("the SID of a VM")}
+	cmd := &cobra.Command{Use: "stats SID", Short: "Show what a VM uses, as its node says now", Args: needs("the SID or name of a VM")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		result, err := v.call(cmd.Context(), "vm_stats", args[0], nil)
 		if err != nil {
@@ -225,7 +220,7 @@ func vmExec(r *remote) *cobra.Command {
 		Use: "exec SID -- COMMAND [ARGUMENT...]", Short: "Run a command in a VM and print what it prints",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return fmt.Errorf("%q needs the SID of a VM and, behind --, a command", cmd.CommandPath())
+				return fmt.Errorf("%q needs the SID or name of a VM and, behind --, a command", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -258,7 +253,7 @@ func vmExec(r *remote) *cobra.Command {
 func vmLogs(r *remote) *cobra.Command {
 	v := &onVM{remote: r}
 	lines, follow := 100, false
-	cmd := &cobra.Command{Use: "logs SID", Short: "Print the last lines of a VM's log", Args: needs("the SID of a VM")}
+	cmd := &cobra.Command{Use: "logs SID", Short: "Print the last lines of a VM's log", Args: needs("the SID or name of a VM")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if lines < 1 {
 			return &settings.UsageError{Err: fmt.Errorf("--lines: is %d; must be 1 or more", lines)}
@@ -316,7 +311,7 @@ func (v *onVM) follow(ctx context.Context, sid string, lines int) error {
 
 // stream returns where a master serves a stream of a VM, and what to show there.
 func (v *onVM) stream(ctx context.Context, c *client.Client, sid, name string, query url.Values) (path string, h http.Header, err error) {
-	node, secret, err := v.about(ctx, c, sid)
+	node, sid, secret, err := v.about(ctx, c, sid)
 	if err != nil {
 		return "", nil, err
 	}

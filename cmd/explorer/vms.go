@@ -16,6 +16,9 @@ func (p *program) vmsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vms",
 		Short: "List and show VMs, and call their nodes",
+		Long: `List and show VMs, and call their nodes. A VM is named by its sid, by the beginning of it,
+or by its name, where that is enough to tell it from all others; delete takes whole sids and
+names only.`,
 	}
 	r := p.bind(cmd)
 	p.vmsList(cmd, r)
@@ -60,14 +63,15 @@ func asOf(vm crdtstore.VM) string {
 
 func (p *program) vmsGet(r *remote) *cobra.Command {
 	node := ""
-	cmd := &cobra.Command{Use: "get SID", Short: "Show a VM", Args: needs("the SID of a VM")}
+	cmd := &cobra.Command{Use: "get SID", Short: "Show a VM", Args: needs("the SID or name of a VM")}
 	cmd.Flags().StringVar(&node, "node", "", "the `node` that runs it, where the sid alone is not enough")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		params := map[string]string{"sid": args[0]}
-		if node != "" {
-			params["node_id"] = node
+		c, err := r.dial()
+		if err != nil {
+			return err
 		}
-		result, err := r.call(cmd.Context(), "get_vm", params)
+		defer c.Close()
+		_, result, err := r.findVM(cmd.Context(), c, node, args[0], false)
 		if err != nil {
 			return err
 		}

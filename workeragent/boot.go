@@ -34,6 +34,9 @@ func nextBoot(dir string, now int64) (boot uint64, warning, err error) {
 	return boot, warning, writeFile(path, strconv.AppendUint(nil, boot, 10))
 }
 
+// fsync is [os.File.Sync]. Tests look at what is on stable storage when.
+var fsync = (*os.File).Sync
+
 // writeFile replaces a file as a whole, durably.
 func writeFile(path string, data []byte) error {
 	dir := filepath.Dir(path)
@@ -42,7 +45,7 @@ func writeFile(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, fsync(f), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -53,5 +56,5 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(fsync(d), d.Close())
 }

@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
@@ -180,8 +182,8 @@ func (d *doorway) fails(key, body string, code int, retryable bool) (data doorDa
 		d.t.Errorf("%s %s: %s, want an error", key, body, got)
 		return data
 	}
-	if in.Error.Code != code || data.Retryable != retryable || data.Hint == "" {
-		d.t.Errorf("%s %s: %s, want code %d, retryable %v, and a hint", key, body, got, code, retryable)
+	if in.Error.Code != code || data.Retryable != retryable || data.Hint == "" || data.By != jsonrpc.ByAgent {
+		d.t.Errorf("%s %s: %s, want code %d, retryable %v, a hint, and that the agent says so", key, body, got, code, retryable)
 	}
 	return data
 }
@@ -403,22 +405,65 @@ func TestMemoryIsFull(t *testing.T) {
 }
 
 func TestErrorsOfOperations(t *testing.T) {
+	wait := func(err error) error { return &ops.WaitError{Err: err, After: 1500 * time.Millisecond} }
 	for _, c := range []struct {
 		err       error
 		code      int
 		retryable bool
 		after     int
+		hint      string // a part of it
 	}{
-		{ops.NotRun(errTooManyCalls), jsonrpc.CodeLimit, true, 1},
-		{ops.ErrDisk, jsonrpc.CodeCannotReach, true, 0},
-		{ops.ErrUnsaved, jsonrpc.CodeOutcomeUnknown, true, 0},
-		{ops.ErrClosed, jsonrpc.CodeCannotReach, true, 0},
-		{&ops.WaitError{Err: ops.ErrDamaged, After: 1500 * time.Millisecond}, jsonrpc.CodeOutcomeUnknown, true, 2},
+		{ops.NotRun(errTooManyCalls), jsonrpc.CodeLimit, true, 1, "nothing was done"},
+		{ops.ErrDisk, jsonrpc.CodeCannotReach, true, 0, "nothing was done; check the disk"},
+		{ops.ErrUnsaved, jsonrpc.CodeOutcomeUnknown, true, 0, "it was carried out"},
+		{ops.ErrTooLarge, jsonrpc.CodeOutcomeUnknown, false, 0, "it was carried out"},
+		{ops.ErrUnknown, jsonrpc.CodeOutcomeUnknown, false, 0, "may have run, and it will not run again"},
+		{ops.ErrClosed, jsonrpc.CodeCannotReach, true, 0, "nothing was done; try again when it runs"},
+		{ops.ErrOtherCall, jsonrpc.CodeInvalidParams, false, 0, "another call"},
+		{wait(ops.ErrDamaged), jsonrpc.CodeOutcomeUnknown, true, 2, "nothing was done now"},
+		{wait(ops.ErrFresh), jsonrpc.CodeOutcomeUnknown, false, 2, "nothing was done now"},
+		{wait(ops.ErrFull), jsonrpc.CodeLimit, true, 2, "nothing was done; try again in 2 s"},
+		{ops.NotRun(&client.TransportError{Err: io.EOF}), jsonrpc.CodeCannotReach, true, 0, "nothing was done; check the compute service"},
 	} {
 		e := operationFailed(fmt.Errorf("wrapped: %w", c.err))
 		var data doorData
-		if err := e.DecodeData(&data); err != nil || e.Code != c.code || data.Retryable != c.retryable || data.RetryAfterS != c.after || data.Hint == "" {
+		if err := e.DecodeData(&data); err != nil || e.Code != c.code || data.Retryable != c.retryable || data.RetryAfterS != c.after || !strings.Contains(data.Hint, c.hint) {
 			t.Errorf("%v: %v %+v", c.err, e, data)
+		}
+	}
+}
+
+// Calls that are not the same are told apart, wherever one method ends and its params begin.
+func TestFingerprint(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		text := rapid.StringN(1, 20, -1).Draw(r, "text")
+		call := func(name string) jsonrpc.Incoming {
+			i := rapid.IntRange(0, len(text)).Draw(r, name)
+			return jsonrpc.Incoming{Method: text[:i], Params: json.RawMessage(text[i:])}
+		}
+		a, b := call("a"), call("b")
+		if rapid.Bool().Draw(r, "another method") {
+			b.Method = strings.ToUpper(a.Method)
+			b.Params = a.Params
+		}
+		b.ID = json.RawMessage("7")
+		same := a.Method == b.Method && string(a.Params) == string(b.Params)
+		if (fingerprint(a) == fingerprint(b)) != same {
+			r.Errorf("%q %q and %q %q", a.Method, a.Params, b.Method, b.Params)
+		}
+	})
+}
+
+// A body that is too long is refused: at once where it says so, else when it is.
+func TestLongBodies(t *testing.T) {
+	d := newDoorway(t, newCompute(t).start(), ops.Options{})
+	for name, request := range map[string]string{
+		"announced": fmt.Sprintf("Content-Length: %d\r\n\r\n", jsonrpc.MaxBody+1), // and nothing of it is sent
+		"in chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", jsonrpc.MaxBody+1, strings.Repeat(" ", jsonrpc.MaxBody+1)),
+	} {
+		resp, err := raw(d, "POST /rpc HTTP/1.1\r\nHost: x\r\n"+request)
+		if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: %v, error %v", name, resp, err)
 		}
 	}
 }

@@ -55,6 +55,9 @@ func TestTableWithDrops(t *testing.T) {
 				if tab.Len() != len(want) {
 					r.Fatalf("%d entries, want %d", tab.Len(), len(want))
 				}
+				if n := len(tab.sorted()); n != len(want) {
+					r.Fatalf("%d entries are kept in order, of %d", n, len(want))
+				}
 				fresh := New()
 				for n, s := range want {
 					fresh.Join(n, s)

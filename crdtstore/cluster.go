@@ -57,14 +57,14 @@ type cluster struct {
 	ears    ears
 	heirs   heirs            // of the goroutine that sends pulses
 	found   []runs.Collision // of the goroutine that sends pulses
+	absent  map[string]Cause // likewise: the configured peers that were never met, and why, as told
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
-	follows map[peer.ID]*latest  // whose summaries are acted on, and what waits meanwhile
-	later   map[peer.ID]bool     // from whom blocks are to be fetched after that
-	merges  map[peer.ID]bool     // comparisons that are running
-	vouched map[string]time.Time // when a master was last vouched for
-	newcome time.Time            // when a master last came, or came back
+	follows map[peer.ID]*latest // whose summaries are acted on, and what waits meanwhile
+	later   map[peer.ID]bool    // from whom blocks are to be fetched after that
+	merges  map[peer.ID]bool    // comparisons that are running
+	newcome time.Time           // when a master last came, or came back
 	soon    chan struct{}
 }
 
@@ -78,7 +78,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
 		pulls: map[peer.ID]*pulling{}, follows: map[peer.ID]*latest{}, later: map[peer.ID]bool{}, merges: map[peer.ID]bool{},
-		vouched: map[string]time.Time{}, soon: make(chan struct{}, 1),
+		soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {

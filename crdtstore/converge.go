@@ -117,6 +117,9 @@ func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
 	if m.Status == MasterSelf {
 		return out, nil
 	}
+	if m.Status == MasterNeverMet {
+		return Diff{}, fmt.Errorf("%w: %s: %s", ErrUnreachable, m.Name, m.Reason)
+	}
 	id, err := peer.Decode(m.ID)
 	if err != nil {
 		return Diff{}, err

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 )
 
 // What is told of masters beside their status and what they hear.
@@ -18,16 +16,9 @@ const (
 	WhatClock     = "clock"     // its clock is far from this master's, or is right again
 )
 
-const (
-	// vouchAge is for how long after the last master has vouched for it a master is
-	// looked for that this one has never heard.
-	vouchAge = time.Minute
-	// maxVouched bounds the masters of whom it is remembered when that was.
-	maxVouched = 256
-	// maxSkew is how far a clock may be off before it is told. Clocks decide little
-	// (see docs/architecture.md), but what they do decide is wrong then.
-	maxSkew = 5 * time.Second
-)
+// maxSkew is how far a clock may be off before it is told. Clocks decide little
+// (see docs/architecture.md), but what they do decide is wrong then.
+const maxSkew = 5 * time.Second
 
 // forget drops the masters that have been gone for longer than retention, from the
 // directory, its file and the mesh. What they alone had is welcome when they return,
@@ -43,18 +34,7 @@ func (c *cluster) forget(now time.Time) {
 			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
 		s.hub.add(change{kind: MasterEvent, id: id})
 	}
-	// Masters that vouch for each other's hearsay would keep one alive for ever.
-	for _, k := range c.mesh.Contacts() {
-		if c.dir.has(k.ID) {
-			continue
-		}
-		c.mu.Lock()
-		at := c.vouched[k.ID]
-		c.mu.Unlock()
-		if now.Sub(laterOf(at, s.since)) > vouchAge {
-			c.unknow(k.ID)
-		}
-	}
+	c.mesh.ForgetHearsay(now, c.dir.has)
 }
 
 func (c *cluster) unknow(id string) {
@@ -62,20 +42,6 @@ func (c *cluster) unknow(id string) {
 		c.mesh.Forget(p)
 	}
 	c.store.collisions.table.Forget(id)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.vouched, id)
-}
-
-// vouches notes for whom another master vouches.
-func (c *cluster) vouches(now time.Time, list []liveness.Contact) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range list {
-		if _, known := c.vouched[k.ID]; known || len(c.vouched) < maxVouched {
-			c.vouched[k.ID] = now
-		}
-	}
 }
 
 func (d *directory) has(id string) bool {

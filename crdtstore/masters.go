@@ -35,11 +35,13 @@ func nonNil(s []string) []string {
 	return s
 }
 
-// Masters returns all known masters, this one first, then by name.
+// Masters returns all known masters, this one first, then by name, and behind them the
+// configured peers that were never met.
 func (s *Store) Masters() []Master {
 	out := []Master{s.self()}
 	if s.cluster != nil {
 		out = append(out, s.cluster.masters()...)
+		out = append(out, s.cluster.unmet()...)
 	}
 	return out
 }
@@ -81,6 +83,7 @@ func (c *cluster) watch(now time.Time) {
 	c.found = s.collisions.look(now, c.collided)
 	c.adopt(now)
 	c.forget(now)
+	c.watchUnmet(s.cfg.Wall())
 	c.dir.skews(now, func(id, text string) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatClock, Master: id, Text: text})

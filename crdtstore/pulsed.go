@@ -57,7 +57,6 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	}
 	boundSettings(m.Settings)
 	c.endedElsewhere(now, from.String(), m.Ended)
-	c.vouches(now, m.Contacts)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})

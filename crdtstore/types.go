@@ -161,7 +161,7 @@ const (
 	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run, and no other master hears it
 	MasterLeft    MasterStatus = "left"    // closed on purpose, and said so
 	// MasterNeverMet is a configured peer that this master has never met, nor heard of by
-	// way of others. Master.Cause says why.
+	// way of others, or that was forgotten since. Master.Cause says why.
 	MasterNeverMet MasterStatus = "never_met"
 )
 

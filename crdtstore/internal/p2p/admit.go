@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -22,7 +23,8 @@ const (
 	admitProtocol protocol.ID = "/hero-explorer/admit/1"
 	admitTimeout              = 5 * time.Second
 	maxHello                  = 64 << 10 // bytes
-	maxContacts               = 256
+	maxHearsay                = 256      // masters that were never met
+	maxVouched                = 48 << 10 // bytes of addresses in one list of masters
 	// MaxRun bounds the name of a run, in bytes.
 	MaxRun = 64
 )
@@ -32,14 +34,15 @@ const (
 //
 //	dialer   hello {nonce, addrs, secured}
 //	listener hello {nonce, addrs, secured}
-//	dialer   done  {proof, masters}
+//	dialer   done  {proof}
 //	listener done  {proof, masters}
-//	dialer   seen  {}, or {refused}
+//	dialer   seen  {masters}, or {refused}
 //
 // proof is an HMAC-SHA256 with the cluster secret over the role, both peer ids
 // and both nonces, so it is good for this connection and this direction only.
 // The dialer proves first: whoever merely connects to a master learns nothing
-// that would let a weak secret be guessed at leisure. Without a secret on both
+// that would let a weak secret be guessed at leisure. And each side names the
+// other masters only to one that has proven the secret. Without a secret on both
 // sides, proof is empty and the address decides. The listener counts the dialer
 // in before it says done, and waits for seen before it opens streams of its own,
 // so neither side resets the other's first stream.
@@ -51,6 +54,8 @@ type hello struct {
 	Yielded bool     `json:"yielded,omitempty"`
 }
 
+// done is what follows hello. An older dialer names its masters in its first one; an
+// older listener does not look for them in the second, and hears of them by pulses.
 type done struct {
 	Proof   []byte    `json:"proof,omitempty"`
 	Refused string    `json:"refused,omitempty"`
@@ -107,10 +112,13 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 	defer cancel()
 	id := c.RemotePeer()
 	s, err := m.open(ctx, c, admitProtocol)
+	if errors.Is(err, ErrVersion) {
+		f := notAdmitting(m.speaks(ctx, c))
+		_ = c.Close() // not to be in the way of a connection to where it is to be met
+		return fmt.Errorf("%w: %w", f, err)
+	}
 	if err != nil {
-		if !errors.Is(err, ErrVersion) {
-			_ = c.Close()
-		}
+		_ = c.Close()
 		return err
 	}
 	defer s.Close()
@@ -127,7 +135,7 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 		_ = write(done{Refused: err.Error()})
 		return err
 	}
-	answer := done{Proof: m.proof("dialer", m.host.ID(), id, mine.Nonce, theirs.Nonce), Masters: m.contacts(id)}
+	answer := done{Proof: m.proof("dialer", m.host.ID(), id, mine.Nonce, theirs.Nonce)}
 	var last done
 	if err := errors.Join(write(answer), read(&last)); err != nil {
 		_ = c.Close() // the next attempt makes a new one
@@ -137,14 +145,14 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 	m.told(id, last, proven)
 	switch {
 	case last.Refused != "":
-		return fmt.Errorf("refused by the other side: %s", last.Refused)
+		return toldBy(last.Refused)
 	case !proven:
 		return errSecrets
 	}
 	if err := m.enter(ctx, c, theirs, last.Masters); err != nil {
 		return m.refuse(write, nil, err)
 	}
-	if err := write(done{}); err != nil {
+	if err := write(done{Masters: m.vouched(id)}); err != nil {
 		m.withdraw(id)
 		return err
 	}
@@ -186,7 +194,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return err
 	}
 	if answer.Refused != "" {
-		return fmt.Errorf("refused by the other side: %s", answer.Refused)
+		return toldBy(answer.Refused)
 	}
 	err := m.check(theirs, id, s.Conn().RemoteMultiaddr())
 	if err == nil && !hmac.Equal(answer.Proof, m.proof("dialer", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
@@ -203,17 +211,32 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return m.refuse(write, proof, err)
 	}
 	var seen done
-	err = errors.Join(write(done{Proof: proof, Masters: m.contacts(id)}), read(&seen))
+	err = errors.Join(write(done{Proof: proof, Masters: m.vouched(id)}), read(&seen))
 	if err == nil && seen.Refused != "" {
 		m.told(id, seen, true)
-		err = fmt.Errorf("refused by the other side: %s", seen.Refused)
+		err = toldBy(seen.Refused)
 	}
 	if err != nil {
 		m.withdraw(id)
 		return err
 	}
+	m.Learn(seen.Masters)
 	m.present(id)
 	return nil
+}
+
+// refused logs why a peer was turned away. Strangers come with any id and from any port,
+// so lines are counted by where they come from.
+func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
+	ip := remoteIP(from).String()
+	state := "it breaks off" // what others say may vary
+	switch {
+	case errors.As(err, new(refusal)):
+		state = err.Error()
+	case errors.As(err, new(told)):
+		state = "it refuses"
+	}
+	m.states.State(slog.LevelWarn, "refused "+ip, state, "master refused", "master", id, "from", ip, "err", err)
 }
 
 // refusal is why this side turned the other away, and told it.

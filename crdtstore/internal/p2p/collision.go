@@ -8,7 +8,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
@@ -155,13 +154,12 @@ func (m *Mesh) mirror(ctx context.Context, addr ma.Multiaddr) error {
 		return nil
 	}
 	c, err := t.Dial(ctx, addr, m.host.ID())
-	if _, other := errors.AsType[sec.ErrPeerIDMismatch](err); other {
+	if err != nil {
+		// Nobody is there any more, or nobody of this identity.
 		m.mu.Lock()
 		delete(m.at, addr.String())
 		m.mu.Unlock()
-	}
-	if err != nil {
-		return nil // nobody is there, or nobody of this identity
+		return nil
 	}
 	defer c.Close()
 	s, err := c.OpenStream(ctx)

@@ -49,10 +49,12 @@ func TestGoldenAdmit(t *testing.T) {
 	}{
 		{"dialer", &hello{Nonce: nonceA, Addrs: []string{"/ip4/10.0.0.1/tcp/9004"}, Secured: true}},
 		{"listener", &hello{Nonce: nonceB, Addrs: []string{"/ip4/10.0.0.2/tcp/9004", "/ip6/fd00::2/tcp/9004"}, Secured: true}},
-		{"dialer", &done{Proof: dialer.proof("dialer", a, b, nonceA, nonceB), Masters: others}},
+		{"dialer", &done{Proof: dialer.proof("dialer", a, b, nonceA, nonceB), Masters: others}}, // of an older version
 		{"listener", &done{Proof: listener.proof("listener", b, a, nonceB, nonceA), Masters: others}},
 		{"dialer", &struct{}{}},
 		{"dialer", &done{Refused: errSecrets.Error()}}, // instead of its proof
+		{"dialer", &done{Proof: dialer.proof("dialer", a, b, nonceA, nonceB)}},
+		{"dialer", &done{Masters: others}},
 	}
 	var text strings.Builder
 	for _, s := range says {

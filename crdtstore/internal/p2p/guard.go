@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -67,7 +68,7 @@ func (g *guard) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (n
 	s, err := g.mesh.open(ctx, c, ids...)
 	switch {
 	case errors.Is(err, ErrVersion):
-		g.mesh.complain(fmt.Sprint(p, ids), "a master is of another version", err, "master", p, "protocol", ids)
+		g.mesh.states.State(slog.LevelWarn, fmt.Sprint(p, ids), "version", "a master is of another version", "master", p, "protocol", ids, "err", err)
 		return nil, err
 	case err != nil:
 		return nil, err

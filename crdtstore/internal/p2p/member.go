@@ -115,8 +115,9 @@ func (m *Mesh) enter(ctx context.Context, c network.Conn, theirs hello, introduc
 	case !slices.Contains(mb.conns, c):
 		mb.conns = append(mb.conns, c)
 	}
-	m.contact(id, parseAddrs(theirs.Addrs))
-	delete(m.grumble, id.String())
+	k := m.contact(id, parseAddrs(theirs.Addrs))
+	k.met, k.named = true, time.Now()
+	m.states.Ended("master " + id.String())
 	return nil
 }
 

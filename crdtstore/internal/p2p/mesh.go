@@ -3,10 +3,8 @@ package p2p
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/statelog"
 )
 
 const (
@@ -55,28 +55,29 @@ type Config struct {
 // Mesh keeps this master connected to all others that it knows of. Its methods
 // may be called concurrently.
 type Mesh struct {
-	cfg   Config
-	log   *slog.Logger
-	host  host.Host
-	guard *guard
-	pins  *pins
-	came  event.Emitter
+	cfg     Config
+	log     *slog.Logger
+	host    host.Host
+	guard   *guard
+	pins    *pins
+	came    event.Emitter
+	states  *statelog.Log
+	began   time.Time
+	started chan struct{} // closed when others are let in
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 
-	mu      sync.Mutex
-	members map[peer.ID]*member  // admitted and connected
-	known   map[peer.ID]*contact // every master ever heard of
-	found   [][]target           // what each of Peers stands for
-	named   map[string]bool      // IPs that Peers stand for
-	at      map[string]peer.ID   // who was met at an address; may be ourselves
-	busy    map[string]bool      // dials under way, by address or id
-	grumble map[string]string    // the last failure logged, by address or id
-	closing bool
+	mu       sync.Mutex
+	members  map[peer.ID]*member  // admitted and connected
+	known    map[peer.ID]*contact // every master ever heard of
+	peers    []*configured
+	named    map[string]time.Time // IPs that Peers stand for, and when they last did
+	at       map[string]peer.ID   // who was found at an address; may be ourselves
+	attempts map[string]*attempt  // why an address of Peers cannot be used
+	busy     map[string]bool      // dials under way, by address or id
+	closing  bool
 }
-
-type contact struct{ addrs []ma.Multiaddr }
 
 // New makes a mesh that does not yet look for anyone nor let anyone in.
 func New(cfg Config) (*Mesh, error) {
@@ -89,8 +90,12 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, host: cfg.Host, pins: pins,
-		members: map[peer.ID]*member{}, known: map[peer.ID]*contact{}, named: map[string]bool{},
-		found: make([][]target, len(cfg.Peers)), at: map[string]peer.ID{}, busy: map[string]bool{}, grumble: map[string]string{},
+		members: map[peer.ID]*member{}, known: map[peer.ID]*contact{}, named: map[string]time.Time{},
+		at: map[string]peer.ID{}, attempts: map[string]*attempt{}, busy: map[string]bool{},
+		states: statelog.New(cfg.Logger), began: time.Now(), started: make(chan struct{}),
+	}
+	for _, a := range cfg.Peers {
+		m.peers = append(m.peers, &configured{Address: a})
 	}
 	bus := eventbus.NewBus()
 	m.guard = &guard{Host: m.host, bus: bus, mesh: m}
@@ -98,6 +103,18 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.Learn(cfg.Known)
+	for _, c := range m.known {
+		c.met = true
+	}
+	// Whoever comes too early waits, rather than take this for no master.
+	m.host.SetStreamHandler(admitProtocol, func(s network.Stream) {
+		select {
+		case <-m.started:
+			m.answer(s)
+		case <-time.After(admitTimeout):
+			_ = s.Reset()
+		}
+	})
 	return m, nil
 }
 
@@ -106,7 +123,7 @@ func New(cfg Config) (*Mesh, error) {
 func (m *Mesh) Start(ctx context.Context) {
 	m.resolve(ctx)
 	m.host.Network().Notify(&network.NotifyBundle{ConnectedF: m.connected, DisconnectedF: m.disconnected})
-	m.host.SetStreamHandler(admitProtocol, m.answer)
+	close(m.started)
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m.cancel = cancel
 	m.loop(background, seekEvery, m.seek)
@@ -185,142 +202,4 @@ func (m *Mesh) Addrs() []string {
 		out[i] = a.String()
 	}
 	return out
-}
-
-// Learn adds masters to look for. Without a cluster secret, only what an
-// admitted master says, or what an earlier run knew, may be learned.
-func (m *Mesh) Learn(list []Contact) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range list {
-		id, err := peer.Decode(c.ID)
-		if err != nil || id == m.host.ID() || len(m.known) >= maxContacts {
-			continue
-		}
-		m.contact(id, parseAddrs(c.Addrs))
-	}
-}
-
-// contact is called with mu held.
-func (m *Mesh) contact(id peer.ID, addrs []ma.Multiaddr) {
-	c := m.known[id]
-	if c == nil {
-		c = &contact{}
-		m.known[id] = c
-	}
-	if len(addrs) > 0 {
-		c.addrs = addrs
-	}
-}
-
-// Contacts returns the masters that this one vouches for.
-func (m *Mesh) Contacts() []Contact { return m.contacts("") }
-
-func (m *Mesh) contacts(but peer.ID) []Contact {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var out []Contact
-	for id, c := range m.known {
-		if id == but || len(c.addrs) == 0 {
-			continue
-		}
-		one := Contact{ID: id.String()}
-		for _, a := range c.addrs {
-			one.Addrs = append(one.Addrs, a.String())
-		}
-		out = append(out, one)
-	}
-	slices.SortFunc(out, func(a, b Contact) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
-	return out
-}
-
-// Forget stops looking for a master, until it is heard of again.
-func (m *Mesh) Forget(id peer.ID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.members[id] == nil {
-		delete(m.known, id)
-	}
-}
-
-// refused logs why a peer was turned away, once per reason.
-func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
-	m.complain(id.String(), "master refused", err, "master", id, "from", from)
-}
-
-func (m *Mesh) complain(key, msg string, err error, args ...any) {
-	m.mu.Lock()
-	again := m.grumble[key] == err.Error() || m.closing
-	if len(m.grumble) > 1024 {
-		clear(m.grumble)
-	}
-	m.grumble[key] = err.Error()
-	m.mu.Unlock()
-	if !again {
-		m.log.Warn(msg, append(args, "err", err)...)
-	}
-}
-
-// resolveTimeout bounds one look at the names, so that a name server that does
-// not answer does not keep this master from those that it has addresses of.
-const resolveTimeout = 2 * time.Second
-
-// resolve looks up what the configured addresses stand for now.
-func (m *Mesh) resolve(ctx context.Context) []target {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	found := make([][]ma.Multiaddr, len(m.cfg.Peers))
-	var all sync.WaitGroup
-	for i, a := range m.cfg.Peers {
-		all.Go(func() {
-			var err error
-			if found[i], err = a.Resolve(ctx); err != nil {
-				m.complain(a.text, "cannot resolve the address of a master", err, "address", a.text)
-			}
-		})
-	}
-	all.Wait()
-	var out []target
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, a := range m.cfg.Peers {
-		if len(found[i]) > 0 {
-			m.found[i] = nil
-		}
-		for _, addr := range found[i] {
-			m.found[i] = append(m.found[i], target{addr, a.id})
-			m.named[remoteIP(addr).String()] = true
-		}
-		out = append(out, m.found[i]...)
-	}
-	return out
-}
-
-// expect decides, where there is no secret, whether a peer at an address is one
-// this master was told about: it was vouched for, or it comes from an IP that
-// Peers name, and no other peer id is pinned at the address it says it has. The
-// port is not compared: the masters on one machine may each name but one other.
-// So without a secret, whoever has the IP of a master can become one.
-func (m *Mesh) expect(id peer.ID, from ma.Multiaddr, says []string) error {
-	ip := remoteIP(from)
-	m.mu.Lock()
-	vouched, named := m.known[id] != nil, m.named[ip.String()]
-	m.mu.Unlock()
-	if vouched {
-		return nil
-	}
-	if !named {
-		return errUnnamed
-	}
-	for _, a := range parseAddrs(says) {
-		if remoteIP(a) == ip {
-			return m.pins.pin(a.String(), id)
-		}
-	}
-	return fmt.Errorf("%w: it does not say that it listens on %s, where it comes from", errUnnamed, ip)
 }

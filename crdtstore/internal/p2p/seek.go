@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -30,17 +32,23 @@ func (m *Mesh) seek(ctx context.Context) {
 		if t.id == "" {
 			t.id = m.at[key]
 		}
+		a := m.attempts[key]
+		there := t.id == m.host.ID() || t.id != "" && m.members[t.id] != nil
+		if there {
+			delete(m.attempts, key) // it may have come by itself
+		}
+		rests := a != nil && time.Now().Before(a.next)
 		m.mu.Unlock()
 		if t.id == m.host.ID() {
 			m.reflect(ctx, t.addr)
 			continue
 		}
-		if t.id != "" && m.Admitted(t.id) {
+		if there || rests {
 			continue
 		}
 		m.spawn(key, func() {
 			if err := m.meet(ctx, t); err != nil && ctx.Err() == nil {
-				m.complain(key, "cannot reach a master", err, "address", key)
+				m.failedAt(key, m.explain(ctx, t.addr, err))
 			}
 		})
 	}
@@ -55,10 +63,23 @@ func (m *Mesh) seek(ctx context.Context) {
 	for id, addrs := range missing {
 		m.spawn(id.String(), func() {
 			if err := m.connect(ctx, id, addrs); err != nil && ctx.Err() == nil {
-				m.complain(id.String(), "cannot reach a master", err, "master", id)
+				m.missed(id, err)
 			}
 		})
 	}
+	m.tellUnmet()
+}
+
+// missed logs that a known master cannot be reached at the addresses that it gave.
+func (m *Mesh) missed(id peer.ID, err error) {
+	state := "unreachable"
+	if f, ok := dialFailure(err); ok {
+		state = string(f.cause)
+	}
+	if errors.As(err, new(told)) || errors.Is(err, errSecrets) || errors.Is(err, errOneSide) {
+		state = "not admitted"
+	}
+	m.states.State(slog.LevelWarn, "master "+id.String(), state, "cannot reach a master", "master", id, "state", state, "err", err)
 }
 
 // Missing reports whether a configured address is that of nobody who is admitted, nor
@@ -67,8 +88,8 @@ func (m *Mesh) seek(ctx context.Context) {
 func (m *Mesh) Missing() (missing bool, members int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.cfg.Peers {
-		met := slices.ContainsFunc(m.found[i], func(t target) bool {
+	for _, p := range m.peers {
+		met := slices.ContainsFunc(p.found, func(t target) bool {
 			id := t.id
 			if id == "" {
 				id = m.at[t.addr.String()]
@@ -84,48 +105,74 @@ func (m *Mesh) Missing() (missing bool, members int) {
 
 // meet connects to whoever is at an address.
 func (m *Mesh) meet(ctx context.Context, t target) (err error) {
-	key := t.addr.String()
+	key, configured := t.addr.String(), t.id
+	m.mu.Lock()
+	if at := m.at[key]; configured == at {
+		configured = "" // it was found out, and may change
+	}
+	m.mu.Unlock()
 	if m.own(t.addr) {
 		t.id = m.host.ID()
-		m.mu.Lock()
-		m.at[key] = t.id
-		m.mu.Unlock()
+		m.found(key, t.id)
 	}
 	if t.id == "" {
 		if t.id, err = m.probe(ctx, t.addr); err != nil {
 			return err
 		}
-		m.mu.Lock()
-		m.at[key] = t.id
-		m.mu.Unlock()
+		m.found(key, t.id)
 	}
+	err = m.meetAs(ctx, key, t)
+	mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](err)
+	switch {
+	case !ok || mismatch.Expected != t.id:
+		return err
+	case configured != "":
+		return failure{Refused, fmt.Sprintf("the master there is %s and not %s, as configured", mismatch.Actual, configured)}
+	}
+	// Somebody else lives there now.
+	m.found(key, mismatch.Actual)
+	return m.meetAs(ctx, key, target{addr: t.addr, id: mismatch.Actual})
+}
+
+// found notes who is at an address, as its key proves.
+func (m *Mesh) found(key string, id peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at[key] = id
+}
+
+// meetAs connects to the master of a known id at an address.
+func (m *Mesh) meetAs(ctx context.Context, key string, t target) error {
 	if t.id == m.host.ID() {
 		return nil // the list of peers may name ourselves
 	}
 	if m.cfg.Secret == "" {
 		if err := m.pins.pin(key, t.id); err != nil {
-			return err
+			return failure{Refused, err.Error()}
 		}
 		// Named by the operator and pinned: expected from wherever it dials in.
 		m.mu.Lock()
-		m.contact(t.id, nil)
+		m.contact(t.id, nil).ours = true
 		m.mu.Unlock()
 	}
-	err = m.connect(ctx, t.id, []ma.Multiaddr{t.addr})
-	if mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok && mismatch.Expected == t.id {
-		// Somebody else lives there now. Ask again who, next time.
-		m.mu.Lock()
-		delete(m.at, key)
-		m.mu.Unlock()
-	}
-	return err
+	return m.connect(ctx, t.id, []ma.Multiaddr{t.addr})
 }
 
-// own reports whether an address is one that this master listens on. A host does
-// not dial itself, so this cannot be asked over the network.
-func (m *Mesh) own(addr ma.Multiaddr) bool {
+// own reports whether an address is one that this master listens on.
+func (m *Mesh) own(addr ma.Multiaddr) bool { return m.ownAddrs()[addr.String()] }
+
+// ownAddrs are the addresses that this master listens on. A host does not dial itself, so
+// this cannot be asked over the network.
+func (m *Mesh) ownAddrs() map[string]bool {
+	own := map[string]bool{}
 	addrs, err := m.host.Network().InterfaceListenAddresses()
-	return err == nil && ma.Contains(addrs, addr)
+	if err != nil {
+		return own
+	}
+	for _, a := range append(addrs, m.cfg.Advertise...) {
+		own[a.String()] = true
+	}
+	return own
 }
 
 // probe finds out who is at an address. Noise proves the answer: it is the key

@@ -16,7 +16,7 @@ func (c *cluster) unmet() []Master {
 		out = append(out, Master{
 			Name: u.Peer, ID: u.ID.String(), Status: MasterNeverMet,
 			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
-			MeshAddrs: nonNil(u.Addrs), RPCURLs: []string{}, UIURLs: []string{}, EdgeAddrs: []string{}, HeardBy: []string{},
+			MeshAddrs: nonNil(u.Addrs), RPCURLs: []string{}, UIURLs: []string{}, EdgeAddrs: []string{}, HeardBy: []string{}, SettingsDiffer: []string{},
 		})
 	}
 	return out

@@ -144,6 +144,7 @@ var (
 	twiceDesc = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
 	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
 	settDesc  = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
+	unmetDesc = prometheus.NewDesc(metricPrefix+"peer_never_met", "1 for each configured peer that was never met, by the cause.", []string{"peer", "cause"}, nil)
 	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
 	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
 	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
@@ -160,7 +161,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, settDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -189,6 +190,9 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(apartDesc, float64(one.Nodes), one.Master, one.Name)
 	}
 	for _, m := range g.s.store.Masters() {
+		if m.Status == crdtstore.MasterNeverMet {
+			gauge(unmetDesc, 1, m.Name, string(m.Cause))
+		}
 		if m.Status != crdtstore.MasterSelf && m.Status != crdtstore.MasterAlive {
 			continue // what it said last is out of date
 		}

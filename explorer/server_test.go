@@ -387,3 +387,29 @@ func TestStopEndsStreams(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
+
+// What other masters say is shown under their names, and so is a configured one that was
+// never met. Agents are not told of it.
+func TestPeerThatWasNeverMet(t *testing.T) {
+	m := startMaster(t)
+	m.store.mu.Lock()
+	m.store.masters = append(m.store.masters, crdtstore.Master{Name: "10.0.0.2:9002", Status: crdtstore.MasterNeverMet, Cause: crdtstore.CauseNoMeshPort})
+	m.store.mu.Unlock()
+	if _, b := get(t, http.DefaultClient, m.url+"/metrics"); !bytes.Contains(b, []byte(`hero_explorer_peer_never_met{cause="no_mesh_port",peer="10.0.0.2:9002"} 1`)) {
+		t.Errorf("the metrics do not have it:\n%s", b)
+	}
+	for call, told := range map[string]bool{
+		`{"jsonrpc":"2.0","id":1,"method":"masters"}`:                                                   true,
+		`{"jsonrpc":"2.0","id":1,"method":"node_heartbeat","params":{"node_id":"n1","boot":1,"seq":1}}`: false,
+	} {
+		resp, err := http.Post(m.url+"/rpc", "application/json", strings.NewReader(call))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if bytes.Contains(b, []byte("never_met")) != told || !bytes.Contains(b, []byte(`"alpha"`)) {
+			t.Errorf("%s is answered with %s", call, b)
+		}
+	}
+}

@@ -261,7 +261,7 @@ func (p *program) mastersCommand() *cobra.Command {
 				if one.RTTms > 0 {
 					rtt = number(one.RTTms) + "ms"
 				}
-				if one.Status == crdtstore.MasterSelf {
+				if one.Status == crdtstore.MasterSelf || one.Status == crdtstore.MasterNeverMet {
 					sync, seen = "", ""
 				}
 				if one.ClockSkewS >= 1 || one.ClockSkewS <= -1 {
@@ -271,12 +271,18 @@ func (p *program) mastersCommand() *cobra.Command {
 				if one.Deaf {
 					status += ", partially connected"
 				}
+				if one.Cause != "" {
+					status += ", " + string(one.Cause)
+				}
 				t.row(one.Name, status, one.Version, fmt.Sprint(one.Nodes), fmt.Sprint(one.Hears), sync, fmt.Sprint(one.Differs),
 					rtt, clock, seen, strings.Join(one.RPCURLs, ","), one.ID)
 			}
 			t.flush()
 			for _, one := range m.Masters {
-				if one.Reason != "" {
+				switch {
+				case one.Status == crdtstore.MasterNeverMet && one.Reason != "":
+					fmt.Fprintf(r.out, "%s was never met: %s (since %s)\n", printable(one.Name), printable(one.Reason), ago(one.Since))
+				case one.Reason != "":
 					fmt.Fprintf(r.out, "%s %s\n", printable(one.Name), printable(one.Reason))
 				}
 				for _, text := range one.SettingsDiffer {

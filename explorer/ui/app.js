@@ -7,7 +7,7 @@ import { follow } from './stream.js';
 import { askToken } from './dialogs.js';
 import { List } from './list.js';
 import { banner } from './banner.js';
-import { eventRow, masterRow, nodeRow, otherPages, totals, vmRow } from './rows.js';
+import { eventRow, masterKey, masterRow, nodeRow, otherPages, totals, vmRow } from './rows.js';
 import { openNode, onNode, refreshMasters, refreshNode, reloadNode } from './node.js';
 import { vmAction } from './vms.js';
 
@@ -63,7 +63,7 @@ async function readTotals() {
     fill($('#totals'), ...totals(stats));
     splits = stats.convergence.splits;
     preservation = stats.preservation;
-    masters = new Map(answer.masters.map((m) => [m.id, m]));
+    masters = new Map(answer.masters.map((m) => [masterKey(m), m]));
     renderMasters();
     if (before.nodes !== undefined && before.nodes !== counted.nodes) nodes.load({ background: true });
     if (before.vms !== undefined && before.vms !== counted.vms) vms.load({ background: true });
@@ -112,7 +112,7 @@ function onEvent(kind, data) {
       break;
     case 'master':
       if (masters.get(data.id)?.status === 'self' && data.status !== 'self') break;
-      masters.set(data.id, data);
+      masters.set(masterKey(data), data);
       renderMasters();
       totalsSoon();
       break;

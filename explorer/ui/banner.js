@@ -1,9 +1,12 @@
-// The banner: masters that are apart, those that nodes cannot reach or that have other
-// settings, and silence that is doubted.
+// The banner: masters that are apart, those that nodes cannot reach, that have other
+// settings or were never met, and silence that is doubted.
 
 import { count, h, span, when } from './dom.js';
 
-/** banner returns a line for preservation, for each split, and for each master that is deaf or has other settings. */
+/**
+ * banner returns a line for preservation, for each split, and for each master that is
+ * deaf, has other settings or was never met.
+ */
 export function banner(splits, masters, preservation) {
   return [
     ...(preservation ? [preserving(preservation)] : []),
@@ -12,6 +15,8 @@ export function banner(splits, masters, preservation) {
       h('strong', {}, m.name || m.id), ` ${m.reason || 'hears few nodes'}. No node is offline for it while other masters hear them.`)),
     ...[...masters.values()].filter((m) => m.settings_differ?.length > 0).map((m) => h('li', { 'data-master-id': m.id, 'data-kind': 'settings' },
       'Settings of ', h('strong', {}, m.name || m.id), ` differ from this master's and should not: ${m.settings_differ.join('; ')}.`)),
+    ...[...masters.values()].filter((m) => m.status === 'never_met' && m.cause).map((m) => h('li', { 'data-master-id': m.name, 'data-kind': 'never_met' },
+      h('strong', {}, m.name), ` is configured as a master and was never met: ${m.reason || m.cause}.`)),
   ];
 }
 

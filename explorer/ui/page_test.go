@@ -3,6 +3,7 @@ package ui_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -589,4 +590,40 @@ func TestMastersApart(t *testing.T) {
 	})
 	f.send("master", cedar)
 	p.until(`document.querySelector('#splits').hidden && !document.querySelector('.badge[data-status="deaf"]')`)
+}
+
+// Configured masters that were never met have a row each and a line at the top, also
+// where two of them are one machine, and go when they are met.
+func TestMastersNeverMet(t *testing.T) {
+	f := startFixture(t)
+	p := open(t, f)
+	p.until(`document.querySelector('#masters tbody tr') && document.querySelector('#splits').hidden`)
+	before := p.eval(`document.querySelectorAll('#masters tbody tr').length`)
+
+	since := time.Now().Add(-5 * time.Minute)
+	web := crdtstore.Master{Name: "10.0.0.2:9002", Status: crdtstore.MasterNeverMet, Cause: crdtstore.CauseNoMeshPort,
+		Reason: "the API of a master <b>answers</b> there", Since: since, MeshAddrs: []string{"/ip4/10.0.0.2/tcp/9002"}}
+	one := crdtstore.Master{ID: "12D3KooWdogwood", Name: "dogwood:9004", Status: crdtstore.MasterNeverMet, Cause: crdtstore.CauseSecret,
+		Reason: "the cluster secrets differ", Since: since, MeshAddrs: []string{"/ip4/10.0.0.3/tcp/9004"}}
+	two := one
+	two.Name = "[fd00::3]:9004"
+	f.set(func() { f.masters = append(f.masters, web, one, two) })
+	f.send("master", web)
+	row := func(name string) string { return `#masters tr[data-master-id="` + name + `"][data-status="never_met"]` }
+	p.text(row(web.Name)+` .badge[data-status="no_mesh_port"]`, "no_mesh_port")
+	p.text(row(web.Name)+` .note`, "the API of a master <b>answers</b> there")
+	p.text(row(web.Name)+` [data-label="Last seen"]`, "5 min ago")
+	p.text(row(web.Name)+` [data-label="Addresses"]`, "/ip4/10.0.0.2/tcp/9002")
+	p.text(row(one.Name)+` .badge[data-status="secret"]`, "secret")
+	p.text(row(two.Name)+` .badge[data-status="secret"]`, "secret")
+	p.text(`#splits li[data-kind="never_met"][data-master-id="dogwood:9004"]`, "dogwood:9004 is configured as a master and was never met: the cluster secrets differ.")
+
+	met := crdtstore.Master{ID: "12D3KooWdogwood", Name: "dogwood", Status: crdtstore.MasterAlive}
+	f.set(func() { f.masters = append(slices.Clip(f.masters[:len(f.masters)-3]), met) })
+	f.send("master", met)
+	p.until(`document.querySelector('#splits').hidden && !document.querySelector('[data-status="never_met"]')`)
+	p.text(`#masters tr[data-master-id="12D3KooWdogwood"] strong`, "dogwood")
+	if after := p.eval(`document.querySelectorAll('#masters tbody tr').length`); after != before.(float64)+1 {
+		t.Errorf("%v rows, before %v", after, before)
+	}
 }

@@ -89,8 +89,28 @@ export function vmRow(vm, of = true) {
 
 export const verb = (action) => action[0].toUpperCase() + action.slice(1);
 
+/** What a master is kept by: of a peer that was never met, the address as configured. */
+export const masterKey = (master) => (master.status === 'never_met' ? master.name : master.id);
+
+/** The row of a configured peer that was never met. */
+function unmetRow(master) {
+  return h('tr', { role: 'row', 'data-master-id': masterKey(master), 'data-status': master.status },
+    td('Master', { class: 'name' }, h('strong', {}, master.name), master.id && id(master.id)),
+    td('Status', { class: 'status' },
+      h('span', { class: 'chips' }, badge(master.status), master.cause && badge(master.cause)),
+      master.reason && h('span', { class: 'note' }, master.reason)),
+    td('Nodes', { class: 'num' }, '—'),
+    td('Hears', { class: 'num' }, '—'),
+    td('In sync', {}, '—'),
+    td('Round trip', { class: 'num nowrap' }, '—'),
+    td('Last seen', { class: 'nowrap' }, 'never', master.since && h('span', { class: 'note' }, 'so since ', ago(master.since))),
+    td('Version', {}, '—'),
+    td('Addresses', { class: 'urls' }, (master.mesh_addrs ?? []).map((addr) => h('div', {}, h('code', {}, addr)))));
+}
+
 export function masterRow(master) {
   const self = master.status === 'self';
+  if (master.status === 'never_met') return unmetRow(master);
   const skew = Math.abs(master.clock_skew_s ?? 0) >= 1;
   return h('tr', { role: 'row', 'data-master-id': master.id, 'data-status': master.status },
     td('Master', { class: 'name' }, h('strong', {}, master.name || master.id), id(master.id)),

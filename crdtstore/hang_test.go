@@ -20,7 +20,7 @@ func startOnStuckDisk(t *testing.T, n int) (*crdtstoretest.Cluster, *faultdisk.S
 		cfg.EpochBytes = 1000
 		if i == 0 {
 			cfg.EpochBytes = 1 << 30 // it has to follow the others
-			crdtstore.SetDisk(cfg, faultdisk.Hooked{FS: vfs.Default, Before: disk.Before})
+			crdtstore.SetDisk(cfg, faultdisk.Hook(vfs.Default, disk.Before))
 		}
 	})
 	t.Cleanup(disk.Frees) // before the masters are closed

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 )
 
 // version is set by the linker.
@@ -14,5 +16,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+	stderr := settings.NewBehind(os.Stderr)
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, stderr)
+	stderr.Close()
+	os.Exit(code)
 }

@@ -5,11 +5,16 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// The second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+	stderr := settings.NewBehind(os.Stderr)
+	code := run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, stderr)
+	stderr.Close()
+	os.Exit(code)
 }

@@ -46,7 +46,7 @@ func TestNobodyWaitsForADiskThatHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := &faultdisk.Stuck{}
-			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hooked{FS: vfs.Default, Before: disk.Before}, hangAfter: 20 * time.Millisecond})
+			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hook(vfs.Default, disk.Before), hangAfter: 20 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +114,7 @@ func TestUnsyncedUntilTheEpochBeforeIsClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			from, disk := start(t, "m2", t.TempDir()), &faultdisk.Stuck{}
 			bad := newBadDisk()
-			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hooked{FS: bad, Before: disk.Before}})
+			m, err := tryStart(t, Options{Dir: t.TempDir(), Master: "m1", FS: faultdisk.Hook(bad, disk.Before)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,7 +20,7 @@ const memDir = "/epochs"
 // onMemory starts a master on a disk in memory, of which power cuts can be had.
 func onMemory(t testing.TB, id string, disk *vfs.MemFS, before func(op, path string)) *master {
 	t.Helper()
-	m, err := tryStart(t, Options{Dir: memDir, Master: id, FS: faultdisk.Hooked{FS: disk, Before: before}})
+	m, err := tryStart(t, Options{Dir: memDir, Master: id, FS: faultdisk.Hook(disk, before)})
 	if err != nil {
 		t.Fatal(err)
 	}

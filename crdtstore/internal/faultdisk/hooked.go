@@ -4,12 +4,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Hooked is a file system that calls a function before everything that changes the
+// Hook returns a file system that calls a function before everything that changes the
 // disk: with "create", "link", "rename", "remove", "removeall", "write" or "sync", and the
 // path, which is the old one of a rename.
-type Hooked struct {
+func Hook(disk vfs.FS, before func(op, path string)) vfs.FS { return hooked{disk, before} }
+
+type hooked struct {
 	vfs.FS
-	Before func(op, path string)
+	before func(op, path string)
 }
 
 type hookedFile struct {
@@ -18,48 +20,48 @@ type hookedFile struct {
 	path   string
 }
 
-func (h Hooked) file(op, path string, do func() (vfs.File, error)) (vfs.File, error) {
-	h.Before(op, path)
+func (h hooked) file(op, path string, do func() (vfs.File, error)) (vfs.File, error) {
+	h.before(op, path)
 	f, err := do()
 	if err != nil {
 		return nil, err
 	}
-	return hookedFile{f, h.Before, path}, nil
+	return hookedFile{f, h.before, path}, nil
 }
 
-func (h Hooked) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (h hooked) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return h.file("create", name, func() (vfs.File, error) { return h.FS.Create(name, c) })
 }
 
-func (h Hooked) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+func (h hooked) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	return h.file("create", name, func() (vfs.File, error) { return h.FS.ReuseForWrite(old, name, c) })
 }
 
-func (h Hooked) OpenDir(name string) (vfs.File, error) {
+func (h hooked) OpenDir(name string) (vfs.File, error) {
 	f, err := h.FS.OpenDir(name)
 	if err != nil {
 		return nil, err
 	}
-	return hookedFile{f, h.Before, name}, nil
+	return hookedFile{f, h.before, name}, nil
 }
 
-func (h Hooked) Link(old, name string) error {
-	h.Before("link", name)
+func (h hooked) Link(old, name string) error {
+	h.before("link", name)
 	return h.FS.Link(old, name)
 }
 
-func (h Hooked) Rename(old, name string) error {
-	h.Before("rename", old)
+func (h hooked) Rename(old, name string) error {
+	h.before("rename", old)
 	return h.FS.Rename(old, name)
 }
 
-func (h Hooked) Remove(name string) error {
-	h.Before("remove", name)
+func (h hooked) Remove(name string) error {
+	h.before("remove", name)
 	return h.FS.Remove(name)
 }
 
-func (h Hooked) RemoveAll(name string) error {
-	h.Before("removeall", name)
+func (h hooked) RemoveAll(name string) error {
+	h.before("removeall", name)
 	return h.FS.RemoveAll(name)
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // Stuck hangs in operations on some paths, for as long as it is told to. Its Before is for
-// a [Hooked].
+// a [Hook].
 type Stuck struct {
 	mu       sync.Mutex
 	op, path string

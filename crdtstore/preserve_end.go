@@ -22,8 +22,8 @@ const (
 	maxEndedBy    = 256 // bytes of who ended it
 )
 
-// ending is that an operator has ended preservation: nodes that should have been heard
-// by then are dead, and their silence begins no other preservation. All masters take the
+// ending is that an operator has ended preservation: nodes that are silent since before it
+// are dead, and their silence begins no other preservation. All masters take the
 // last one, whether they preserve anything or not: from the operator, from each other's
 // pulses, and from their disk after a start. It is a last-writer-wins register.
 type ending struct {
@@ -51,7 +51,7 @@ func (s *Store) dead(now time.Time) (silence time.Duration, ok bool) {
 	if e == nil || now.Sub(e.at) > s.endedFor() {
 		return 0, false
 	}
-	return now.Sub(e.at) + s.cfg.OfflineAfter/2, true
+	return now.Sub(e.at), true
 }
 
 // endNow is an ending at this moment, which prevails over what is known.

@@ -151,6 +151,43 @@ func TestEndedWhileItStoodStill(t *testing.T) {
 	})
 }
 
+// A master that is told late of an ending goes on with the doubt that began after it, for
+// the nodes that fell silent after it.
+func TestEndedBeforeTheOthersFellSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHerd(t, 10)
+		h.s.cfg.Checkpoint = 5 * time.Minute
+		h.beats = func(i int) bool { return i >= 2 }
+		h.run(5 * time.Minute)
+		h.beats = func(int) bool { return false }
+		h.run(45 * time.Second)
+		h.want(t, "the rest is silent", 0, 8, 2)
+		(&cluster{store: h.s}).endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", By: "ann", Age: 4 * time.Minute})
+		h.run(30 * time.Second)
+		h.want(t, "told of an older ending", 0, 8, 2)
+	})
+}
+
+// A master that stands still soon after an ending doubts what it could not hear, and not
+// for longer the nodes that were dead before.
+func TestStoodStillAfterTheEnding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := halfDead(t, 45*time.Second)
+		h.s.endHere("ann", "")
+		h.run(5 * time.Second)
+		time.Sleep(time.Minute)
+		h.run(5 * time.Second)
+		if _, on := h.s.Preservation(); !on {
+			t.Error("it stood still, and doubts nothing")
+		}
+		h.run(36 * time.Second)
+		if p, on := h.s.Preservation(); on {
+			t.Errorf("it goes on for the dead: %+v", p)
+		}
+		h.want(t, "it has listened", 4, 0, 6)
+	})
+}
+
 // Endings are a last-writer-wins register: whatever order masters hear of them in, however
 // late, and however wrong their clocks are, all end with the same one, which is the last
 // where one operator knew of the other's; and to go on telling changes nothing.
@@ -180,7 +217,9 @@ func TestEndingsConverge(t *testing.T) {
 					known := c.store.preserver.ended.Load()
 					everywhere = everywhere && (last == nil || known != nil && known.stamp == last.stamp)
 					c.store.endHere("ann", "")
-					last = c.store.preserver.ended.Load()
+					if last = c.store.preserver.ended.Load(); !last.at.Equal(time.Now()) {
+						rt.Errorf("an operator is not heard: %+v stands over what he says now", last)
+					}
 				},
 				"tell": func(*rapid.T) {
 					tell(all[who.Draw(rt, "from")], all[who.Draw(rt, "to")], time.Duration(rapid.IntRange(0, 900).Draw(rt, "ms"))*time.Millisecond)

@@ -32,7 +32,8 @@ type Config struct {
 	Peers []string
 
 	// Listen is where other masters reach this one: host:port or multiaddrs.
-	// Empty: 0.0.0.0:9004 where there are Peers or a Secret, else nothing.
+	// No host, 0.0.0.0 and :: stand for all addresses, IPv4 and IPv6. Empty: 0.0.0.0:9004
+	// where there are Peers or a Secret, else nothing.
 	Listen []string
 
 	// Advertise are the addresses to tell others, host, host:port or multiaddr.

@@ -42,6 +42,7 @@ func (c *cluster) unknow(id string) {
 		c.mesh.Forget(p)
 	}
 	c.store.collisions.table.Forget(id)
+	c.store.replica.Forget(id)
 }
 
 func (d *directory) has(id string) bool {

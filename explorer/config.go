@@ -61,13 +61,14 @@ type Config struct {
 	// page.
 	UIAddr string
 
-	// MeshAddr is where other masters reach this one: host:port or multiaddr.
+	// MeshAddr is where other masters reach this one: host:port or multiaddr. No host,
+	// 0.0.0.0 and :: stand for all addresses, IPv4 and IPv6.
 	// Empty, which is the default: 0.0.0.0:9004 where there are peers or a
 	// secret, and no listener at all in single-master mode.
 	MeshAddr string
 
 	// EdgeAddr is where agents connect to, so that nodes which can only dial out can be
-	// reached: host:port, or "off". Empty, which is the default: off in single-master
+	// reached: host:port, as in MeshAddr, or "off". Empty, which is the default: off in single-master
 	// mode, else 0.0.0.0:9005, or another port where that one is taken.
 	EdgeAddr string
 

@@ -48,7 +48,7 @@ func newMaster(flags *pflag.FlagSet) *master {
 		{Name: "rpc-addr", Env: "EXPLORER_TCP_ADDR", Value: &c.RPCAddr, Usage: "`host:port` of the API; empty: none"},
 		{Name: "rpc-socket", Env: "EXPLORER_RPC_SOCKET", Value: &c.RPCSocket, Usage: "unix socket of the API, a `path`; empty: none"},
 		{Name: "ui-addr", Env: "EXPLORER_UI_ADDR", Value: &c.UIAddr, Usage: "`host:port` of the page; empty: none"},
-		{Name: "mesh-addr", Env: "EXPLORER_MESH_ADDR", Value: &c.MeshAddr, Usage: "`host:port` or multiaddr for other masters (default 0.0.0.0:9004, but nothing listens without this flag, peers or a secret)"},
+		{Name: "mesh-addr", Env: "EXPLORER_MESH_ADDR", Value: &c.MeshAddr, Usage: "`host:port` or multiaddr for other masters; 0.0.0.0 is all addresses, IPv4 and IPv6 (default 0.0.0.0:9004, but nothing listens without this flag, peers or a secret)"},
 		{Name: "edge-addr", Env: "EXPLORER_EDGE_ADDR", Value: &c.EdgeAddr, Usage: "`host:port` where agents connect to, so that nodes which only dial out can be reached; or off (default 0.0.0.0:9005; off in single-master mode)"},
 		{Name: "peer-masters", Env: "PEER_MASTERS", Value: &c.PeerMasters, Usage: "other masters: IP, host, host:port or multiaddr; may name this one too (default none: single-master mode)"},
 		{Name: "advertise", Env: "EXPLORER_ADVERTISE", Value: &c.Advertise, Usage: "addresses that others should use: host, host:port, multiaddr, rpc=URL, ui=URL (default those listened on)"},

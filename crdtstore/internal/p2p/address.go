@@ -110,14 +110,20 @@ func (a Address) Resolve(ctx context.Context) ([]ma.Multiaddr, error) {
 }
 
 // ParseListen reads a listen address: host:port, an IP or host with the default
-// port, or a multiaddr.
+// port, or a multiaddr. No host, 0.0.0.0 and :: stand for all addresses of both families,
+// as they do for the listeners of package net; a multiaddr is taken as it is.
 func ParseListen(ctx context.Context, text string) ([]ma.Multiaddr, error) {
-	if strings.HasPrefix(text, ":") {
-		text = "0.0.0.0" + text
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		host, port = strings.Trim(text, "[]"), strconv.Itoa(DefaultPort)
 	}
-	if host, port, err := net.SplitHostPort(text); err == nil && port == "0" {
-		ip, err := netip.ParseAddr(host)
-		if err != nil {
+	ip, ipErr := netip.ParseAddr(host)
+	switch {
+	case strings.HasPrefix(text, "/"):
+	case host == "" && err == nil, ipErr == nil && ip.Unmap().IsUnspecified():
+		return everywhere(text, port)
+	case port == "0":
+		if ipErr != nil {
 			return nil, fmt.Errorf("address %q: port 0 needs an IP", text)
 		}
 		m, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
@@ -127,7 +133,42 @@ func ParseListen(ctx context.Context, text string) ([]ma.Multiaddr, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m, err := ma.NewMultiaddr(a.text); err == nil && (m[0].Code() == ma.P_IP4 || m[0].Code() == ma.P_IP6) {
+		m, _ = peer.SplitAddr(m)
+		return []ma.Multiaddr{m}, nil
+	}
 	return a.Resolve(ctx)
+}
+
+// families are the unspecified addresses, and the networks by which it is seen whether
+// the system has such a family.
+var families = []struct {
+	ip      netip.Addr
+	network string
+}{{netip.IPv4Unspecified(), "tcp4"}, {netip.IPv6Unspecified(), "tcp6"}}
+
+// everywhere returns the unspecified addresses of the families that this system has.
+func everywhere(text, port string) (out []ma.Multiaddr, err error) {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: port %q is not a number from 0 to 65535", text, port)
+	}
+	for _, f := range families {
+		l, err := net.Listen(f.network, netip.AddrPortFrom(f.ip, 0).String())
+		if err != nil {
+			continue
+		}
+		l.Close()
+		m, err := manet.FromNetAddr(net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.ip, uint16(n))))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("address %q: this system has neither IPv4 nor IPv6", text)
+	}
+	return out, nil
 }
 
 // remoteIP returns the IP of a multiaddr, the zero Addr where it has none.

@@ -1,10 +1,15 @@
 package p2p
 
 import (
+	"crypto/rand"
+	"errors"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -95,22 +100,97 @@ func TestNamesStandForTheirAddresses(t *testing.T) {
 	}
 }
 
+// needsBothFamilies skips a test where the system has only one.
+func needsBothFamilies(t *testing.T) {
+	t.Helper()
+	if addrs, err := everywhere("", "0"); err != nil || len(addrs) != 2 {
+		t.Skip("this system does not have both IPv4 and IPv6")
+	}
+}
+
+// All addresses are those of both families, at one port.
+func TestListensOnBothFamilies(t *testing.T) {
+	needsBothFamilies(t)
+	for _, text := range []string{"0.0.0.0:0", ":0", "[::]:0"} {
+		addrs, err := ParseListen(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := NewHost(newKey(t), addrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = h.Close() })
+		ports := map[string]bool{}
+		for _, a := range h.Network().ListenAddresses() {
+			port, _ := a.ValueForProtocol(ma.P_TCP)
+			ports[port] = true
+		}
+		for _, ip := range []string{"127.0.0.1", "::1"} {
+			for port := range ports {
+				c, err := net.Dial("tcp", net.JoinHostPort(ip, port))
+				if err != nil || len(ports) != 1 {
+					t.Errorf("%s: %s at ports %v: %v", text, ip, ports, err)
+					continue
+				}
+				c.Close()
+			}
+		}
+	}
+}
+
+// A port that is taken in either family is taken.
+func TestListensOnAllOrNothing(t *testing.T) {
+	needsBothFamilies(t)
+	taken, err := net.Listen("tcp6", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	addrs, err := ParseListen(t.Context(), "0.0.0.0:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := NewHost(newKey(t), addrs); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the error is %v", err)
+		if err == nil {
+			h.Close()
+		}
+	}
+}
+
+func newKey(t *testing.T) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 func TestParseListen(t *testing.T) {
+	needsBothFamilies(t)
 	for text, want := range map[string]string{
-		"0.0.0.0:9004":         "/ip4/0.0.0.0/tcp/9004",
-		":7":                   "/ip4/0.0.0.0/tcp/7",
-		":0":                   "/ip4/0.0.0.0/tcp/0",
-		"127.0.0.1:0":          "/ip4/127.0.0.1/tcp/0",
-		"[::]:0":               "/ip6/::/tcp/0",
-		"127.0.0.1":            "/ip4/127.0.0.1/tcp/9004",
-		"/ip4/127.0.0.1/tcp/0": "/ip4/127.0.0.1/tcp/0",
+		"0.0.0.0:9004":          "/ip4/0.0.0.0/tcp/9004 /ip6/::/tcp/9004",
+		"0.0.0.0":               "/ip4/0.0.0.0/tcp/9004 /ip6/::/tcp/9004",
+		"::":                    "/ip4/0.0.0.0/tcp/9004 /ip6/::/tcp/9004",
+		":7":                    "/ip4/0.0.0.0/tcp/7 /ip6/::/tcp/7",
+		":0":                    "/ip4/0.0.0.0/tcp/0 /ip6/::/tcp/0",
+		"[::]:0":                "/ip4/0.0.0.0/tcp/0 /ip6/::/tcp/0",
+		"/ip4/0.0.0.0/tcp/9004": "/ip4/0.0.0.0/tcp/9004",
+		"/ip6/::/tcp/9004":      "/ip6/::/tcp/9004",
+		"127.0.0.1:0":           "/ip4/127.0.0.1/tcp/0",
+		"[::1]:0":               "/ip6/::1/tcp/0",
+		"127.0.0.1":             "/ip4/127.0.0.1/tcp/9004",
+		"/ip4/127.0.0.1/tcp/0":  "/ip4/127.0.0.1/tcp/0",
 	} {
 		got, err := ParseListen(t.Context(), text)
-		if err != nil || !slices.Equal(texts(got), []string{want}) {
+		if err != nil || !slices.Equal(texts(got), strings.Fields(want)) {
 			t.Errorf("%q is %v, %v, want %s", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "localhost:0", "nonsense nonsense", "/nonsense"} {
+	for _, text := range []string{"", ":", "0.0.0.0:x", ":65536", "localhost:0", "nonsense nonsense", "/nonsense"} {
 		if got, err := ParseListen(t.Context(), text); err == nil {
 			t.Errorf("%q was taken as %v", text, got)
 		}

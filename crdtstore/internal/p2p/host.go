@@ -122,12 +122,49 @@ func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (hos
 		return nil, errors.Join(err, net.Close())
 	}
 	h.Start()
-	if len(listen) > 0 {
-		if err := net.Listen(listen...); err != nil {
-			return nil, errors.Join(listenError(err), h.Close())
-		}
+	if err := listenOn(net, listen); err != nil {
+		return nil, errors.Join(listenError(err), h.Close())
 	}
 	return h, nil
+}
+
+// listenTries bounds the ports that are tried where any will do.
+const listenTries = 8
+
+// listenOn listens on all of the addresses: a swarm is content with any. Where the system
+// chooses the port of one family, the other gets the same.
+func listenOn(s *swarm.Swarm, addrs []ma.Multiaddr) error {
+	for try := 1; ; try++ {
+		var bound []ma.Multiaddr
+		var err error
+		chosen := false
+		for _, a := range addrs {
+			if ma.Contains(anyPort, a) && len(bound) > 0 {
+				a, chosen = samePort(a, s.ListenAddresses()), true
+			}
+			if err = s.AddListenAddr(a); err != nil {
+				break
+			}
+			bound = append(bound, a)
+		}
+		if err == nil || !chosen || try == listenTries {
+			return err
+		}
+		s.ListenClose(s.ListenAddresses()...)
+	}
+}
+
+// anyPort are the addresses of which any port will do.
+var anyPort = []ma.Multiaddr{ma.StringCast("/ip4/0.0.0.0/tcp/0"), ma.StringCast("/ip6/::/tcp/0")}
+
+// samePort gives an address the port of the first one that is listened on.
+func samePort(a ma.Multiaddr, bound []ma.Multiaddr) ma.Multiaddr {
+	for _, b := range bound {
+		if port, err := b.ValueForProtocol(ma.P_TCP); err == nil {
+			return ma.StringCast("/" + a[0].Protocol().Name + "/" + a[0].Value() + "/tcp/" + port)
+		}
+	}
+	return a
 }
 
 // listenError wraps the error of the system where the swarm gives only its text.

@@ -101,6 +101,28 @@ func TestExpiryGoesByTheSlowestClock(t *testing.T) {
 	}
 }
 
+// The clock of a master that was forgotten holds nothing back any more.
+func TestForgottenClocksDoNotCount(t *testing.T) {
+	c := newClocked(t)
+	c.register(t, "silent")
+	c.pass(2 * hour)
+	c.hears(t, "m2", -100*hour)
+	c.tick(t)
+	if c.State("silent").Removed() {
+		t.Fatal("it expired although a clock says that it is too early")
+	}
+	before := c.nextCutoff()
+	c.Forget("m2")
+	if c.peers.stuck("m2") || c.nextCutoff() <= before {
+		t.Errorf("with m2 forgotten the cutoff goes from %d to %d", before, c.nextCutoff())
+	}
+	c.pass(hour)
+	c.tick(t)
+	if s := c.State("silent"); !s.Removed() || s.Removal.Reason != record.ReasonExpired {
+		t.Errorf("it did not expire: %+v", s)
+	}
+}
+
 func TestNothingExpiresRightAfterTheStart(t *testing.T) {
 	c := newClocked(t)
 	c.wall -= 3 * hour // when it was last seen, before all masters were down

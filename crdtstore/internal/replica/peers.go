@@ -151,10 +151,11 @@ func (p *peers) pulled(from string, blocks int, err error) {
 func (p *peers) stuck(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.of[id].broken < maxBroken {
+	known := p.of[id] // nil: it was forgotten meanwhile
+	if known == nil || known.broken < maxBroken {
 		return false
 	}
-	p.of[id].broken = 0
+	known.broken = 0
 	return true
 }
 
@@ -199,6 +200,13 @@ func (r *Replica) Left(id string) {
 	}
 }
 
+// Forget drops a master that is gone for good: its clock does not count any more.
+func (r *Replica) Forget(id string) {
+	r.peers.mu.Lock()
+	defer r.peers.mu.Unlock()
+	delete(r.peers.of, id)
+}
+
 // Agreement returns how far another master's records and ours are alike; the zero
 // Agreement for one that was not heard in this run.
 func (r *Replica) Agreement(with string) Agreement {
@@ -225,7 +233,7 @@ func (r *Replica) living() []string {
 }
 
 // earliest returns what the clock that is most behind says now, of this master's
-// and those of the masters that were heard in this run. A clock that was read
+// and those of the masters that were heard in this run and are not forgotten. A clock that was read
 // earlier is taken to have run on since.
 func (r *Replica) earliest() int64 {
 	now, least := r.opts.Now(), r.opts.Wall()

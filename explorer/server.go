@@ -197,7 +197,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 			}
 		}()
 	}
-	if s.store, err = s.open(ctx, s.storeConfig()); err != nil {
+	if s.store, err = s.openStore(ctx); err != nil {
 		s.store = nil
 		return s.openError(err)
 	}
@@ -209,6 +209,39 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		slog.String("socket", s.cfg.RPCSocket), slog.Any("rpc", s.rpcAddr), slog.Any("ui", s.uiAddr),
 		slog.Any("edge", s.edgeAddrs()), slog.Bool("single_master", s.cfg.alone()))
 	return nil
+}
+
+// openGrace is how long a start that is given up waits for the disk.
+const openGrace = 5 * time.Second
+
+// openStore opens the store. Where ctx has ended and the disk hangs it does not wait for
+// that; the store is closed when it is open at last.
+func (s *Server) openStore(ctx context.Context) (store, error) {
+	type opened struct {
+		store store
+		err   error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		st, err := s.open(ctx, s.storeConfig())
+		done <- opened{st, err}
+	}()
+	select {
+	case o := <-done:
+		return o.store, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-done:
+		return o.store, o.err
+	case <-time.After(openGrace):
+	}
+	go func() {
+		if o := <-done; o.err == nil {
+			_ = o.store.Close() // the caller was told long ago
+		}
+	}()
+	return nil, ctx.Err()
 }
 
 // storeFields are the flags behind fields of a store's configuration that only

@@ -227,3 +227,26 @@ func TestStopWithADiskThatHangs(t *testing.T) {
 		t.Error("what was acknowledged is gone")
 	}
 }
+
+// A master that is told to end while it waits for its disk to start.
+func TestStopWhileItStartsOnADiskThatHangs(t *testing.T) {
+	g := newGrid(t)
+	d := newBadDisk(g)
+	t.Cleanup(d.hang())
+	m := g.newMaster("alder", d.options(masterOptions{}))
+	m.run()
+	eventually(t, 10*time.Second, func() error {
+		if d.stopped() == 0 {
+			return errors.New("nothing waits for the disk")
+		}
+		return nil
+	})
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-m.done:
+	case <-time.After(10 * time.Second):
+		t.Error("it has not ended after 10 s")
+	}
+}

@@ -325,7 +325,10 @@ func goldenEnding(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := next.preserver.ended.Load()
-		if e == nil || e.stamp != (record.Stamp{Wall: 1_760_000_000_000, Logical: 1}) || e.master != "12D3KooWoak" || e.by != "ann" || next.since.Sub(e.at) != want {
+		if e == nil {
+			t.Fatal("the kept file is not taken")
+		}
+		if e.stamp != (record.Stamp{Wall: 1_760_000_000_000, Logical: 1}) || e.master != "12D3KooWoak" || e.by != "ann" || next.since.Sub(e.at) != want {
 			t.Errorf("the kept file reads as %+v, %v before the start", e, next.since.Sub(e.at))
 		}
 	}

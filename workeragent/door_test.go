@@ -459,7 +459,7 @@ func TestLongBodies(t *testing.T) {
 	d := newDoorway(t, newCompute(t).start(), ops.Options{})
 	for name, request := range map[string]string{
 		"announced": fmt.Sprintf("Content-Length: %d\r\n\r\n", jsonrpc.MaxBody+1), // and nothing of it is sent
-		"in chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", jsonrpc.MaxBody+1, strings.Repeat(" ", jsonrpc.MaxBody+1)),
+		"in chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", jsonrpc.MaxBody+1, strings.Repeat(" ", jsonrpc.MaxBody+1)),
 	} {
 		resp, err := raw(d, "POST /rpc HTTP/1.1\r\nHost: x\r\n"+request)
 		if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {

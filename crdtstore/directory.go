@@ -406,5 +406,4 @@ func (c *cluster) judge(m *Master) {
 	c.store.collisions.judge(m)
 }
 
-func (c *cluster) meshAddrs() []string      { return withID(c.mesh.Addrs(), c.store.ID()) }
-func (c *cluster) reachable(id string) bool { return c.dir.reachable(id) }
+func (c *cluster) meshAddrs() []string { return withID(c.mesh.Addrs(), c.store.ID()) }

@@ -62,20 +62,6 @@ func (s *Store) Master(idOrName string) (Master, error) {
 	return Master{}, ErrNotFound
 }
 
-// live returns the ids of the masters that are heard, this one among them.
-func (s *Store) live() []string {
-	out := []string{s.ID()}
-	if s.cluster != nil {
-		out = append(out, s.cluster.dir.live(time.Now())...)
-	}
-	return out
-}
-
-// reachable reports whether a master is heard.
-func (s *Store) reachable(id string) bool {
-	return id == s.ID() || s.cluster != nil && s.cluster.reachable(id)
-}
-
 // watch looks at the other masters, about once a second.
 func (c *cluster) watch(now time.Time) {
 	s := c.store

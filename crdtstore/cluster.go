@@ -54,10 +54,13 @@ type cluster struct {
 	serves chan struct{} // a slot for each transfer to another master
 
 	leaving atomic.Bool
-	ears    ears
-	heirs   heirs            // of the goroutine that sends pulses
-	found   []runs.Collision // of the goroutine that sends pulses
-	absent  map[string]Cause // likewise: the configured peers that were never met, and why, as told
+	plane   *plane
+	// announcements is how many this run has made.
+	announcements atomic.Uint64
+	ears          ears
+	heirs         heirs            // of the goroutine that sends pulses
+	found         []runs.Collision // of the goroutine that sends pulses
+	absent        map[string]Cause // likewise: the configured peers that were never met, and why, as told
 
 	mu      sync.Mutex
 	pulls   map[peer.ID]*pulling
@@ -78,7 +81,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c := &cluster{
 		store: s, serves: make(chan struct{}, maxPulls),
 		pulls: map[peer.ID]*pulling{}, follows: map[peer.ID]*latest{}, later: map[peer.ID]bool{}, merges: map[peer.ID]bool{},
-		soon: make(chan struct{}, 1),
+		plane: newPlane(), soon: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -130,7 +133,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	c.mesh.Host().SetStreamHandler(byeProtocol, c.bye)
 	if c.gossip, err = gossip.Join(gossip.Options{
 		Host: c.mesh.Host(), Known: c.mesh.Knows, Logger: s.log,
-		Announce: c.announced, Pulse: c.pulsed,
+		Announce: c.announced, Pulse: c.pulsed, Arrived: c.arrived, Hop: c.hop,
 	}); err != nil {
 		return nil, err
 	}
@@ -222,6 +225,7 @@ func (c *cluster) joined(id peer.ID) {
 	now := time.Now()
 	run, _ := c.mesh.MemberRun(id)
 	c.store.collisions.table.Met(now, id.String(), run)
+	c.plane.met(now, id)
 	c.store.splits.contact(now, id.String())
 	c.store.replica.Met(id.String())
 	c.came()
@@ -266,6 +270,7 @@ func (c *cluster) pulseSoon() {
 // announce sends new blocks to all.
 func (c *cluster) announce(number uint64, blocks []dag.Block) {
 	for _, msg := range dagsync.Announcements(number, blocks, gossip.MaxMessage/2) {
+		msg = dagsync.Sequenced(msg, c.store.run, c.announcements.Add(1))
 		if err := c.gossip.Announce(c.ctx, msg); err != nil && c.ctx.Err() == nil {
 			// The others see the new heads in the next pulse and fetch them.
 			c.store.log.Warn("cannot announce new records", "err", err)
@@ -436,7 +441,13 @@ func (c *cluster) info() *liveness.MasterInfo {
 	c.mu.Unlock()
 	now := time.Now()
 	m.Run, m.Seq = s.run, s.collisions.table.Next()
+	m.Announced = c.announcements.Load()
 	m.Echoes = s.collisions.echoes(now)
+	for i, e := range m.Echoes {
+		if id, err := peer.Decode(e.Master); err == nil {
+			m.Echoes[i].Direct = c.plane.direct(now, id)
+		}
+	}
 	m.Ended = s.toldEnding(now)
 	for _, k := range c.found {
 		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})

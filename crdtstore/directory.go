@@ -403,6 +403,14 @@ func (c *cluster) judge(m *Master) {
 	if why := c.ears.why(m.ID); why != "" {
 		m.Deaf, m.Reason = true, why
 	}
+	if m.Status == MasterAlive {
+		if id, err := peer.Decode(m.ID); err == nil {
+			m.Direct = c.plane.bothWays(time.Now(), id)
+		}
+		if !m.Direct && m.Reason == "" {
+			m.Reason = "announcements do not go straight between it and this master; they go by way of others, or are fetched"
+		}
+	}
 	c.store.collisions.judge(m)
 }
 

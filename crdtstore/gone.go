@@ -39,6 +39,7 @@ func (c *cluster) forget(now time.Time) {
 
 func (c *cluster) unknow(id string) {
 	if p, err := peer.Decode(id); err == nil {
+		c.plane.forget(p)
 		c.mesh.Forget(p)
 	}
 	c.store.collisions.table.Forget(id)

@@ -18,7 +18,7 @@ func (s *Store) self() Master {
 		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
 		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
 		LastSeen:  time.Now().UTC(), Nodes: nodes,
-		Digest: hex.EncodeToString(digest[:]), InSync: true, Hears: s.hears(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
+		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true, Hears: s.hears(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
 	}
 	if s.cluster != nil {
 		m.MeshAddrs = s.cluster.meshAddrs()
@@ -67,6 +67,7 @@ func (c *cluster) watch(now time.Time) {
 	s := c.store
 	c.dir.sweep(now, s.masterChanged)
 	c.found = s.collisions.look(now, c.collided)
+	c.rebuild(now)
 	c.adopt(now)
 	c.forget(now)
 	c.watchUnmet(s.cfg.Wall())

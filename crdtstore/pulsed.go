@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -36,6 +37,12 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 			return
 		}
 		c.store.collisions.heard(now, from.String(), m.Collisions)
+		c.plane.echoed(from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
+			return e.Master == c.store.text && e.Run == c.store.run && e.Direct
+		}))
+		if c.plane.told(now, from, m.Run, m.Announced) {
+			c.pull(from)
+		}
 	}
 	for _, p := range msg.Pulses {
 		if record.ValidNodeID(p.NodeID) == nil {

@@ -18,6 +18,9 @@ func (s *Store) Stats() Stats {
 	out.History = s.History()
 	digest, _ := s.table.Digest()
 	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.Splits()}
+	if s.cluster != nil {
+		out.Convergence.Gaps, out.Convergence.Rebuilt = s.cluster.plane.counts()
+	}
 	for _, m := range s.Masters() {
 		out.Masters[string(m.Status)]++
 		if m.Status == MasterAlive {

@@ -203,6 +203,9 @@ type Master struct {
 	// Hears is how many nodes it hears itself, not by way of others.
 	Hears   int      `json:"hears"`
 	HeardBy []string `json:"heard_by"` // ids of the other masters that are alive and say that they hear it
+	// Direct: what it says arrives here in one hop, and what this master says arrives
+	// there so. Otherwise it comes by way of others, or is fetched.
+	Direct bool `json:"direct"`
 	// Deaf: it hears less than half of the nodes that another master hears.
 	Deaf   bool   `json:"deaf"`
 	Reason string `json:"reason,omitempty"` // why it is deaf or suspect, or was never met
@@ -276,6 +279,11 @@ type Convergence struct {
 	Digest string  `json:"digest"`  // ours, in hex
 	LagS   float64 `json:"lag_s"`   // in seconds, the worst over masters that are alive
 	Splits []Split `json:"splits"`  // those that are open, the oldest first
+	// Gaps is how often announcements of other masters did not arrive, and were fetched;
+	// Rebuilt how many connections were made anew, for nothing arrived over them. Both
+	// count from the start of the store.
+	Gaps    uint64 `json:"gaps"`
+	Rebuilt uint64 `json:"rebuilt"`
 }
 
 // EventKind is what an [Event] is about.

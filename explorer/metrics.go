@@ -142,6 +142,9 @@ var (
 	hearsDesc = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
 	deafDesc  = prometheus.NewDesc(metricPrefix+"master_deaf", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
 	twiceDesc = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
+	hopDesc   = prometheus.NewDesc(metricPrefix+"master_direct", "1 while announcements travel in one hop between another master and this one.", byMaster, nil)
+	gapsDesc  = prometheus.NewDesc(metricPrefix+"announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", nil, nil)
+	anewDesc  = prometheus.NewDesc(metricPrefix+"mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", nil, nil)
 	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
 	settDesc  = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
 	unmetDesc = prometheus.NewDesc(metricPrefix+"peer_never_met", "1 for each configured peer that was never met, by the cause.", []string{"peer", "cause"}, nil)
@@ -161,7 +164,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, hopDesc, gapsDesc, anewDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -185,6 +188,8 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(syncDesc, oneIf(stats.Convergence.InSync))
 	gauge(lagDesc, stats.Convergence.LagS)
+	ch <- prometheus.MustNewConstMetric(gapsDesc, prometheus.CounterValue, float64(stats.Convergence.Gaps))
+	ch <- prometheus.MustNewConstMetric(anewDesc, prometheus.CounterValue, float64(stats.Convergence.Rebuilt))
 	for _, one := range stats.Convergence.Splits {
 		gauge(splitDesc, one.LagS, one.Master, one.Name)
 		gauge(apartDesc, float64(one.Nodes), one.Master, one.Name)
@@ -198,6 +203,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(hearsDesc, float64(m.Hears), m.ID, m.Name)
 		gauge(deafDesc, oneIf(m.Deaf), m.ID, m.Name)
+		gauge(hopDesc, oneIf(m.Direct), m.ID, m.Name)
 		gauge(twiceDesc, oneIf(m.Cause == crdtstore.CauseCollision), m.ID, m.Name)
 		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
 		gauge(settDesc, float64(len(m.SettingsDiffer)), m.ID, m.Name)

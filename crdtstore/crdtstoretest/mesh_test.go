@@ -2,6 +2,7 @@ package crdtstoretest_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +80,38 @@ func TestAStreamDies(t *testing.T) {
 				g.direct(fmt.Sprint("after streams ", c.name))
 			})
 		})
+	}
+}
+
+// TestASubscriptionIsLost has one master forget what another one has subscribed to, while
+// nothing else is wrong: it is silent, and does not know.
+func TestASubscriptionIsLost(t *testing.T) {
+	const announce, pulse = "/hero-explorer/announce/1", "/hero-explorer/pulse/1"
+	for name, topics := range map[string][]string{"of announcements": {announce}, "of pulses": {pulse}, "of both": {announce, pulse}} {
+		for _, masters := range []int{2, 3} {
+			t.Run(fmt.Sprint(name, ", ", masters, " masters"), func(t *testing.T) {
+				scenario(t, masters, nil, func(g *grid) {
+					before := g.Store(1).Stats().Convergence.Rebuilt
+					for _, topic := range topics {
+						g.Unsubscribe(1, 0, topic)
+					}
+					shown := false
+					for began := time.Now(); time.Since(began) < reunion; g.sleep(200 * time.Millisecond) {
+						g.report(g.nodes[0], 0)
+						is, err := g.Store(1).Master(g.Store(0).ID())
+						shown = shown || err == nil && !is.Direct && is.Status == crdtstore.MasterAlive
+					}
+					if c := g.Store(1).Stats().Convergence; c.Rebuilt == before || masters == 2 && topics[0] == announce && len(topics) == 1 && c.Gaps == 0 {
+						t.Errorf("m1 has not noticed that nothing arrives from m0: %+v", c)
+					}
+					if slices.Contains(topics, pulse) && masters == 3 && !shown {
+						t.Error("m1 did not show that nothing arrives straight from m0")
+					}
+					g.alive("made anew")
+					g.direct("made anew")
+				})
+			})
+		}
 	}
 }
 

@@ -16,14 +16,34 @@ var ErrMessage = errors.New("dagsync: bad message")
 type Announcement struct {
 	Epoch  uint64
 	Blocks [][]byte // each builds only on earlier ones or on older history
+	Run    string   // of the sender; empty: an earlier version, which does not say
+	Seq    uint64   // number of the announcement in that run, from 1 on
 }
 
-// An announcement is protobuf wire format: 1 epoch (varint), 2 block (bytes,
-// repeated). See docs/protocol.md.
+// An announcement is protobuf wire format: 1 epoch (varint), 2 block (bytes, repeated),
+// 3 run (string), 4 seq (varint). See docs/protocol.md.
 const (
 	fieldEpoch protowire.Number = 1
 	fieldBlock protowire.Number = 2
+	fieldRun   protowire.Number = 3
+	fieldSeq   protowire.Number = 4
 )
+
+// Sequenced adds to a message which run of its sender made it, and its number in that run.
+func Sequenced(msg []byte, run string, seq uint64) []byte {
+	msg = protowire.AppendString(protowire.AppendTag(msg, fieldRun, protowire.BytesType), run)
+	return protowire.AppendVarint(protowire.AppendTag(msg, fieldSeq, protowire.VarintType), seq)
+}
+
+// Sequence returns the run and the number of a message; nothing where it does not say, or
+// cannot be read.
+func Sequence(msg []byte) (run string, seq uint64) {
+	a, err := ParseAnnouncement(msg)
+	if err != nil {
+		return "", 0
+	}
+	return a.Run, a.Seq
+}
 
 // Announcements packs blocks into as few messages as the limit, in bytes,
 // allows.
@@ -63,6 +83,10 @@ func ParseAnnouncement(msg []byte) (Announcement, error) {
 			var b []byte
 			b, n = protowire.ConsumeBytes(msg)
 			a.Blocks = append(a.Blocks, b)
+		case num == fieldRun && typ == protowire.BytesType:
+			a.Run, n = protowire.ConsumeString(msg)
+		case num == fieldSeq && typ == protowire.VarintType:
+			a.Seq, n = protowire.ConsumeVarint(msg)
 		default: // of a newer version
 			n = protowire.ConsumeFieldValue(num, typ, msg)
 		}

@@ -46,7 +46,7 @@ func blockNames(t testing.TB) map[string]string {
 	return names
 }
 
-var announcementFields = golden.Fields{1: {Name: "epoch"}, 2: {Name: "block"}}
+var announcementFields = golden.Fields{1: {Name: "epoch"}, 2: {Name: "block"}, 3: {Name: "run"}, 4: {Name: "seq"}}
 
 func TestGoldenAnnouncement(t *testing.T) {
 	blocks := goldenHistory(t)[:2]
@@ -54,9 +54,16 @@ func TestGoldenAnnouncement(t *testing.T) {
 	if len(msgs) != 1 {
 		t.Fatalf("%d messages", len(msgs))
 	}
-	kept := golden.Check(t, "announcement", "Two blocks of epoch 7, the second on the first.",
-		golden.Message(t, msgs[0], announcementFields))
+	const run = "00000199c82cc000aaaaaaaaaaaaaaaa"
+	kept := golden.Check(t, "announcement", "Two blocks of epoch 7, the second on the first, in the twelfth announcement of a run.",
+		golden.Message(t, Sequenced(msgs[0], run, 12), announcementFields))
 	checkAnnouncement(t, golden.Bytes(kept), 7, blocks)
+	if is, seq := Sequence(golden.Bytes(kept)); is != run || seq != 12 {
+		t.Errorf("it is number %d of run %q", seq, is)
+	}
+	if is, seq := Sequence(msgs[0]); is != "" || seq != 0 {
+		t.Errorf("one of an earlier version is number %d of run %q", seq, is)
+	}
 }
 
 func checkAnnouncement(t *testing.T, msg []byte, epoch uint64, blocks []dag.Block) {

@@ -38,6 +38,12 @@ type Options struct {
 	Logger   *slog.Logger
 	Announce func(from peer.ID, data []byte)
 	Pulse    func(from peer.ID, data []byte)
+	// Arrived is called with an announcement when it comes in, before it waits for its
+	// turn. Hop is called when a message comes straight from its author, also where it came
+	// by way of others before, with whether it is a pulse. They must not block, and may be
+	// nil.
+	Arrived func(from peer.ID, data []byte)
+	Hop     func(from peer.ID, pulse bool)
 }
 
 // Gossip is this master's part in the two topics.
@@ -52,7 +58,7 @@ type Gossip struct {
 // Join joins both topics.
 func Join(opts Options) (_ *Gossip, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &Gossip{cancel: cancel}
+	g := &Gossip{cancel: cancel, lost: lossTracer{hop: opts.Hop, arrived: opts.Arrived}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
@@ -141,11 +147,26 @@ func (g *Gossip) Close() error {
 	return nil
 }
 
-// lossTracer counts what pubsub drops without an error.
+// lossTracer counts what pubsub drops without an error, and sees what arrives.
 type lossTracer struct {
 	noTracer
 	in, out atomic.Uint64
+	hop     func(peer.ID, bool)
+	arrived func(peer.ID, []byte)
 }
 
 func (t *lossTracer) UndeliverableMessage(*pubsub.Message) { t.in.Add(1) }
 func (t *lossTracer) DropRPC(*pubsub.RPC, peer.ID)         { t.out.Add(1) }
+
+func (t *lossTracer) DeliverMessage(m *pubsub.Message) {
+	if m.GetTopic() == announceTopic && t.arrived != nil {
+		t.arrived(m.GetFrom(), m.GetData())
+	}
+	t.DuplicateMessage(m)
+}
+
+func (t *lossTracer) DuplicateMessage(m *pubsub.Message) {
+	if m.GetFrom() == m.ReceivedFrom && t.hop != nil {
+		t.hop(m.ReceivedFrom, m.GetTopic() == pulseTopic)
+	}
+}

@@ -25,6 +25,8 @@ type hostOf struct {
 	host.Host
 	conns  []network.Conn
 	stream func() network.Stream
+
+	streams int // that were opened
 }
 
 func (h *hostOf) Network() network.Network                     { return networkOf{conns: h.conns} }
@@ -32,6 +34,9 @@ func (h *hostOf) Peerstore() peerstore.Peerstore               { return forgetfu
 func (h *hostOf) Connect(context.Context, peer.AddrInfo) error { return nil }
 
 func (h *hostOf) NewStream(context.Context, peer.ID, ...protocol.ID) (network.Stream, error) {
+	if h.streams++; h.streams > 100 {
+		return nil, errors.New("streams are opened without end")
+	}
 	return h.stream(), nil
 }
 
@@ -201,6 +206,7 @@ func TestSlowRequests(t *testing.T) {
 // What cannot have arrived is sent once more where a stream that was kept turns out to be
 // closed, and not for ever; after a failure the next request opens a stream.
 func TestAskOpensStreams(t *testing.T) {
+	id := newIdentity(t).ID()
 	synctest.Test(t, func(t *testing.T) {
 		opened := 0
 		answers := []int{} // how many requests each stream answers
@@ -220,7 +226,10 @@ func TestAskOpensStreams(t *testing.T) {
 			}()
 			return &pipe{net: here}
 		}}
-		m := &Master{client: &Client{host: h}}
+		m, err := (&Client{host: h}).Master([]string{"/ip4/10.0.0.1/tcp/1/p2p/" + id})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, c := range []struct {
 			answers []int
 			ask     []bool // whether each request goes well
@@ -260,6 +269,7 @@ func TestAgentTakesConnectionsOfItsMasters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &Client{host: &hostOf{}, arriving: make(chan net.Conn, maxWaiting), closing: make(chan struct{}), opened: map[network.Conn]int{}}
 		master := newConn("master")
+		defer close(c.closing)
 		arrive := func() (taken bool) {
 			here, there := net.Pipe()
 			done := make(chan struct{})
@@ -267,8 +277,13 @@ func TestAgentTakesConnectionsOfItsMasters(t *testing.T) {
 				defer close(done)
 				c.arrived(&pipe{net: there, conn: master})
 			}()
+			_ = here.SetReadDeadline(time.Now().Add(time.Second))
 			said := await(here) == nil
-			<-done
+			select {
+			case <-done:
+			case <-time.After(time.Second):
+				t.Error("the stream handler waits for somebody to accept")
+			}
 			_ = here.SetReadDeadline(time.Now().Add(time.Second))
 			_, err := here.Read(make([]byte, 1))
 			return said && fmt.Sprint(err) != "EOF"

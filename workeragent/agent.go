@@ -50,6 +50,7 @@ type running struct {
 	watcher   *watcher // nil: no compute service
 	dir       *directory
 	tunnels   *tunnels // nil: calls do not come by the agent
+	watchDisk func(context.Context)
 }
 
 // deps is what tests put their own in place of.
@@ -145,10 +146,7 @@ func (a *Agent) Start() (err error) {
 	if err != nil {
 		return err
 	}
-	boot, warning, err := nextBoot(dir, time.Now().UnixMilli())
-	if err != nil {
-		return fmt.Errorf("choose boot number: %w", err)
-	}
+	boot, warning := bootAnyway(dir, time.Now().UnixMilli())
 	if warning != nil {
 		a.log.Warn("boot number lost", "error", warning)
 	}
@@ -165,10 +163,12 @@ func (a *Agent) Start() (err error) {
 		Labels:     a.cfg.Labels,
 		MachineID:  identity.Machine(),
 	})
-	r.node.next = func() (uint64, error) {
-		boot, _, err := nextBoot(dir, time.Now().UnixMilli())
-		return boot, err
+	r.node.next = func() uint64 {
+		boot, _ := bootAnyway(dir, time.Now().UnixMilli())
+		return boot
 	}
+	look := func() error { return probe(dir) }
+	r.node.setTrouble(aboutDisk, diskTrouble(dir, look()))
 	if a.deps.inlet {
 		if r.node.profile.AgentPath, err = a.openInlet(r, id, newborn); err != nil {
 			return err
@@ -177,6 +177,7 @@ func (a *Agent) Start() (err error) {
 	if err := a.connect(r); err != nil {
 		return err
 	}
+	r.watchDisk = func(ctx context.Context) { a.watchDisk(ctx, r.node, look) }
 	a.running.Store(r)
 	if a.deps.serve {
 		if stop, err := serveStatus(socketFile(dir), a.Status); err != nil {
@@ -252,7 +253,8 @@ func (a *Agent) launch(r *running) {
 		})
 	})
 	all.Go(func() { r.dir.keep(ctx) })
-	if r.tunnels != nil && a.cfg.Compute != "" {
+	all.Go(func() { r.watchDisk(ctx) })
+	if r.tunnels != nil && a.cfg.Compute != "" && r.node.trouble(aboutOperations) == "" {
 		r.tunnels.list = r.dir.masters
 		all.Go(func() {
 			pause(ctx, firstLook, looked) // masters take the tunnel of a node that they know
@@ -297,6 +299,10 @@ func (a *Agent) watchMachine(ctx context.Context, n *node, ready func()) {
 				a.log.Info("all figures of this machine can be read again")
 			}
 		}
+		if text != "" {
+			text = clip("some figures of this machine cannot be read: " + text)
+		}
+		n.setTrouble(aboutFigures, text)
 		n.setFigures(figures)
 		ready()
 		pause(ctx, jittered(a.cfg.HeartbeatInterval), nil)

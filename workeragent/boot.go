@@ -37,6 +37,14 @@ func nextBoot(dir string, now int64) (boot uint64, warning, err error) {
 // fsync is [os.File.Sync]. Tests look at what is on stable storage when.
 var fsync = (*os.File).Sync
 
+// bootAnyway is nextBoot for a node that has to be reported also where its disk takes no
+// writes, or cannot be read. The number may then be lost; a later run is behind it only
+// if the clock goes back.
+func bootAnyway(dir string, now int64) (boot uint64, warning error) {
+	boot, warning, err := nextBoot(dir, now)
+	return max(boot, uint64(max(now, 1))), errors.Join(warning, err)
+}
+
 // writeFile replaces a file as a whole, durably.
 func writeFile(path string, data []byte) error {
 	dir := filepath.Dir(path)

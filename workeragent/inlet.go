@@ -49,10 +49,12 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 		return "", err
 	}
 	if err := a.noteDirect(); err != nil {
-		return "", err
+		return a.withoutCompute(r, err)
 	}
-	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log, Late: !newborn}); err != nil {
+	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log, Late: !newborn}); errors.Is(err, ops.ErrNewer) {
 		return "", fmt.Errorf("memory of operations: %w", err)
+	} else if err != nil {
+		return a.withoutCompute(r, err)
 	}
 	in.door = newDoor(r.node.id, ep, in.memory, a.log)
 	hungUp, cancel := context.WithCancel(context.Background())
@@ -68,6 +70,9 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	go func() { _ = in.server.Serve(in.client) }() // until it is closed
 	path := doorFile(a.cfg.DataDir)
 	ln, err := listenSocket(path)
+	if err != nil && r.node.trouble(aboutDisk) != "" {
+		return a.withoutCompute(r, err) // else they would call the service past the agent
+	}
 	if err != nil {
 		a.log.Warn("no socket for masters on this machine; they call the compute service itself", "error", err)
 		return "", nil
@@ -80,11 +85,23 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	return "unix://" + path, nil
 }
 
+// withoutCompute is for an agent that cannot know what was asked of its compute service,
+// because its disk fails. It reports the node, and no way to call the service.
+func (a *Agent) withoutCompute(r *running, err error) (agentPath string, _ error) {
+	a.log.Error("no VM operations until the agent is started again", "error", err)
+	r.node.profile.SocketPath = ""
+	r.node.setTrouble(aboutOperations, "VM operations are refused until the agent is started again with a disk that works")
+	return "", nil
+}
+
 // noteDirect keeps in mind that masters call the compute service past this agent. When
 // they do no more, its memory begins anew: it does not know what they have asked for, and
 // must not take a repetition of it for new.
 func (a *Agent) noteDirect() error {
 	mark := filepath.Join(a.cfg.DataDir, "direct")
+	if _, err := os.Stat(mark); a.cfg.direct && err == nil {
+		return nil
+	}
 	if a.cfg.direct {
 		return writeFile(mark, []byte("Masters call the compute service past the agent.\n"))
 	}

@@ -271,9 +271,7 @@ func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bo
 // expired is for a grid that has removed this node because it was silent for too
 // long. Nobody meant to: the node comes back as one that has started anew.
 func (l *link) expired(err error) (time.Duration, bool) {
-	if bootErr := l.node.reboot(l.spoke); bootErr != nil {
-		return l.refused(bootErr, "the data directory must be writable", false)
-	}
+	l.node.reboot(l.spoke)
 	l.say(slog.LevelWarn, StateUnreachable, "this node was silent for so long that it was removed, registering anew", "error", err)
 	l.fails(StateUnreachable, err.Error())
 	return l.retries().delay(l.failures), false

@@ -3,15 +3,24 @@ package workeragent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 )
 
 // lockDir takes the data directory for this process, until the file is closed
-// or the process ends, however it ends.
+// or the process ends, however it ends. It needs to write only in a new directory.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		// On a disk that takes no writes the file need not be written, only be there;
+		// where it is not, nobody holds it, and the directory will do.
+		if f, err = os.Open(path); errors.Is(err, fs.ErrNotExist) {
+			f, err = os.Open(dir)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package workeragent
 
 import (
 	"crypto/ed25519"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +20,8 @@ type node struct {
 	id   string
 	key  ed25519.PrivateKey
 	boot atomic.Uint64
-	next func() (uint64, error) // chooses a greater boot number
-	seq  atomic.Uint64          // the last one given out
+	next func() uint64 // chooses a greater boot number
+	seq  atomic.Uint64 // the last one given out
 
 	account atomic.Pointer[record.Report] // nil before open
 	vitals  atomic.Pointer[vitals]
@@ -30,6 +31,7 @@ type node struct {
 	profile record.Profile
 	figures host.Figures
 	vms     []record.VM
+	wrong   map[string]string // what is wrong with the machine, by what it is about
 	links   []chan struct{}
 }
 
@@ -52,7 +54,7 @@ type beat struct {
 // newNode makes a node of which nothing is said yet. base has the parts of the
 // profile that configuration decides.
 func newNode(id string, key ed25519.PrivateKey, boot uint64, base record.Profile) *node {
-	n := &node{id: id, key: key, profile: base, vms: []record.VM{}}
+	n := &node{id: id, key: key, profile: base, vms: []record.VM{}, wrong: map[string]string{}}
 	n.boot.Store(boot)
 	if n.profile.Labels == nil {
 		n.profile.Labels = map[string]string{}
@@ -109,6 +111,28 @@ func (n *node) setVMs(vms []record.VM) {
 	}
 }
 
+// setTrouble takes what is wrong with the machine about one thing; empty: nothing is.
+func (n *node) setTrouble(about, text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text = clip(text); n.wrong[about] == text {
+		return
+	}
+	n.wrong[about] = text
+	if text == "" {
+		delete(n.wrong, about)
+	}
+	n.profile.Trouble = slices.Sorted(maps.Values(n.wrong))
+	n.update()
+}
+
+// trouble returns what setTrouble was given last.
+func (n *node) trouble(about string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.wrong[about]
+}
+
 // update makes the vitals, and a new account if there is news. Labels do not
 // change while the agent runs. The caller holds mu.
 func (n *node) update() {
@@ -130,19 +154,14 @@ func (n *node) update() {
 
 // reboot begins to speak as a node that has started anew, if it still speaks as the
 // given boot.
-func (n *node) reboot(was uint64) error {
+func (n *node) reboot(was uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.boot.Load() != was {
-		return nil
+		return
 	}
-	boot, err := n.next()
-	if err != nil {
-		return err
-	}
-	n.boot.Store(boot)
+	n.boot.Store(max(n.next(), was+1))
 	n.tell()
-	return nil
 }
 
 // tell makes a new account. The caller holds mu.
@@ -160,7 +179,7 @@ func (n *node) tell() {
 
 func sameProfile(a, b record.Profile) bool {
 	return a.Hostname == b.Hostname && a.MyceliumIP == b.MyceliumIP &&
-		a.Total == b.Total && a.SlicesTotal == b.SlicesTotal
+		a.Total == b.Total && a.SlicesTotal == b.SlicesTotal && slices.Equal(a.Trouble, b.Trouble)
 }
 
 // report is the account of the given version with the vitals of this moment.

@@ -54,6 +54,9 @@ func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
 		line("in use", fmt.Sprintf("%.1f cores, %s memory, %s SSD, %s HDD, %d slices",
 			a.Usage.CRU, size(a.Usage.MRU), size(a.Usage.SRU), size(a.Usage.HRU), a.Usage.Slices))
 		line("VMs", len(a.VMs))
+		for _, text := range a.Trouble {
+			line("trouble", text)
+		}
 	}
 	compute := s.Compute.State
 	if s.Compute.Address != "" {

@@ -372,22 +372,17 @@ func TestReconnects(t *testing.T) {
 	p.text(`#nodes tr[data-node-id="n2"]`, "renamed")
 }
 
-// A page is alive in the end, though a part of it did not come, the stream did not
-// begin, or the calls of its start do not end.
+// A page is alive in the end, though a part of it did not come, or the stream did not begin.
 func TestComesAliveInTheEnd(t *testing.T) {
-	for name, trouble := range map[string]func(*testing.T, *fixture){
-		"the script breaks off":     func(_ *testing.T, f *fixture) { f.cut["/app.js"] = 1 },
-		"a module breaks off":       func(_ *testing.T, f *fixture) { f.cut["/list.js"] = 2 },
-		"the stream does not begin": func(_ *testing.T, f *fixture) { f.hang = 1 },
-		"calls hang": func(t *testing.T, f *fixture) {
-			f.hold(t, "stats", "masters", "list_nodes", "list_vms", "events", "get_node")
-		},
+	for name, trouble := range map[string]func(*fixture){
+		"the script breaks off":     func(f *fixture) { f.cut["/app.js"] = 1 },
+		"a module breaks off":       func(f *fixture) { f.cut["/list.js"] = 2 },
+		"the stream does not begin": func(f *fixture) { f.hang = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := startFixture(t)
 			f.put(aNode("n1"))
-			trouble(t, f)
-			f.url += "/#node=n1"
+			trouble(f)
 			open(t, f).until(`document.querySelector('#live[data-status="live"]')`)
 		})
 	}

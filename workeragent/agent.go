@@ -59,6 +59,8 @@ type deps struct {
 	// tunnel returns a caller for one master over a tunnel to its edge addresses,
 	// multiaddrs with the id of the master. nil: there are no tunnels.
 	tunnel func(addrs []string) (caller, error)
+	// identify returns the id of the master at an edge address without one.
+	identify func(ctx context.Context, addr string) (string, error)
 	// framed returns a caller for a master over a tunnel that is up; nil, as the
 	// function or as what it returns: there is none, call the address.
 	framed func(masterID string) caller

@@ -23,7 +23,8 @@ const (
 type Config struct {
 	// Explorers are the masters to report to, all of them, each on its own:
 	// unix:///path, tcp://host:port, http(s)://host:port, host[:port] (port
-	// 9002), or a master's edge address, /ip4/…/tcp/9005/p2p/ID. At least one
+	// 9002), or a master's edge address, /ip4/…/tcp/9005/p2p/ID. Without
+	// /p2p/ID the master that is first met there is the one from then on. At least one
 	// must be set; the agent learns of the others from the ones that answer.
 	Explorers []string
 

@@ -48,7 +48,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"data-dir", "empty", func(c *Config) { c.DataDir = "" }},
 		{"explorers", "empty", func(c *Config) { c.Explorers = nil }},
 		{"explorers", "empty entry", func(c *Config) { c.Explorers = []string{"a", " "} }},
-		{"explorers", "id of the master", func(c *Config) { c.Explorers = []string{"/ip4/10.0.0.1/tcp/9005"} }},
+		{"explorers", "a TCP port", func(c *Config) { c.Explorers = []string{"/ip4/10.0.0.1"} }},
 		{"explorers", "cannot be read", func(c *Config) { c.Explorers = []string{"/dns4/x/tcp/9005/p2p/12D3KooW"} }},
 		{"explorers", "cannot be read", func(c *Config) { c.Explorers = []string{"/ip4/10.0.0.256/tcp/9005/p2p/" + idA} }},
 		{"explorers", "a TCP port", func(c *Config) { c.Explorers = []string{"/ip4/10.0.0.1/p2p/" + idA} }},

@@ -40,7 +40,7 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	}
 	a.undo = append(a.undo, in.client.Close)
 	r.tunnels = newTunnels(r.node.id, r.node.boot.Load, in.client, a.log)
-	a.deps.tunnel, a.deps.framed = r.tunnels.caller, r.tunnels.framed
+	a.deps.tunnel, a.deps.framed, a.deps.identify = r.tunnels.caller, r.tunnels.framed, in.client.Identify
 	if a.cfg.Compute == "" {
 		return "", nil
 	}

@@ -43,6 +43,7 @@ type directory struct {
 	mu     sync.Mutex // guards what follows, and the seats of the links
 	known  map[string]*master
 	places []place           // that are configured
+	pins   map[string]string // edge address that is configured without an id → id of the master first met there
 	leads  map[string]string // configured address → id of the master it led to last
 	links  []*link           // the configured ones in their order, then the learned ones
 	saved  []byte
@@ -78,7 +79,7 @@ func newDirectory(path string, log *slog.Logger) *directory {
 	return &directory{
 		log: log, path: path,
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		known: map[string]*master{}, leads: map[string]string{},
+		known: map[string]*master{}, leads: map[string]string{}, pins: map[string]string{},
 	}
 }
 

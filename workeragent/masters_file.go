@@ -30,6 +30,9 @@ type savedMasters struct {
 	Masters []savedMaster `json:"masters"`
 	// Leads tells to which master a configured address led last.
 	Leads map[string]string `json:"leads"`
+	// Pins tells which master was first met at an edge address that is configured without
+	// an id.
+	Pins map[string]string `json:"pins,omitempty"`
 }
 
 type savedMaster struct {
@@ -77,6 +80,9 @@ func (d *directory) load(fromHere bool) {
 		if id := file.Leads[p.String()]; validID(id) {
 			d.leads[p.String()] = id
 		}
+		if id := file.Pins[p.String()]; p.edge != "" && validID(id) {
+			d.pins[p.String()] = id
+		}
 	}
 	d.saved = text
 }
@@ -118,7 +124,7 @@ func (d *directory) keep(ctx context.Context) {
 // save writes the file if it would say something else than it does.
 func (d *directory) save() error {
 	d.mu.Lock()
-	file := savedMasters{Version: mastersVersion, Masters: []savedMaster{}, Leads: d.leads}
+	file := savedMasters{Version: mastersVersion, Masters: []savedMaster{}, Leads: d.leads, Pins: d.pins}
 	for _, id := range slices.Sorted(maps.Keys(d.known)) {
 		if m := d.known[id]; !m.left {
 			file.Masters = append(file.Masters, savedMaster{id, m.name, append([]string{}, m.urls...), append([]string{}, m.edges...)})

@@ -35,7 +35,7 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 		}
 		d.places = append(d.places, p)
 		elsewhere = elsewhere || !p.local
-		c, err := a.call(addr)
+		c, err := a.call(d, addr)
 		if err != nil {
 			return false, configErrorf("explorers", "%q: %v", addr, err)
 		}
@@ -58,10 +58,13 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 }
 
 // call returns a caller for an address. It does no I/O.
-func (a *Agent) call(addr string) (caller, error) {
+func (a *Agent) call(d *directory, addr string) (caller, error) {
 	p, err := parsePlace(addr)
 	if err != nil {
 		return nil, err
+	}
+	if p.edge != "" && p.master == "" {
+		return &pinned{addr: p.edge, dir: d, identify: a.deps.identify, open: a.deps.tunnel}, nil
 	}
 	if p.edge != "" {
 		return a.deps.tunnel([]string{p.edge})

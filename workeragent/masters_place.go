@@ -15,7 +15,7 @@ import (
 type place struct {
 	ep     client.Endpoint
 	edge   string // multiaddr; empty: ep counts
-	master string // id of the master at an edge address
+	master string // id of the master at an edge address; empty: it is found out
 	local  bool   // on the machine of whoever calls
 }
 
@@ -49,19 +49,19 @@ func parsePlace(addr string) (place, error) {
 		ep, err := parseAddress("explorers", addr, DefaultExplorerPort)
 		return place{ep: ep, local: local(ep)}, err
 	}
-	const form = "write a master's edge address as in /ip4/192.0.2.1/tcp/9005/p2p/<id of the master>"
+	const form = "write a master's edge address as in /ip4/192.0.2.1/tcp/9005, or with /p2p/<id of the master> behind it"
 	m, err := multiaddr.NewMultiaddr(addr)
 	if err != nil {
 		return place{}, configErrorf("explorers", "%q cannot be read: %v; %s", addr, err, form)
 	}
-	where, who := multiaddr.SplitLast(m)
-	switch {
-	case who.Protocol().Code != multiaddr.P_P2P:
-		return place{}, configErrorf("explorers", "%q does not end with the id of the master; %s", addr, form)
-	case len(where) != 2 || where[1].Protocol().Code != multiaddr.P_TCP:
-		return place{}, configErrorf("explorers", "%q is not a host, a TCP port and an id; %s", addr, form)
+	where, id := m, ""
+	if rest, last := multiaddr.SplitLast(m); last.Protocol().Code == multiaddr.P_P2P {
+		where, id = rest, last.Value()
 	}
-	return place{edge: m.String(), master: who.Value(), local: localHost(where[0].Value())}, nil
+	if len(where) != 2 || where[1].Protocol().Code != multiaddr.P_TCP {
+		return place{}, configErrorf("explorers", "%q is not a host and a TCP port; %s", addr, form)
+	}
+	return place{edge: m.String(), master: id, local: localHost(where[0].Value())}, nil
 }
 
 // local reports whether an endpoint is on the machine of whoever calls it.

@@ -24,12 +24,12 @@ func (a *Agent) learned(d *directory, addr string) (*target, error) {
 	switch {
 	case p.edge != "":
 		t.proven = true // whoever answers over a tunnel has proven who it is
-		t.call, err = a.call(addr)
+		t.call, err = a.call(d, addr)
 	case a.cfg.Token == "":
-		t.call, err = a.call(addr)
+		t.call, err = a.call(d, addr)
 	case d.entrusts(p):
 		t.bare = a.deps.dial(p.ep, a.options(""))
-		t.call, err = a.call(addr)
+		t.call, err = a.call(d, addr)
 	default:
 		t.call, t.withheld = a.deps.dial(p.ep, a.options("")), true
 	}

@@ -99,7 +99,7 @@ func (p *program) command(env func(string) (string, bool)) *cobra.Command {
 func (p *program) settings() []settings.Setting {
 	c := &p.cfg
 	s := []settings.Setting{
-		{Name: "explorers", Env: "EXPLORER_ADDRESSES", Value: &c.Explorers, Usage: "`addresses` of the masters to report to: unix:///path, tcp://host:port, http(s)://host:port, host[:port], or /ip4/.../tcp/9005/p2p/ID, a tunnel; agents learn of the others"},
+		{Name: "explorers", Env: "EXPLORER_ADDRESSES", Value: &c.Explorers, Usage: "`addresses` of the masters to report to: unix:///path, tcp://host:port, http(s)://host:port, host[:port], or /ip4/.../tcp/9005 with or without /p2p/ID, a tunnel; agents learn of the others"},
 		{Name: "node-id", Env: "NODE_ID", Value: &c.NodeID, Usage: "`name` of the node; empty: the id of the agent's key"},
 		{Name: "compute", Env: "COMPUTE_ADDRESS", Value: &c.Compute, Usage: "`address` of this machine's compute service; empty: there is none"},
 		{Name: "advertise-compute", Env: "COMPUTE_ADVERTISE", Value: &c.AdvertiseCompute, Usage: "`address` at which masters call the compute service itself, past the agent, which then cannot see to it that nothing runs twice; empty: they call the agent, by tunnels where they are on other machines"},

@@ -125,6 +125,20 @@ func (c *Client) Master(addrs []string) (*Master, error) {
 	return m, nil
 }
 
+// Identify finds out which master is at an address, a multiaddr without /p2p/ID: its
+// peer id in text form, which the handshake proves.
+func (c *Client) Identify(ctx context.Context, addr string) (string, error) {
+	a, err := ma.NewMultiaddr(addr)
+	if err != nil {
+		return "", fmt.Errorf("address %q: %w", addr, err)
+	}
+	id, err := p2p.Identify(ctx, c.host, a)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
+}
+
 // ID is the master's peer id in text form. It is proven when a connection is made.
 func (m *Master) ID() string { return m.id.String() }
 

@@ -424,3 +424,26 @@ func TestFramesAreNotBelieved(t *testing.T) {
 		t.Error("a frame that is too long was taken")
 	}
 }
+
+// Who is at an address is found out without knowing it.
+func TestIdentify(t *testing.T) {
+	id := newIdentity(t)
+	h, err := Listen(t.Context(), HostConfig{Identity: id, Listen: "127.0.0.1:0", Admit: func(string, string, uint64) error { return nil }, Changed: func(string, bool) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	c, err := NewClient(newIdentity(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	for _, addr := range h.Addrs() {
+		if got, err := c.Identify(t.Context(), addr); err != nil || got != id.ID() {
+			t.Errorf("at %s is %s, %v, want %s", addr, got, err, id.ID())
+		}
+	}
+	if got, err := c.Identify(t.Context(), "/ip4/127.0.0.1/tcp/1"); err == nil {
+		t.Errorf("%s is where nobody is", got)
+	}
+}

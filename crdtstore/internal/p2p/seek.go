@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -175,10 +176,15 @@ func (m *Mesh) ownAddrs() map[string]bool {
 	return own
 }
 
-// probe finds out who is at an address. Noise proves the answer: it is the key
+// probe finds out who is at an address.
+func (m *Mesh) probe(ctx context.Context, addr ma.Multiaddr) (peer.ID, error) {
+	return Identify(ctx, m.host, addr)
+}
+
+// Identify has a host find out who is at an address. Noise proves the answer: it is the key
 // that the other side completed a handshake with, although that handshake then
 // fails because we claimed to expect somebody else.
-func (m *Mesh) probe(ctx context.Context, addr ma.Multiaddr) (peer.ID, error) {
+func Identify(ctx context.Context, h host.Host, addr ma.Multiaddr) (peer.ID, error) {
 	_, pub, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return "", err
@@ -189,9 +195,9 @@ func (m *Mesh) probe(ctx context.Context, addr ma.Multiaddr) (peer.ID, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	defer m.host.Peerstore().RemovePeer(nobody)
-	defer m.host.Peerstore().ClearAddrs(nobody)
-	err = m.host.Connect(ctx, peer.AddrInfo{ID: nobody, Addrs: []ma.Multiaddr{addr}})
+	defer h.Peerstore().RemovePeer(nobody)
+	defer h.Peerstore().ClearAddrs(nobody)
+	err = h.Connect(ctx, peer.AddrInfo{ID: nobody, Addrs: []ma.Multiaddr{addr}})
 	if mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](err); ok {
 		return mismatch.Actual, nil
 	}

@@ -168,8 +168,11 @@ func receiveFD(c *net.UnixConn) (int, error) {
 		return 0, err
 	}
 	list, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(list) != 1 {
-		return 0, fmt.Errorf("%d control messages, %v", len(list), err)
+	if err != nil {
+		return 0, err
+	}
+	if len(list) != 1 {
+		return 0, fmt.Errorf("%d control messages", len(list))
 	}
 	fds, err := unix.ParseUnixRights(&list[0])
 	if err != nil {

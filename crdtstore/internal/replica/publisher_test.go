@@ -222,12 +222,6 @@ func TestCallersMayGo(t *testing.T) {
 // asked for is written all the same, once the disk takes it.
 func TestCallersDoNotWaitForEver(t *testing.T) {
 	publishing(t, func(t *testing.T, d *disk, p *publisher) {
-		d.set("a", 1)
-		d.slow(time.Hour, nil)
-		began := time.Now()
-		if err := p.write(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || time.Since(began) != writeWithin {
-			t.Errorf("after %v: %v", time.Since(began), err)
-		}
 		var hangs atomic.Bool
 		p.health = func() error {
 			if hangs.Load() {
@@ -235,12 +229,20 @@ func TestCallersDoNotWaitForEver(t *testing.T) {
 			}
 			return nil
 		}
+		d.set("a", 1)
+		d.slow(time.Hour, nil)
+		began := time.Now()
+		if err := p.write(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || time.Since(began) != writeWithin {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
 		began = time.Now()
 		time.AfterFunc(3*lookAfter, func() { hangs.Store(true) })
 		if err := p.settle(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, epoch.ErrHangs) || time.Since(began) > 4*lookAfter {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Hour)
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		if d.kept["a"] != 1 {
 			t.Error("what they asked for is not written")
 		}

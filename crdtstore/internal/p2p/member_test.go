@@ -122,3 +122,64 @@ func TestLastingStreamEnds(t *testing.T) {
 		})
 	}
 }
+
+// oneRun keeps the first run of every master, and notes what it is told.
+type oneRun struct {
+	anyRun
+	both, yield chan string
+}
+
+func (r oneRun) Asks(_ peer.ID, run string, _ bool) *Collision {
+	if run == "2" {
+		return &Collision{Kept: "1", Refused: "2"}
+	}
+	return nil
+}
+func (r oneRun) Both(_ peer.ID, a, b Party)   { r.both <- a.Run + b.Run }
+func (r oneRun) Yield(_ peer.ID, c Collision) { r.yield <- c.Kept + c.Refused + c.At }
+
+// TestTwoRunsOfOneIdentity has a copy of a master ask to be admitted while the master is a
+// member, from either side. That both live is found by asking the member, and the copy is
+// told who is kept, and where.
+func TestTwoRunsOfOneIdentity(t *testing.T) {
+	for name, meets := range map[string]func(a, dup *node) error{
+		"the copy dials":     func(a, dup *node) error { return dup.finds(t, a) },
+		"the copy is dialed": func(a, dup *node) error { return a.admitTo(t, dup) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := still(t, "s"), still(t, "s")
+			runs := oneRun{both: make(chan string, 4), yield: make(chan string, 4)}
+			a.cfg.Runs, a.cfg.Run, b.cfg.Run = runs, "0", "1"
+			if err := b.finds(t, a); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the admission", a.joined)
+			dup := again(t, b, "2")
+			dup.cfg.Runs = runs
+			if err := meets(a, dup); err == nil {
+				t.Error("the copy is admitted")
+			}
+			if len(runs.both) == 0 {
+				t.Fatal("nobody has found that both live")
+			}
+			if both := <-runs.both; both != "12" {
+				t.Errorf("the runs that live are %q", both)
+			}
+			if told := await(t, "what the copy is told", runs.yield); len(told) < 4 || told[:2] != "12" {
+				t.Errorf("the copy is told %q", told)
+			}
+			if run, _ := a.MemberRun(b.host.ID()); run != "1" || len(a.left) != 0 {
+				t.Errorf("the member is run %q, and %d left", run, len(a.left))
+			}
+		})
+	}
+}
+
+// admitTo dials another mesh although somebody of its identity is a member.
+func (n *node) admitTo(t *testing.T, other *node) error {
+	t.Helper()
+	if err := other.host.Connect(t.Context(), peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	return n.admit(t.Context(), newest(n.host.Network().ConnsToPeer(other.host.ID())))
+}

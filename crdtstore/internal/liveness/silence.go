@@ -12,6 +12,16 @@ type Silence struct {
 	// Dead is from how long a silence on a node is known to be dead, and does not count as
 	// one that was alive; 0: of none that is known.
 	Dead time.Duration
+
+	last  string // the master that was asked for last: nodes are many, masters few
+	limit time.Duration
+}
+
+func (q *Silence) limitOf(master string) time.Duration {
+	if q.limit == 0 || q.last != master {
+		q.last, q.limit = master, q.Limit(master)
+	}
+	return q.limit
 }
 
 // Of reports whether a node was alive a moment ago, or when silence began to be doubted,
@@ -19,7 +29,7 @@ type Silence struct {
 func (q *Silence) Of(heard []Heard) (alive, late bool) {
 	late = true
 	for i := range heard {
-		age, limit := q.Now.Sub(heard[i].At), q.Limit(heard[i].Master)
+		age, limit := q.Now.Sub(heard[i].At), q.limitOf(heard[i].Master)
 		if age <= q.Window(limit) {
 			alive = true
 		}

@@ -6,6 +6,9 @@
 // figures. A disk that hangs makes Sample hang, so it belongs on a goroutine on
 // which nothing waits.
 //
+// Of cores and memory the limits of the control groups around the process are the total
+// (version 1 and 2, those of all groups above included), and so is its CPU set.
+//
 // Disks are counted by what is mounted: the size of each local file system once,
 // as SSD or HDD by what the kernel says of the device below it. A disk without a
 // file system is not counted. Totals move only when they have moved by more than

@@ -29,6 +29,7 @@ func machine() source {
 		memory:      memory,
 		filesystems: filesystems,
 		addresses:   addresses,
+		limits:      func() limits { return readLimits("/") },
 		now:         time.Now,
 	}
 }
@@ -38,7 +39,7 @@ func cores(ctx context.Context) (int, error) {
 	if err != nil || n < 1 {
 		return runtime.NumCPU(), nil
 	}
-	return n, nil
+	return min(n, runtime.NumCPU()), nil // of which a cpuset may leave fewer
 }
 
 func times(ctx context.Context) (cpuTimes, error) {

@@ -33,6 +33,7 @@ type source struct {
 	memory      func(context.Context) (total, used uint64, err error)
 	filesystems func(context.Context) ([]filesystem, error)
 	addresses   func() ([]netip.Addr, error)
+	limits      func() limits // nil: there are none
 	now         func() time.Time
 }
 
@@ -66,13 +67,23 @@ func (s *Sampler) Sample(ctx context.Context) (Figures, error) {
 	if up, err := s.src.uptime(ctx); !failed("uptime", err) {
 		f.UptimeS = up
 	}
+	var most limits
+	if s.src.limits != nil {
+		most = s.src.limits()
+	}
 	if n, err := s.src.cores(ctx); !failed("cores", err) {
 		f.Total.CRU = float64(n)
+		if most.cores > 0 {
+			f.Total.CRU = min(f.Total.CRU, most.cores)
+		}
 	}
 	if used, err := s.busyCores(ctx); !failed("CPU usage", err) {
 		f.Usage.CRU = min(used, f.Total.CRU)
 	}
 	if total, used, err := s.src.memory(ctx); !failed("memory", err) {
+		if most.memory > 0 {
+			total = min(total, most.memory)
+		}
 		f.Total.MRU = steady(f.Total.MRU, total)
 		f.Usage.MRU = min(used, f.Total.MRU)
 	}

@@ -54,12 +54,15 @@ func TestSampleThisMachine(t *testing.T) {
 		if f.Total.CRU < 1 || f.Total.MRU < 64<<20 || f.Total.SRU+f.Total.HRU == 0 {
 			t.Errorf("total %+v", f.Total)
 		}
+		if most := readLimits("/"); most.memory > 0 && f.Total.MRU > most.memory || most.cores > 0 && f.Total.CRU > most.cores {
+			t.Errorf("total %+v beyond %+v", f.Total, most)
+		}
 		if f.Usage.CRU < 0 || f.Usage.CRU > f.Total.CRU || math.IsNaN(f.Usage.CRU) || f.Usage.MRU == 0 {
 			t.Errorf("usage %+v of %+v", f.Usage, f.Total)
 		}
 		if runtime.GOOS == "linux" {
 			cpuinfo, err := os.ReadFile("/proc/cpuinfo")
-			if n := strings.Count(string(cpuinfo), "processor\t:"); err == nil && n > 0 && f.Total.CRU != float64(n) {
+			if n := strings.Count(string(cpuinfo), "processor\t:"); err == nil && n > 0 && f.Total.CRU > float64(n) {
 				t.Errorf("%v cores, /proc/cpuinfo has %d", f.Total.CRU, n)
 			}
 		}
@@ -103,6 +106,16 @@ func TestSampleKeepsWhatFails(t *testing.T) {
 	m.times = cpuTimes{1, 2} // the counters went back: a guest was restored
 	if f, _ := s.Sample(t.Context()); f.Usage.CRU != 8 {
 		t.Errorf("%v cores busy, want the load average", f.Usage.CRU)
+	}
+}
+
+// In a container the limit is the total.
+func TestLimitsAreTheTotal(t *testing.T) {
+	src := (&fake{memory: [2]uint64{16 * gib, 12 * gib}}).source()
+	src.limits = func() limits { return limits{cores: 1.5, memory: 4 * gib} }
+	f, err := (&Sampler{src: src}).Sample(t.Context())
+	if err != nil || f.Total.CRU != 1.5 || f.Total.MRU != 4*gib || f.Usage.CRU != 1.5 || f.Usage.MRU != 4*gib {
+		t.Errorf("%+v, %v", f, err)
 	}
 }
 

@@ -74,9 +74,18 @@ func word(dir, name string) string {
 	return strings.TrimSpace(string(text))
 }
 
+// number is a whole number in a file of the kernel, 0 where there is none.
+func number(text string) uint64 {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 func (l *limits) limitMemory(text string) {
 	// "max", and in version 1 a number next to 2^63, mean that there is none.
-	if n, err := strconv.ParseUint(text, 10, 64); err == nil && n < 1<<62 && (l.memory == 0 || n < l.memory) {
+	if n := number(text); n > 0 && n < 1<<62 && (l.memory == 0 || n < l.memory) {
 		l.memory = n
 	}
 }

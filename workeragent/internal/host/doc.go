@@ -9,9 +9,11 @@
 // Of cores and memory the limits of the control groups around the process are the total
 // (version 1 and 2, those of all groups above included), and so is its CPU set.
 //
-// Disks are counted by what is mounted: the size of each local file system once,
-// as SSD or HDD by what the kernel says of the device below it. A disk without a
-// file system is not counted. Totals move only when they have moved by more than
+// Disks are counted by what is mounted: each local file system once, told by its device
+// number rather than its name, whatever of it is mounted wherever; each ZFS pool once;
+// volumes of an LVM thin pool together as no more than that has. They are SSD or HDD by
+// what the kernel says of the device below, SSD where it says nothing, as for ZFS. A disk
+// without a file system, network shares, memory and images are not counted. Totals move only when they have moved by more than
 // a hundredth, because the size of some file systems (btrfs, ZFS) breathes, and
 // each new total is a new record on every master.
 package host

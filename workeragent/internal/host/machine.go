@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/shirou/gopsutil/v4/cpu"
-	"github.com/shirou/gopsutil/v4/disk"
 	"github.com/shirou/gopsutil/v4/host"
 	"github.com/shirou/gopsutil/v4/load"
 	"github.com/shirou/gopsutil/v4/mem"
@@ -73,46 +72,21 @@ func memory(ctx context.Context) (total, used uint64, err error) {
 	return m.Total, m.Total - min(m.Available, m.Total), nil
 }
 
-// filesystems lists the file systems on local disks, each once however often it
-// is mounted. Where none can be told apart, as in a container on an overlay, it
-// is the root file system, taken for SSD.
+// filesystems lists what local disks hold, each pool once. Where none can be told
+// apart, as in a container on an overlay, it is the root file system, taken for SSD.
 func filesystems(ctx context.Context) ([]filesystem, error) {
 	var out []filesystem
-	if runtime.GOOS == "linux" {
-		parts, err := disk.PartitionsWithContext(ctx, false)
-		if err != nil {
-			parts = nil
-		}
-		seen := map[string]bool{}
-		for _, p := range parts {
-			if seen[p.Device] || !countable(p) {
-				continue
-			}
-			seen[p.Device] = true
-			u, err := disk.UsageWithContext(ctx, p.Mountpoint)
-			if err != nil || u.Total == 0 {
-				continue
-			}
-			out = append(out, filesystem{u.Total, u.Used, rotational("/sys", p.Device)})
-		}
+	if text, err := os.ReadFile("/proc/self/mountinfo"); err == nil { // only Linux has one
+		out = pools("/sys", readMounts(string(text)), func(point string) (space, error) { return usage(ctx, point) })
 	}
 	if len(out) > 0 {
 		return out, nil
 	}
-	u, err := disk.UsageWithContext(ctx, "/")
+	s, err := usage(ctx, "/")
 	if err != nil {
 		return nil, err
 	}
-	return []filesystem{{total: u.Total, used: u.Used}}, nil
-}
-
-// countable leaves out network shares and images, which hold no space to give.
-func countable(p disk.PartitionStat) bool {
-	switch p.Fstype {
-	case "squashfs", "iso9660", "udf", "erofs":
-		return false
-	}
-	return strings.HasPrefix(p.Device, "/dev/") && !strings.HasPrefix(p.Device, "/dev/loop")
+	return []filesystem{{total: s.total, used: s.used}}, nil
 }
 
 // rotational tells whether the block device below a file system is a spinning

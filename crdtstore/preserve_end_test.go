@@ -124,6 +124,8 @@ func TestLaterSilenceIsPreserved(t *testing.T) {
 			h.beats = func(int) bool { return false }
 			h.run(45 * time.Second)
 			h.want(t, "the rest is silent", 0, 4, 6)
+			h.run(3 * time.Minute)
+			h.want(t, "for long", 0, 4, 6)
 			h.s.endHere("bob", "")
 			h.want(t, "and dead", 0, 0, 10)
 			h.beats = func(int) bool { return true }
@@ -172,9 +174,9 @@ func TestEndedBeforeTheOthersFellSilent(t *testing.T) {
 // for longer the nodes that were dead before.
 func TestStoodStillAfterTheEnding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := halfDead(t, 45*time.Second)
+		h := halfDead(t, 18*time.Second) // when it begins to doubt them, and shows them as online still
 		h.s.endHere("ann", "")
-		h.run(5 * time.Second)
+		h.run(time.Second)
 		time.Sleep(time.Minute)
 		h.run(5 * time.Second)
 		if _, on := h.s.Preservation(); !on {

@@ -298,6 +298,11 @@ func TestComputeIsAbsentAndComesBack(t *testing.T) {
 	d := newDoorway(t, c, ops.Options{})
 	d.fails("", deploy, jsonrpc.CodeCannotReach, true)
 	d.fails("op", deploy, jsonrpc.CodeCannotReach, true)
+	for _, key := range []string{"", "op"} { // who does not ask for an answer gets none, of errors neither
+		if resp, got := d.post(key, `{"jsonrpc":"2.0","method":"deploy","params":["x"]}`); resp.StatusCode != http.StatusNoContent || got != "" {
+			t.Errorf("a notification was answered %d %s", resp.StatusCode, got)
+		}
+	}
 	d.reopen(ops.Options{})
 	d.fails("op", deploy, jsonrpc.CodeCannotReach, true)
 	c.start()

@@ -48,3 +48,6 @@ func (s *Store) Seeks() (ids []string) {
 	}
 	return ids
 }
+
+// CountsClock reports whether the clock of another master counts in what time ends.
+func (s *Store) CountsClock(id string) bool { return !s.replica.Agreement(id).Equal.IsZero() }

@@ -294,6 +294,9 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 			if s := c.Store(i).Splits(); len(s) > 0 {
 				t.Errorf("m%d shows %+v", i, s)
 			}
+			if c.Store(i).CountsClock(id) {
+				t.Errorf("the clock of m3 still counts at m%d", i)
+			}
 			texts := told(c.Store(i), crdtstore.WhatForgotten)
 			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 4m0s and is forgotten") {
 				t.Errorf("m%d has told %q", i, texts)

@@ -115,6 +115,15 @@ func (h *netns) plug() {
 	h.net.ip("link", "set", h.port, "up")
 }
 
+// readdress takes the host's address away from it and gives it another one, while
+// everything runs.
+func (h *netns) readdress(ip string) {
+	h.net.t.Helper()
+	h.net.ip("-n", h.name, "addr", "del", h.ip+"/24", "dev", "eth0")
+	h.net.ip("-n", h.name, "addr", "add", ip+"/24", "dev", "eth0")
+	h.ip = ip
+}
+
 func (w *network) ip(args ...string) {
 	w.t.Helper()
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {

@@ -182,6 +182,8 @@ type (
 		Digest    string   `json:"digest"`
 		InSync    bool     `json:"in_sync"`
 		MeshAddrs []string `json:"mesh_addrs"`
+		Cause     string   `json:"cause"`
+		Reason    string   `json:"reason"`
 	}
 	masterList struct {
 		Self    string       `json:"self"`

@@ -35,7 +35,11 @@ func cut(disk *vfs.MemFS, percent int, rnd *rand.Rand) *vfs.MemFS {
 // survives opens what a power cut has left and returns what is on it.
 func survives(t testing.TB, id string, disk *vfs.MemFS) map[string]record.State {
 	t.Helper()
-	return onMemory(t, id, disk, func(string, string) {}).table
+	m := onMemory(t, id, disk, func(string, string) {})
+	if err := m.Close(); err != nil { // many are opened
+		t.Error(err)
+	}
+	return m.table
 }
 
 // inNewEpoch returns a master that has what it knows in epoch 1, synced, and in epoch 2 from

@@ -6,6 +6,11 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# The home directory, where nobody says which it is: Go keeps its builds there.
+ifeq ($(HOME),)
+export HOME := $(shell eval "cd ~$$(id -un)" 2>/dev/null && pwd)
+endif
+
 GO ?= go
 # Where `make start` keeps pid files and logs.
 RUN_DIR ?= .run
@@ -56,11 +61,11 @@ logs: ## Show the last lines of the logs: [LINES=50] [FOLLOW=1]
 
 .PHONY: demo
 demo: build bin/computenode bin/demo ## Run 3 masters and 20 nodes with VMs on this machine, until Ctrl-C: [DEMO_PORT=9100]
-	@exec bin/demo -bin bin -dir $(RUN_DIR)/demo $(if $(DEMO_PORT),-port $(DEMO_PORT))
+	@exec bin/demo -bin bin -dir "$$RUN_DIR/demo" $(if $(DEMO_PORT),-port $(DEMO_PORT))
 
 .PHONY: demo-stop
 demo-stop: bin/demo ## Stop the demo from another terminal, or what a killed one left behind
-	@bin/demo -dir $(RUN_DIR)/demo -stop
+	@bin/demo -dir "$$RUN_DIR/demo" -stop
 
 ##@ Build
 
@@ -80,7 +85,7 @@ generate: ## Write generated files anew
 
 .PHONY: clean
 clean: stop demo-stop ## Stop what runs, remove binaries and logs; data stays
-	rm -rf bin $(RUN_DIR)
+	rm -rf bin "$$RUN_DIR"
 
 ##@ Test
 

@@ -40,6 +40,7 @@ type BackupInfo struct {
 // that change while it runs are written as they were or as they are; each is whole.
 // It blocks nobody. Errors: those of w, and the context's.
 func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
+	ctx = orBackground(ctx)
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	var info BackupInfo
@@ -71,6 +72,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (BackupInfo, error) {
 // changes; for that it is kept in a temporary file in Dir. Errors: ErrBackup,
 // ErrUnavailable, ErrClosed, the context's, those of r.
 func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
+	ctx = orBackground(ctx)
 	spool, err := os.CreateTemp(s.cfg.Dir, ".restore-*")
 	if err != nil {
 		return BackupInfo{}, fmt.Errorf("%w: %w", ErrUnavailable, err)

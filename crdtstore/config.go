@@ -1,7 +1,9 @@
 package crdtstore
 
 import (
+	"context"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -14,7 +16,8 @@ import (
 // directory "hero_explorer" below the working directory.
 type Config struct {
 	// Dir is where everything is kept; it is made where it is missing. Empty:
-	// "hero_explorer". One process may use it at a time.
+	// "hero_explorer". A relative one counts from the working directory at Open. One
+	// Store may use it at a time, whatever the path by which it is named.
 	Dir string
 
 	// Name is what people call this master. Empty: the first 8 characters behind
@@ -113,6 +116,10 @@ func (c *Config) complete() error {
 	if c.Dir == "" {
 		c.Dir = "hero_explorer"
 	}
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return &FieldError{Field: "Dir", Problem: err.Error()}
+	}
 	for _, d := range []struct {
 		field string
 		value *time.Duration
@@ -157,4 +164,12 @@ func (c *Config) wall() int64 { return c.Wall().UnixMilli() }
 // replicated reports whether the store is more than a single master.
 func (c *Config) replicated() bool {
 	return len(c.Peers) > 0 || c.Secret != "" || len(c.Listen) > 0
+}
+
+// orBackground is the context to use where a caller gave one or none.
+func orBackground(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
 }

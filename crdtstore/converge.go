@@ -107,6 +107,7 @@ type NodeDiff struct {
 // changes nothing. Errors: ErrNotFound for an unknown master, ErrUnreachable for
 // one that cannot be asked now, the context's.
 func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
+	ctx = orBackground(ctx)
 	m, err := s.Master(master)
 	if err != nil {
 		return Diff{}, err

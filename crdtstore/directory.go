@@ -20,10 +20,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // A master says something every second. After suspectAfter without a word it is

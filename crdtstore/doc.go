@@ -113,6 +113,8 @@
 // the masters heard of it; two masters may disagree for a second or two. This is a
 // registry and not a lock service.
 //
+// A nil context stands for one that never ends, wherever a context is taken.
+//
 // Nothing in this package logs, exits or reads the environment on its own. For tests
 // with several masters see package crdtstoretest.
 package crdtstore

@@ -139,13 +139,13 @@ func (s *Store) Cursor() string {
 // pace, so a slow one holds up nobody. Resuming from [Event.Cursor] misses nothing;
 // where a change had several events, such as VMs of one report, it may repeat some.
 func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] {
-	return s.watch(ctx, after, false)
+	return s.watch(orBackground(ctx), after, false)
 }
 
 // WatchLog is [Store.Watch] with the events of kind LogEvent too, each once and in the
 // order of [Store.Chronicle]. The cursors of both are the same.
 func (s *Store) WatchLog(ctx context.Context, after string) iter.Seq2[Event, error] {
-	return s.watch(ctx, after, true)
+	return s.watch(orBackground(ctx), after, true)
 }
 
 func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Event, error] {

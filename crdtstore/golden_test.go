@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 func TestGoldenKnownMasters(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // Joining is how far a new master is with fetching what the others have.

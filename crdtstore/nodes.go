@@ -21,6 +21,7 @@ const maxWords = 4 * record.MaxLabels
 // context's, and the account may have been taken all the same, or may be later. It can
 // be sent again.
 func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
+	ctx = orBackground(ctx)
 	before := s.table.Get(r.NodeID)
 	var news record.State
 	err := s.assert(ctx, r.NodeID, func(known record.State) (_ record.State, err error) {
@@ -121,6 +122,7 @@ func (s *Store) Node(id string) (Node, error) {
 // the record. When it returns without error the word is on disk. Errors:
 // ErrNotFound, ErrUnavailable, ErrClosed, the context's.
 func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (Node, error) {
+	ctx = orBackground(ctx)
 	value := ""
 	if drained {
 		value = "1"
@@ -135,6 +137,7 @@ func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (
 // Label sets labels of a node over those of its agent; a nil value takes a
 // label away. Errors: as Drain, and [FieldError].
 func (s *Store) Label(ctx context.Context, id string, labels map[string]*string, by string) (Node, error) {
+	ctx = orBackground(ctx)
 	given := make(map[string]string, len(labels))
 	for k, v := range labels {
 		given[k] = ""
@@ -164,6 +167,7 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 // is hidden on all masters. A node that boots again registers anew. Removing a
 // removed node changes nothing. Errors: as Drain.
 func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error) {
+	ctx = orBackground(ctx)
 	return s.say(ctx, id, func(known record.State, now int64) record.State {
 		if known.Removed() {
 			return record.State{}

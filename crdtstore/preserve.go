@@ -225,6 +225,7 @@ func (s *Store) Preservation() (Preservation, bool) {
 // who asks. It returns how many masters have heard it, those that preserve nothing
 // included.
 func (s *Store) EndPreservation(ctx context.Context, by string) int {
+	ctx = orBackground(ctx)
 	s.endHere(by, "")
 	if s.cluster == nil {
 		return 1

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 const (

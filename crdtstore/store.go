@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -19,6 +18,8 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/dirlock"
 )
 
 // Store is one master's replica of the node records. All methods may be called
@@ -45,8 +46,9 @@ type Store struct {
 	splits       splits
 	heardNodes   heardCount
 	acknowledged acknowledged
-	telling      sync.Mutex // held while it is found out what to tell of a node
-	loading      bool       // what is on disk; under telling
+	telling      sync.Mutex    // held while it is found out what to tell of a node
+	loading      bool          // what is on disk; under telling
+	lock         *dirlock.Lock // of cfg.Dir
 	history      *epoch.Log
 	replica      *replica.Replica
 	cluster      *cluster // nil: a single master
@@ -61,7 +63,7 @@ type Store struct {
 
 // Open opens the store, creating it where there is none, and starts replicating. It
 // returns when the records on disk are loaded; peers are met in the background. ctx
-// bounds the opening only. The store must be closed.
+// bounds the opening only; nil: nothing does. The store must be closed.
 //
 // On a disk that takes no writes it opens all the same, and Health says why. Errors:
 // [FieldError] for what is wrong in cfg; ErrDamaged for damaged records, unless this
@@ -69,12 +71,44 @@ type Store struct {
 // those of the file system, of a directory that another process uses, and of files that
 // a newer version has written.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	ctx = orBackground(ctx)
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	// Before anything in the directory is looked at: all that follows takes what it finds
+	// there for its own.
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newStore(cfg)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.lock = lock
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// lockDir makes the data directory that of this store.
+func lockDir(dir string) (*dirlock.Lock, error) {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
+		return nil, &FieldError{Field: "Dir", Problem: fmt.Sprintf("%s cannot be used: %v", dir, err)}
+	}
+	lock, err := dirlock.Take(dir)
+	if errors.Is(err, dirlock.ErrInUse) {
+		return nil, fmt.Errorf("data directory %s: %w by another store, in this process or in another one; close that, or name another directory", dir, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
+	return lock, nil
+}
+
+// newStore makes a store that does nothing yet. It holds no resources.
+func newStore(cfg Config) (*Store, error) {
 	id, err := identity.Load(filepath.Join(cfg.Dir, "identity.key"))
 	if err != nil {
 		return nil, err
@@ -85,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, id: id, text: id.ID(), since: time.Now(),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
-		closed: make(chan struct{}), settings: cfg.tellSettings(),
+		cancel: func() {}, closed: make(chan struct{}), settings: cfg.tellSettings(),
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)
@@ -93,30 +127,30 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
+	return s, nil
+}
+
+// start loads what is on disk and begins to replicate. ctx bounds the loading.
+func (s *Store) start(ctx context.Context) (err error) {
+	cfg := &s.cfg
 	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
-		return nil, err
+		return err
 	}
 	var background context.Context
 	background, s.cancel = context.WithCancel(context.Background())
-	opened := false
-	defer func() {
-		if !opened {
-			err = errors.Join(err, s.Close())
-		}
-	}()
 	s.setLoading(true)
 	s.history, err = epoch.Open(ctx, epoch.Options{
-		Dir: filepath.Join(cfg.Dir, "epochs"), Master: id.ID(), NoSync: cfg.NoSync, Logger: s.log,
+		Dir: filepath.Join(cfg.Dir, "epochs"), Master: s.text, NoSync: cfg.NoSync, Logger: s.log,
 		Apply: s.arrived, Announce: s.announce, FS: cfg.disk,
 		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.setLoading(false)
 	s.recall()
 	if err := s.loadEnding(); err != nil {
-		return nil, err
+		return err
 	}
 	s.replica.Use(s.history)
 	// What is left of a damaged history has to be completed by others like that of a
@@ -128,7 +162,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	go s.replica.Run()
 	if cfg.replicated() {
 		if s.cluster, err = joinCluster(background, s); err != nil {
-			return nil, err
+			return err
 		}
 		s.Serve(endPreservation, s.preservationEnded)
 	}
@@ -146,8 +180,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.loop(background, s.summarize)
 	s.loop(background, s.turnover)
 	s.loop(background, s.watchJoin)
-	opened = true
-	return s, nil
+	return nil
 }
 
 func (s *Store) setLoading(is bool) {
@@ -200,6 +233,7 @@ func (s *Store) Close() (err error) {
 		if s.history != nil {
 			err = errors.Join(err, c.step("close the history", s.history.Close))
 		}
+		err = errors.Join(err, s.lock.Close()) // the last of all
 	})
 	return err
 }
@@ -213,6 +247,18 @@ func (s *Store) diskBusy() (most time.Duration) {
 		most = max(most, s.cluster.dir.waiting())
 	}
 	return most
+}
+
+// SetSecret changes Config.Secret for masters that are met from now on; those that were
+// met before stay. Whether there is a secret at all cannot change.
+func (s *Store) SetSecret(secret string) error {
+	if s.cluster == nil {
+		if secret == "" {
+			return nil
+		}
+		return errors.New("this store is a single master; a cluster secret takes a restart")
+	}
+	return s.cluster.mesh.SetSecret(secret)
 }
 
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.

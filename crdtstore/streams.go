@@ -35,6 +35,7 @@ func (s *Store) Serve(name string, handle func(from string, conn net.Conn)) {
 // is used. Errors:
 // ErrUnreachable, the context's.
 func (s *Store) Dial(ctx context.Context, master, name string) (net.Conn, error) {
+	ctx = orBackground(ctx)
 	id, err := peer.Decode(master)
 	if err != nil || s.cluster == nil {
 		return nil, ErrUnreachable

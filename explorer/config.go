@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"unicode"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/paths"
 )
 
 // The ports of a master where none is given.
@@ -153,24 +153,7 @@ func DefaultConfig() Config {
 // ExpandPath expands a leading "~" to the home directory and a leading
 // "$HERO_SOCKET_DIR" to that variable, or to "~/hero/var/sockets" where it is
 // not set. New does it for every path of a Config.
-func ExpandPath(path string) (string, error) {
-	const socketDir = "$HERO_SOCKET_DIR"
-	if rest, ok := strings.CutPrefix(path, socketDir); ok && (rest == "" || rest[0] == '/') {
-		dir := os.Getenv(socketDir[1:])
-		if dir == "" {
-			dir = "~/hero/var/sockets"
-		}
-		path = dir + rest
-	}
-	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || rest[0] == '/') {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("cannot expand %q: %w", path, err)
-		}
-		path = home + rest
-	}
-	return path, nil
-}
+func ExpandPath(path string) (string, error) { return paths.Expand(path) }
 
 // resolve expands paths, reads the secret's file and fills in what is empty
 // for a default that this machine decides.
@@ -179,14 +162,9 @@ func (c Config) resolve() (Config, error) {
 		field string
 		path  *string
 	}{{"data-dir", &c.DataDir}, {"rpc-socket", &c.RPCSocket}, {"cluster-secret-file", &c.ClusterSecretFile}} {
-		path, err := ExpandPath(*p.path)
+		path, err := paths.Absolute(*p.path)
 		if err != nil {
 			return c, configErrorf(p.field, "%v", err)
-		}
-		if path != "" {
-			if path, err = filepath.Abs(path); err != nil {
-				return c, configErrorf(p.field, "%v", err)
-			}
 		}
 		*p.path = path
 	}

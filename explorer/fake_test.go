@@ -60,6 +60,7 @@ func newFakeStore() *fakeStore {
 func (f *fakeStore) ID() string                  { return "self" }
 func (f *fakeStore) Name() string                { return "alpha" }
 func (f *fakeStore) OfflineAfter() time.Duration { return 30 * time.Second }
+func (f *fakeStore) SetSecret(string) error      { return nil }
 
 func (f *fakeStore) Dial(ctx context.Context, master, name string) (net.Conn, error) {
 	if f.dialled == nil {

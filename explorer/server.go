@@ -126,9 +126,10 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// Start opens the store and begins to serve. ctx bounds the start only. When it
-// fails, everything is undone. A server can be started once.
+// Start opens the store and begins to serve. ctx bounds the start only; nil: nothing does.
+// When it fails, everything is undone. A server can be started once.
 func (s *Server) Start(ctx context.Context) (err error) {
+	ctx = orBackground(ctx)
 	if s.started {
 		return errors.New("server was started before")
 	}
@@ -268,6 +269,7 @@ func (s *Server) undo(name string, f func(context.Context) error) {
 // for until ctx ends, then the store leaves the cluster. It may be called more
 // than once; later calls return what the first returned.
 func (s *Server) Stop(ctx context.Context) error {
+	ctx = orBackground(ctx)
 	s.stopOnce.Do(func() {
 		close(s.closing)
 		for _, step := range slices.Backward(s.steps) {
@@ -294,6 +296,27 @@ func (s *Server) untilStop(ctx context.Context) (context.Context, context.Cancel
 	return ctx, cancel
 }
 
+// Reload takes over from a configuration what can change while the server runs, which is
+// the cluster secret. Nothing else in it is looked at. It can be called from Start to Stop.
+func (s *Server) Reload(cfg Config) error {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return err
+	}
+	if err := s.store.SetSecret(cfg.ClusterSecret); err != nil {
+		return configErrorf("cluster-secret-file", "%v", err)
+	}
+	return nil
+}
+
+// orBackground is the context to use where a caller gave one or none.
+func orBackground(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
 // RPCAddr is the TCP address of the API, nil where there is none. Valid after
 // Start.
 func (s *Server) RPCAddr() net.Addr { return s.rpcAddr }
@@ -307,11 +330,21 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	return s.Run(ctx, nil)
+}
+
+// Run starts the server, calls ready, which may be nil, and serves until ctx ends. Then it
+// stops gracefully within 10 s.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	ctx = orBackground(ctx)
 	if err := s.Start(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil // told to stop while starting
 		}
 		return err
+	}
+	if ready != nil {
+		ready()
 	}
 	var failed error
 	select {

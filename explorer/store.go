@@ -17,6 +17,7 @@ type store interface {
 	Name() string
 	Health() error
 	OfflineAfter() time.Duration
+	SetSecret(secret string) error
 	Close() error
 
 	Report(ctx context.Context, r crdtstore.Report) (crdtstore.Receipt, error)

@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // tokenFile, in the data directory, holds the tokens of one master as JSON,
@@ -136,14 +137,14 @@ func readTokens(path string) ([]keptToken, error) {
 	return kept.Tokens, nil
 }
 
-// changeTokens replaces the file in one step, under a lock against other
+// changeTokens replaces the file durably and in one step, under a lock against other
 // processes that do the same.
-func changeTokens(dataDir string, change func([]keptToken) ([]keptToken, error)) (err error) {
+func changeTokens(dataDir string, change func([]keptToken) ([]keptToken, error)) error {
 	dir, err := ExpandPath(dataDir)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(dir, tokenFile)
@@ -166,21 +167,7 @@ func changeTokens(dataDir string, change func([]keptToken) ([]keptToken, error))
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, tokenFile+".*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(append(b, '\n'))
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
+	return atomicfile.Write(path, append(b, '\n'))
 }
 
 // tokens knows the tokens of a running master. It looks at the file every time

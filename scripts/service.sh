@@ -13,6 +13,13 @@ cd "$(dirname "$0")/.."
 : "${RUN_DIR:=.run}"
 . scripts/process.sh
 
+# The home directory, where nobody says which it is: the programs find it, too.
+if [ -z "${HOME-}" ]; then
+	HOME=$(eval "cd ~$(id -un)" 2>/dev/null && pwd) || true
+	export HOME
+fi
+home=${HOME:-'~'}
+
 # reachable prints a listening address as one that can be connected to here.
 reachable() {
 	case $1 in
@@ -24,8 +31,8 @@ reachable() {
 
 rpc=${EXPLORER_TCP_ADDR-127.0.0.1:9002}
 ui=${EXPLORER_UI_ADDR-127.0.0.1:9001}
-socket=${EXPLORER_RPC_SOCKET-${HERO_SOCKET_DIR:-$HOME/hero/var/sockets}/hero_compute/explorer_rpc.sock}
-data=${EXPLORER_DATA_DIR:-$HOME/hero/var/hero_explorer}
+socket=${EXPLORER_RPC_SOCKET-${HERO_SOCKET_DIR:-$home/hero/var/sockets}/hero_compute/explorer_rpc.sock}
+data=${EXPLORER_DATA_DIR:-$home/hero/var/hero_explorer}
 
 # wait_until COMMAND… waits for 30 seconds, or until process $1 has ended.
 wait_until() {

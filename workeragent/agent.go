@@ -16,6 +16,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/host"
 )
 
@@ -40,6 +41,7 @@ type Agent struct {
 	started bool
 	undo    []func() error // what Stop does, last first
 	running atomic.Pointer[running]
+	token   atomic.Pointer[string] // for masters that ask for one; see Reload
 }
 
 // running is what an agent has from Start on.
@@ -100,20 +102,44 @@ func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
 				addr, DefaultExplorerPort)
 		}
 	}
-	return &Agent{cfg: cfg, log: log, deps: d}, nil
+	a := &Agent{cfg: cfg, log: log, deps: d}
+	a.token.Store(&cfg.Token)
+	return a, nil
 }
 
-// Run runs an agent until ctx ends, which is no error.
+// Run runs an agent until ctx ends, which is no error. A nil ctx never ends.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	a, err := New(cfg, log)
 	if err != nil {
 		return err
 	}
+	return a.Run(ctx)
+}
+
+// Run starts the agent, and stops it when ctx ends, which is no error.
+func (a *Agent) Run(ctx context.Context) error {
 	if err := a.Start(); err != nil {
 		return err
 	}
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	<-ctx.Done()
 	return a.Stop()
+}
+
+// Reload takes over from a configuration what can change while the agent runs, which is
+// the token. Nothing else in it is looked at. Whether there is a token at all cannot change.
+func (a *Agent) Reload(cfg Config) error {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return err
+	}
+	if (cfg.Token == "") != (a.cfg.Token == "") {
+		return configErrorf("token-file", "that there is a token, or none, can only change with a restart")
+	}
+	a.token.Store(&cfg.Token)
+	return nil
 }
 
 // KeyFile is where an agent with that data directory keeps its key.
@@ -134,7 +160,7 @@ func (a *Agent) Start() (err error) {
 	}()
 
 	dir := a.cfg.DataDir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	lock, err := lockDir(dir)
@@ -217,11 +243,16 @@ func (a *Agent) connect(r *running) error {
 
 // options are those of a connection on which one call at a time is made.
 func (a *Agent) options(token string) client.Options {
+	fresh := func() string { return *a.token.Load() }
+	if token == "" {
+		fresh = nil
+	}
 	return client.Options{
-		Token:     token,
-		MaxAnswer: 8 << 20, // bytes
-		MaxConns:  2,
-		UserAgent: "hero_explorer_agent",
+		Token:      token,
+		FreshToken: fresh,
+		MaxAnswer:  8 << 20, // bytes
+		MaxConns:   2,
+		UserAgent:  "hero_explorer_agent",
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // nextBoot chooses the boot number of this run: the time (Unix milliseconds), or
@@ -34,8 +36,8 @@ func nextBoot(dir string, now int64) (boot uint64, warning, err error) {
 	return boot, warning, writeFile(path, strconv.AppendUint(nil, boot, 10))
 }
 
-// fsync is [os.File.Sync]. Tests look at what is on stable storage when.
-var fsync = (*os.File).Sync
+// writeFile is [atomicfile.Write]. Tests let it fail.
+var writeFile = atomicfile.Write
 
 // bootAnyway is nextBoot for a node that has to be reported also where its disk takes no
 // writes, or cannot be read. The number may then be lost; a later run is behind it only
@@ -43,26 +45,4 @@ var fsync = (*os.File).Sync
 func bootAnyway(dir string, now int64) (boot uint64, warning error) {
 	boot, warning, err := nextBoot(dir, now)
 	return max(boot, uint64(max(now, 1))), errors.Join(warning, err)
-}
-
-// writeFile replaces a file as a whole, durably.
-func writeFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, fsync(f), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(fsync(d), d.Close())
 }

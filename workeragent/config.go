@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/paths"
 )
 
 // The ports of an explorer and of a compute service where none is given.
@@ -110,28 +110,29 @@ func (c Config) resolve() (Config, error) {
 		field string
 		path  *string
 	}{{"data-dir", &c.DataDir}, {"token-file", &c.TokenFile}} {
-		path, err := ExpandPath(*p.path)
-		if err == nil && path != "" {
-			path, err = filepath.Abs(path)
-		}
+		path, err := paths.Absolute(*p.path)
 		if err != nil {
 			return c, configErrorf(p.field, "%v", err)
 		}
 		*p.path = path
 	}
 	c.Explorers = append([]string(nil), c.Explorers...)
-	addrs := []*string{&c.Compute, &c.AdvertiseCompute}
-	for i := range c.Explorers {
-		addrs = append(addrs, &c.Explorers[i])
+	type address struct {
+		field string
+		addr  *string
 	}
-	for _, addr := range addrs {
-		*addr = strings.TrimSpace(*addr)
-		if path, ok := strings.CutPrefix(*addr, "unix://"); ok {
-			path, err := ExpandPath(path)
+	addrs := []address{{"compute", &c.Compute}, {"advertise-compute", &c.AdvertiseCompute}}
+	for i := range c.Explorers {
+		addrs = append(addrs, address{"explorers", &c.Explorers[i]})
+	}
+	for _, a := range addrs {
+		*a.addr = strings.TrimSpace(*a.addr)
+		if path, ok := strings.CutPrefix(*a.addr, "unix://"); ok {
+			path, err := paths.Expand(path)
 			if err != nil {
-				return c, err
+				return c, configErrorf(a.field, "%v", err)
 			}
-			*addr = "unix://" + path
+			*a.addr = "unix://" + path
 		}
 	}
 	if c.direct = c.AdvertiseCompute != ""; !c.direct {
@@ -247,24 +248,7 @@ func parseAddress(field, addr string, port int) (client.Endpoint, error) {
 // ExpandPath expands a leading "~" to the home directory and a leading
 // "$HERO_SOCKET_DIR" to that variable, or to "~/hero/var/sockets" where it is
 // not set. New does it for every path of a Config.
-func ExpandPath(path string) (string, error) {
-	const socketDir = "$HERO_SOCKET_DIR"
-	if rest, ok := strings.CutPrefix(path, socketDir); ok && (rest == "" || rest[0] == '/') {
-		dir := os.Getenv(socketDir[1:])
-		if dir == "" {
-			dir = "~/hero/var/sockets"
-		}
-		path = dir + rest
-	}
-	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || rest[0] == '/') {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("cannot expand %q: %w", path, err)
-		}
-		path = home + rest
-	}
-	return path, nil
-}
+func ExpandPath(path string) (string, error) { return paths.Expand(path) }
 
 func configErrorf(field, format string, args ...any) error {
 	return &record.FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}

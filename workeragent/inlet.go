@@ -14,6 +14,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
 )
 
@@ -103,7 +104,7 @@ func (a *Agent) noteDirect() error {
 		return nil
 	}
 	if a.cfg.direct {
-		return writeFile(mark, []byte("Masters call the compute service past the agent.\n"))
+		return atomicfile.Write(mark, []byte("Masters call the compute service past the agent.\n"))
 	}
 	if _, err := os.Stat(mark); err != nil {
 		return nil // nothing of it is known

@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 const (
@@ -137,7 +139,7 @@ func (d *directory) save() error {
 	if err != nil || same {
 		return err
 	}
-	if err := writeFile(d.path, text); err != nil {
+	if err := atomicfile.Write(d.path, text); err != nil {
 		return err
 	}
 	d.mu.Lock()

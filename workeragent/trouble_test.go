@@ -18,6 +18,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // What is told of a disk is the same for as long as it lasts, and names what it is.
@@ -172,8 +173,8 @@ func TestBootAnyway(t *testing.T) {
 	if boot, warning := bootAnyway(dir, 1000); boot != 1000 || warning != nil {
 		t.Errorf("%d, %v", boot, warning)
 	}
-	t.Cleanup(func() { fsync = (*os.File).Sync })
-	fsync = func(*os.File) error { return syscall.EIO }
+	t.Cleanup(func() { writeFile = atomicfile.Write })
+	writeFile = func(string, []byte) error { return syscall.EIO }
 	if boot, warning := bootAnyway(dir, 900); boot != 1001 || warning == nil {
 		t.Errorf("%d, %v", boot, warning)
 	}

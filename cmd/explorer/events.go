@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer"
@@ -161,8 +161,9 @@ func (f *eventFollower) print(o crdtstore.Occurrence, raw json.RawMessage) error
 	}
 	cells := eventRow(o)
 	for i := range cells {
-		cells[i] = printable(strings.Map(oneLine, cells[i]))
+		cells[i] = cell(cells[i])
 	}
-	_, err := fmt.Fprintf(f.out, "%-19s  %-8s  %-10s  %s\n", cells[0], cells[1], cells[2], cells[3])
+	_, err := fmt.Fprintf(f.out, "%s  %s  %s  %s\n",
+		output.Pad(cells[0], 19), output.Pad(cells[1], 8), output.Pad(cells[2], 10), cells[3])
 	return err
 }

@@ -13,6 +13,9 @@ import (
 var version string
 
 func main() {
+	// Whoever reads the output or the log may go away: commands then say so, and what
+	// serves goes on without.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

@@ -6,16 +6,20 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 )
 
-// table prints rows of cells in columns, with a space of two between them.
-type table struct{ w *tabwriter.Writer }
+// table prints rows of cells in columns.
+type table struct {
+	to    io.Writer
+	cells output.Table
+}
 
 func newTable(out io.Writer, head ...string) *table {
-	t := &table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	t := &table{to: out}
 	if len(head) > 0 {
 		t.row(head...)
 	}
@@ -24,14 +28,21 @@ func newTable(out io.Writer, head ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		if cells[i] = printable(strings.Map(oneLine, c)); c == "" {
-			cells[i] = "-"
-		}
+		cells[i] = cell(c)
 	}
-	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+	t.cells.Row(cells...)
 }
 
-func (t *table) flush() { _ = t.w.Flush() }
+// flush prints the rows; that nobody takes them is noticed in the end, by run.
+func (t *table) flush() { _ = t.cells.Flush(t.to) }
+
+// cell is a text on one line, and a dash for none.
+func cell(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return printable(strings.Map(oneLine, text))
+}
 
 func oneLine(c rune) rune {
 	if c == '\n' || c == '\t' {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -25,10 +26,13 @@ type program struct {
 
 // run runs the program and returns its exit code.
 func run(ctx context.Context, args []string, env func(string) (string, bool), out, errOut io.Writer) int {
-	p := &program{env: env, out: out, err: errOut}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	stdout := output.NewStdout(out, lost)
+	p := &program{env: env, out: stdout, err: errOut}
 	root := p.rootCommand()
 	root.SetArgs(args)
-	root.SetOut(out)
+	root.SetOut(stdout)
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !p.ran {
@@ -37,6 +41,9 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), ou
 	var wire *jsonrpc.Error
 	if errors.As(err, &wire) && wire.Code == jsonrpc.CodeInvalidParams {
 		err = &settings.UsageError{Err: err}
+	}
+	if stdout.Err() != nil {
+		err = stdout.Err() // whatever else came of it: no master is to blame
 	}
 	if err != nil && !errors.Is(err, errDiffer) && !errors.Is(err, errNotWell) {
 		p.complain(cmd, err)

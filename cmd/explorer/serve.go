@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,6 +20,9 @@ func (p *program) serveCommand() *cobra.Command {
 	}
 	m := newMaster(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ready := make(chan struct{})
+		var reload func()
+		settings.OnHangup(cmd.Context(), ready, func() { reload() })
 		if err := m.load(p.env); err != nil {
 			return err
 		}
@@ -26,7 +30,12 @@ func (p *program) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return m.explain(explorer.Run(cmd.Context(), m.cfg, log))
+		server, err := explorer.New(m.cfg, log)
+		if err != nil {
+			return m.explain(err)
+		}
+		reload = func() { m.reload(p.env, server, log) }
+		return m.explain(server.Run(cmd.Context(), func() { close(ready) }))
 	}
 	return cmd
 }
@@ -90,4 +99,29 @@ func (m *master) explain(err error) error {
 		return err
 	}
 	return &settings.UsageError{Err: fmt.Errorf("%s: %s", m.set.Place(field.Field), field.Problem)}
+}
+
+// reload takes over what can change while the master runs: the level of the log and the
+// cluster secret. Tokens are looked at with every request anyway. What cannot be used
+// changes nothing.
+func (m *master) reload(env func(string) (string, bool), server *explorer.Server, log *slog.Logger) {
+	now := newMaster(pflag.NewFlagSet("", pflag.ContinueOnError))
+	err := now.set.Again(m.set)
+	if err == nil {
+		err = now.load(env)
+	}
+	if err == nil {
+		err = now.explain(server.Reload(now.cfg))
+	}
+	if err == nil {
+		err = m.log.SetLevel(now.log.Level)
+	}
+	if err != nil {
+		log.Error("the settings cannot be read again, all stays as it was", slog.Any("error", err))
+		return
+	}
+	if later := m.set.Changed(now.set, "log-level", "cluster-secret-file"); len(later) > 0 {
+		log.Warn("settings have changed that take a restart", slog.Any("settings", later))
+	}
+	log.Info("settings read again", slog.String("log_level", now.log.Level))
 }

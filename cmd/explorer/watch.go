@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -215,11 +216,7 @@ func (p *program) printLine(raw json.RawMessage) error {
 func (w *watcher) line(cells []string) {
 	var b strings.Builder
 	for i, width := range watchWidths {
-		text := printable(strings.Map(oneLine, cells[i]))
-		if text == "" {
-			text = "-"
-		}
-		fmt.Fprintf(&b, "%-*s  ", width, text)
+		b.WriteString(output.Pad(cell(cells[i]), width) + "  ")
 	}
 	fmt.Fprintln(w.out, strings.TrimRight(b.String(), " "))
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -25,26 +27,38 @@ type program struct {
 	log    settings.Log
 	json   bool
 	set    *settings.Set
+	env    func(string) (string, bool)
 	stdout io.Writer
 	stderr io.Writer
 }
 
 // run runs the program and returns its exit code.
 func run(ctx context.Context, args []string, env func(string) (string, bool), stdout, stderr io.Writer) int {
-	p := &program{cfg: workeragent.DefaultConfig(), log: settings.DefaultLog(), stdout: stdout, stderr: stderr}
-	p.cfg.Version = programVersion()
-	cmd := p.command(env)
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	out := output.NewStdout(stdout, lost)
+	p := newProgram(env, out, stderr)
+	cmd := p.command()
 	cmd.SetArgs(args)
-	cmd.SetOut(stdout)
+	cmd.SetOut(out)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
+	if out.Err() != nil {
+		err = out.Err() // whatever else came of it
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "workeragent: %v\n", err)
 	}
 	return settings.ExitCode(err)
 }
 
-func (p *program) command(env func(string) (string, bool)) *cobra.Command {
+func newProgram(env func(string) (string, bool), stdout, stderr io.Writer) *program {
+	p := &program{cfg: workeragent.DefaultConfig(), log: settings.DefaultLog(), env: env, stdout: stdout, stderr: stderr}
+	p.cfg.Version = programVersion()
+	return p
+}
+
+func (p *program) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "workeragent",
 		Short:         "Report this machine and its VMs to the explorers of the grid",
@@ -54,7 +68,7 @@ func (p *program) command(env func(string) (string, bool)) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			return p.set.Load(env)
+			return p.set.Load(p.env)
 		},
 	}
 	root.SetVersionTemplate("workeragent {{.Version}}\n")
@@ -120,16 +134,54 @@ func (p *program) settings() []settings.Setting {
 
 // run reports until the context ends.
 func (p *program) run(cmd *cobra.Command, _ []string) error {
+	ready := make(chan struct{})
+	var reload func()
+	settings.OnHangup(cmd.Context(), ready, func() { reload() })
 	log, err := p.log.Logger(p.stderr)
 	if err != nil {
 		return err
 	}
-	err = workeragent.Run(cmd.Context(), p.cfg, log)
+	agent, err := workeragent.New(p.cfg, log)
+	if err != nil {
+		return p.explain(err)
+	}
+	reload = func() { p.reload(agent, log) }
+	close(ready) // an agent can take another token before it has started
+	return p.explain(agent.Run(cmd.Context()))
+}
+
+// explain says where to change a value that cannot be used.
+func (p *program) explain(err error) error {
 	var f *record.FieldError
 	if errors.As(err, &f) {
 		return usagef("%s %s", p.set.Place(f.Field), f.Problem)
 	}
 	return err
+}
+
+// reload takes over what can change while the agent runs: the level of the log and the
+// token. What cannot be used changes nothing.
+func (p *program) reload(agent *workeragent.Agent, log *slog.Logger) {
+	now := newProgram(p.env, p.stdout, p.stderr)
+	now.command()
+	err := now.set.Again(p.set)
+	if err == nil {
+		err = now.set.Load(p.env)
+	}
+	if err == nil {
+		err = now.explain(agent.Reload(now.cfg))
+	}
+	if err == nil {
+		err = p.log.SetLevel(now.log.Level)
+	}
+	if err != nil {
+		log.Error("the settings cannot be read again, all stays as it was", "error", err)
+		return
+	}
+	if later := p.set.Changed(now.set, "log-level", "token-file"); len(later) > 0 {
+		log.Warn("settings have changed that take a restart", "settings", later)
+	}
+	log.Info("settings read again", "log_level", now.log.Level)
 }
 
 // id prints the id of the key.

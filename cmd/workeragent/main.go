@@ -10,6 +10,9 @@ import (
 )
 
 func main() {
+	// Whoever reads the output or the log may go away: commands then say so, and what
+	// serves goes on without.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// The second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,13 +28,29 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata"})
 }
 
+// full is a disk that takes nothing.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// A command whose output nobody takes fails, and says that it is the output.
+func TestStdoutThatTakesNothing(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--version"}, {"--help"}, {"id", "--data-dir", t.TempDir()}} {
+		var errs bytes.Buffer
+		code := run(t.Context(), args, noEnv, full{}, &errs)
+		if code != 1 || !strings.Contains(errs.String(), "cannot write to stdout: no space left on device") {
+			t.Errorf("%v: exit code %d: %s", args, code, &errs)
+		}
+	}
+}
+
 func noEnv(string) (string, bool) { return "", false }
 
 // The example config loads, names every key, and tells the defaults.
 func TestExampleConfig(t *testing.T) {
 	const file = "workeragent.example.yaml"
-	p := &program{cfg: workeragent.DefaultConfig(), stdout: new(bytes.Buffer)}
-	cmd := p.command(noEnv)
+	p := newProgram(noEnv, new(bytes.Buffer), new(bytes.Buffer))
+	cmd := p.command()
 	cmd.SetArgs([]string{"version", "--config", file})
 	if err := cmd.Execute(); err != nil {
 		t.Fatal(err)

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/output"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent"
 )
 
@@ -32,15 +32,13 @@ func (p *program) status(cmd *cobra.Command, _ []string) error {
 }
 
 func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var t output.Table
 	line := func(cells ...any) {
+		row := make([]string, len(cells))
 		for i, c := range cells {
-			if i > 0 {
-				fmt.Fprint(t, "\t")
-			}
-			fmt.Fprint(t, c)
+			row[i] = fmt.Sprint(c)
 		}
-		fmt.Fprintln(t)
+		t.Row(row...)
 	}
 	line("node", s.NodeID)
 	if s.KeyID != s.NodeID {
@@ -66,7 +64,7 @@ func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
 	if len(s.Tunnels) > 0 {
 		line("tunnels", "to "+strings.Join(masterNames(s), " and "))
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.Flush(w); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
@@ -85,7 +83,7 @@ func printStatus(w io.Writer, s workeragent.Status, now time.Time) error {
 		}
 		line(e.Address, master, from, e.State, ago(now, e.Since), beat, trouble)
 	}
-	return t.Flush()
+	return t.Flush(w)
 }
 
 // ago is the time since then, in the unit that matters.

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // Errors that callers can tell apart with errors.Is.
@@ -76,9 +77,7 @@ func (i *Identity) PrivateKey() ed25519.PrivateKey { return i.key }
 // Libp2pKey is the key in the form that a libp2p host takes.
 func (i *Identity) Libp2pKey() crypto.PrivKey { return i.libp2p }
 
-// create writes a new key to a file that must not be there yet. The key is
-// first written out beside it; the link that gives it its name fails, other
-// than a rename, where another process was faster.
+// create writes a new key to a file that must not be there yet.
 func create(path string) error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -88,31 +87,8 @@ func create(path string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := atomicfile.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Link(f.Name(), path)
-	}
-	err = errors.Join(err, os.Remove(f.Name()))
-	if err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the names in a directory survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Create(path, text)
 }

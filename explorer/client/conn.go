@@ -21,6 +21,9 @@ import (
 type Options struct {
 	// Token is sent as a bearer token. Empty: none is.
 	Token string
+	// FreshToken returns the token to send with a request, in place of Token, where it
+	// may change. It is called by several goroutines at once. nil: it does not change.
+	FreshToken func() string
 	// DialTimeout bounds how long connecting may take. 0: 3 s.
 	DialTimeout time.Duration
 	// Timeout bounds one call, connecting included, besides its context. 0: for
@@ -254,8 +257,12 @@ func (c *Conn) post(ctx context.Context, body []byte, header http.Header) (answe
 
 func (c *Conn) header(req *http.Request) {
 	req.Header.Set("User-Agent", c.opts.UserAgent)
-	if c.opts.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.opts.Token)
+	token := c.opts.Token
+	if c.opts.FreshToken != nil {
+		token = c.opts.FreshToken()
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 }
 

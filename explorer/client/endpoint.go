@@ -51,7 +51,8 @@ func (e Endpoint) base() string {
 //	http://host[:port][/path]          with port 80
 //	https://host[:port][/path]         with port 443
 //
-// A path is where the service is mounted; requests go to path/rpc. An IPv6
+// The path of a socket stands for itself, spaces and percent signs included. The path of a
+// URL is where the service is mounted; requests go to path/rpc. An IPv6
 // address with a port stands in brackets, and may have a zone. Parse looks
 // nothing up.
 func Parse(addr string, defaultPort int) (Endpoint, error) {
@@ -62,12 +63,14 @@ func Parse(addr string, defaultPort int) (Endpoint, error) {
 		}
 		scheme, rest = "tcp", addr
 	}
+	scheme = strings.ToLower(scheme)
+	if scheme == "unix" {
+		return parseUnix(addr, rest)
+	}
 	if strings.ContainsFunc(addr, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) }) {
 		return Endpoint{}, addressErrorf(addr, "has spaces or characters that do not print")
 	}
-	switch scheme = strings.ToLower(scheme); scheme {
-	case "unix":
-		return parseUnix(addr, rest)
+	switch scheme {
 	case "tcp":
 		if strings.Contains(rest, "/") {
 			return Endpoint{}, addressErrorf(addr, "has a path; only http:// and https:// can have one")
@@ -94,6 +97,9 @@ func Parse(addr string, defaultPort int) (Endpoint, error) {
 }
 
 func parseUnix(addr, file string) (Endpoint, error) {
+	if strings.ContainsFunc(file, unicode.IsControl) {
+		return Endpoint{}, addressErrorf(addr, "has control characters in its path")
+	}
 	if !strings.HasPrefix(file, "/") {
 		return Endpoint{}, addressErrorf(addr, "needs an absolute path, as in unix:///run/rpc.sock")
 	}

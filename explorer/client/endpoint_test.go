@@ -11,6 +11,7 @@ func TestParse(t *testing.T) {
 	for _, c := range []struct{ in, network, address, url string }{
 		{"unix:///run/x/rpc.sock", "unix", "/run/x/rpc.sock", "unix:///run/x/rpc.sock"},
 		{"unix:///run//x/../rpc.sock", "unix", "/run/rpc.sock", "unix:///run/rpc.sock"},
+		{"unix:///home/jürgen müller/100%/%20/rpc.sock", "unix", "/home/jürgen müller/100%/%20/rpc.sock", "unix:///home/jürgen müller/100%/%20/rpc.sock"},
 		{"unix:///run/a?b#c@d", "unix", "/run/a?b#c@d", "unix:///run/a?b#c@d"},
 		{"tcp://10.0.0.1:9000", "tcp", "10.0.0.1:9000", "tcp://10.0.0.1:9000"},
 		{"TCP://Master.Example", "tcp", "master.example:9002", "tcp://master.example:9002"},
@@ -35,7 +36,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, in := range []string{
-		"", "unix://", "unix://relative", "unix:///" + strings.Repeat("x", 107), "/run/x.sock", "./x.sock",
+		"", "unix://", "unix://relative", "unix:///a\nb", "unix:///a\x00b", "unix:///" + strings.Repeat("x", 107), "/run/x.sock", "./x.sock",
 		"tcp://", "tcp://:9002", ":9002", "h:", "h:0", "h:65536", "h:-1", "h:x", "h:1:2", "a b", "a\nb:1",
 		"http://", "http://u:p@h", "http://h?x", "http://h#x", "ftp://h", "tcp://h/path", "h/path",
 		"[::1", "::1]", "[nonsense]:1", "[1.2.3.4]:1:", "a,b", "http:///rpc", "://h",

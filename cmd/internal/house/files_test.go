@@ -188,13 +188,6 @@ func TestLibraryKeepsToItself(t *testing.T) {
 		"signal.Notify": "signals", "signal.NotifyContext": "signals",
 	}
 	libraries := []string{"crdtstore/", "explorer/", "workeragent/"}
-	// What may read the environment: paths of a config that speak of it.
-	allowed := map[string][]string{
-		"explorer/config.go":    {"os.Getenv"}, // $HERO_SOCKET_DIR
-		"workeragent/config.go": {"os.Getenv"},
-		"workeragent/socket.go": {"os.Getenv"},
-		"workeragent/path.go":   {"os.Getenv"},
-	}
 	goFiles(t, func(path string, src []byte) {
 		if isTest(path) || !slices.ContainsFunc(libraries, func(l string) bool { return strings.HasPrefix(path, l) }) {
 			return
@@ -215,7 +208,7 @@ func TestLibraryKeepsToItself(t *testing.T) {
 				return true
 			}
 			name := pkg.Name + "." + sel.Sel.Name
-			if what := banned[name]; what != "" && !slices.Contains(allowed[path], name) {
+			if what := banned[name]; what != "" {
 				t.Errorf("%s: %s: %s is for commands, a library is told", fset.Position(n.Pos()), name, what)
 			}
 			return true

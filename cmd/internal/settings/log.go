@@ -10,10 +10,12 @@ import (
 type Log struct {
 	Level  string // debug, info, warn or error
 	Format string // text or json
+
+	level *slog.LevelVar // of the loggers that Logger returned
 }
 
 // DefaultLog is what is logged where nothing else is said.
-func DefaultLog() Log { return Log{Level: "info", Format: "text"} }
+func DefaultLog() Log { return Log{Level: "info", Format: "text", level: new(slog.LevelVar)} }
 
 // Settings returns the settings, whose environment names begin with the prefix.
 func (l *Log) Settings(prefix string) []Setting {
@@ -25,15 +27,10 @@ func (l *Log) Settings(prefix string) []Setting {
 
 // Logger returns a logger that writes to w. Errors are [UsageError].
 func (l Log) Logger(w io.Writer) (*slog.Logger, error) {
-	opts := &slog.HandlerOptions{}
-	switch l.Level {
-	case "", "debug", "info", "warn", "error":
-		var level slog.Level
-		_ = level.UnmarshalText([]byte(l.Level)) // empty stays info
-		opts.Level = level
-	default:
-		return nil, &UsageError{fmt.Errorf("--log-level: is %q; must be debug, info, warn or error", l.Level)}
+	if err := l.SetLevel(l.Level); err != nil {
+		return nil, err
 	}
+	opts := &slog.HandlerOptions{Level: l.level}
 	switch l.Format {
 	case "", "text":
 		return slog.New(slog.NewTextHandler(w, opts)), nil
@@ -41,4 +38,16 @@ func (l Log) Logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
 	return nil, &UsageError{fmt.Errorf("--log-format: is %q; must be text or json", l.Format)}
+}
+
+// SetLevel changes the level of the loggers that Logger returned. Errors are [UsageError].
+func (l Log) SetLevel(text string) error {
+	switch text {
+	case "", "debug", "info", "warn", "error":
+		var level slog.Level
+		_ = level.UnmarshalText([]byte(text)) // empty stays info
+		l.level.Set(level)
+		return nil
+	}
+	return &UsageError{fmt.Errorf("--log-level: is %q; must be debug, info, warn or error", text)}
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	crdt "github.com/ipfs/go-ds-crdt"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // diskVersion is the version of what an epoch's directory holds.

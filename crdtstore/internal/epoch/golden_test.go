@@ -17,10 +17,10 @@ import (
 	ds "github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/query"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 func TestGoldenHeader(t *testing.T) {

@@ -75,7 +75,11 @@ func (m *Mesh) proof(role string, prover, verifier peer.ID, own, other []byte) [
 	if m.cfg.Secret == "" {
 		return nil
 	}
-	h := hmac.New(sha256.New, []byte(m.cfg.Secret))
+	secret := m.cfg.Secret
+	if changed := m.secret.Load(); changed != nil {
+		secret = *changed
+	}
+	h := hmac.New(sha256.New, []byte(secret))
 	fmt.Fprintf(h, "hero-explorer admit 1 %s %s %s %x %x", role, prover, verifier, own, other)
 	return h.Sum(nil)
 }

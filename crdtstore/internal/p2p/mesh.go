@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -56,6 +57,7 @@ type Config struct {
 // may be called concurrently.
 type Mesh struct {
 	cfg     Config
+	secret  atomic.Pointer[string] // what proofs are made with; nil: cfg.Secret
 	log     *slog.Logger
 	host    host.Host
 	guard   *guard
@@ -202,4 +204,14 @@ func (m *Mesh) Addrs() []string {
 		out[i] = a.String()
 	}
 	return out
+}
+
+// SetSecret changes the secret with which masters are admitted from now on. Those that
+// were admitted stay. Whether there is a secret at all cannot change.
+func (m *Mesh) SetSecret(secret string) error {
+	if (secret == "") != (m.cfg.Secret == "") {
+		return errors.New("that there is a cluster secret, or none, can only change with a restart")
+	}
+	m.secret.Store(&secret)
+	return nil
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/atomicfile"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // pins remembers which peer id was first met at an address. They are what

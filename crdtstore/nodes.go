@@ -11,10 +11,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// maxWords bounds what is kept of the operators' words about one node; labels
-// that were taken away again count.
-const maxWords = 4 * record.MaxLabels
-
 // Report takes a node's account of itself, which is a sign of life too. When it
 // returns without error the account is on disk (see Config.NoSync). Errors:
 // [FieldError], [RefusedError], and nothing has changed; ErrUnavailable, ErrClosed, the
@@ -74,9 +70,10 @@ func (s *Store) Beat(b Beat) BeatResult {
 		if b.Boot == 0 && e.State.Removal.Reason == record.ReasonExpired {
 			return BeatResult{Register: true} // a report without boot is taken
 		}
-		if b.Boot <= known {
+		if e.State.RemovedBoot(b.Boot) {
 			return BeatResult{Err: e.State.Removal.Refused(b.NodeID)}
 		}
+		// Another boot, or another identity: its report decides.
 		return BeatResult{Register: true}
 	}
 	if b.Boot != 0 && b.Boot < known {
@@ -190,13 +187,30 @@ func (s *Store) say(ctx context.Context, id string, word func(known record.State
 		if known.Removed() && !news.IsZero() {
 			return record.State{}, ErrNotFound
 		}
-		if n := len(record.Join(known, news).Words); n > maxWords {
-			return record.State{}, &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", n, maxWords)}
-		}
-		return news, nil
+		return news, kept(known, news)
 	})
 	if err != nil {
 		return Node{}, err
 	}
 	return s.Node(id)
+}
+
+// kept returns a [FieldError] for words of which the bounds of a state would leave less.
+func kept(known, news record.State) error {
+	words := len(known.Words)
+	for _, w := range news.Words {
+		if known.Word(w.Field) == (record.Word{}) {
+			words++
+		}
+	}
+	if words > record.MaxWords {
+		return &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", words, record.MaxWords)}
+	}
+	if n := len(news.Removal.Reason); n > record.MaxReason {
+		return &FieldError{Field: "reason", Problem: fmt.Sprintf("has %d bytes, at most %d are allowed", n, record.MaxReason)}
+	}
+	if !news.Bounded().Equal(news) {
+		return &FieldError{Field: "by", Problem: fmt.Sprintf("has more than the %d bytes that are allowed", record.MaxBy)}
+	}
+	return nil
 }

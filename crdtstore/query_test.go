@@ -39,7 +39,10 @@ func inMemory(t testing.TB) *Store {
 func (s *Store) tells(t rapid.TB, r Report) {
 	t.Helper()
 	known := s.replica.State(r.NodeID)
-	r.Boot, r.Seq = max(known.Boot(), known.Removal.Boot+1), 1
+	r.Boot, r.Seq = known.Boot(), 1
+	if known.Removed() {
+		r.Boot++
+	}
 	if owner, ok := known.Owner(); ok {
 		r.Seq = owner.Latest().Seq + 1
 	}

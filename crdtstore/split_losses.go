@@ -19,7 +19,7 @@ func losses(base, here, there record.State, name func(string) string) []string {
 	var out []string
 	for _, side := range []record.State{here, there} {
 		for _, c := range side.Claims {
-			if text := lostAccount(claimOf(base, c.Key), c, claimOf(stands, c.Key), side.Removal, stands.Removal); text != "" {
+			if text := lostAccount(claimOf(base, c.Key), c, side, stands); text != "" {
 				out = append(out, text)
 			}
 		}
@@ -38,17 +38,18 @@ func losses(base, here, there record.State, name func(string) string) []string {
 
 // lostAccount tells of an account whether it stands. A removal on its own side is no loss
 // of that side.
-func lostAccount(before, c, now record.Claim, own, all record.Removal) string {
-	v := c.Latest()
-	hides := func(r record.Removal, c record.Claim) bool { return !r.IsZero() && c.Boot() <= r.Boot }
+func lostAccount(before, c record.Claim, own, all record.State) string {
+	v, now := c.Latest(), claimOf(all, c.Key)
 	switch {
-	case sameAccount(before, c), hides(own, c):
+	case sameAccount(before, c), own.Hides(c):
 		return ""
-	case hides(all, now):
+	case now == (record.Claim{}):
+		return fmt.Sprintf("account %d/%d gave way to another identity", v.Boot, v.Seq)
+	case all.Hides(now):
 		return fmt.Sprintf("account %d/%d gave way to a removal", v.Boot, v.Seq)
 	case now.Latest() != v:
 		return fmt.Sprintf("account %d/%d gave way to %d/%d", v.Boot, v.Seq, now.Latest().Boot, now.Latest().Seq)
-	case !sameAccount(c, now):
+	case !sameAccount(c, now) && len(all.Claims) <= record.MaxVMClaims: // else VMs are not kept
 		return fmt.Sprintf("account %d/%d gave way to another one of that version", v.Boot, v.Seq)
 	}
 	return ""

@@ -1,6 +1,8 @@
 package crdtstore
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"slices"
 	"testing"
 
@@ -55,6 +57,7 @@ func TestLossesAreWhatWasSaidAndDoesNotStand(t *testing.T) {
 			[]string{"the removal (by ann through Aspen) gave way to boot 2"}},
 		{"it spoke here and was removed there", base, accountOf(1, 7, "one"), record.Join(base, base.Remove(10, "B", "bob", "")),
 			[]string{"account 1/7 gave way to a removal"}},
+		{"another key took it over there", base, accountOf(2, 1, "two"), takenOver(base), []string{"account 2/1 gave way to another identity"}},
 		{"it was removed on both sides", base, record.Join(base, base.Remove(10, "A", "ann", "")), record.Join(base, base.Remove(20, "B", "bob", "")), nil},
 	} {
 		name := func(id string) string { return map[string]string{"A": "Aspen", "B": "Birch"}[id] }
@@ -91,4 +94,16 @@ func TestOneSideLosesNothing(t *testing.T) {
 			r.Errorf("lost: %q", got)
 		}
 	})
+}
+
+// takenOver is a node that was removed and whose id a key then claimed.
+func takenOver(s record.State) record.State {
+	s = record.Join(s, s.Remove(10, "B", "bob", ""))
+	r := Report{NodeID: "n", Boot: 1, Seq: 1}
+	r.Sign(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
+	news, err := record.Accept(s, r, record.Acceptance{Now: 20})
+	if err != nil {
+		panic(err)
+	}
+	return record.Join(s, news)
 }

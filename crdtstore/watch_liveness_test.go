@@ -87,7 +87,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 
 // knows lets the table hold a node's account, as when it comes from elsewhere.
 func (s *Store) knows(id string) {
-	boot := max(s.replica.State(id).Boot(), s.replica.State(id).Removal.Boot) + 1
+	boot := s.replica.State(id).Boot() + 1
 	news, err := record.Accept(s.replica.State(id), Report{NodeID: id, Boot: boot, Seq: 1}, record.Acceptance{Now: 1})
 	if err != nil {
 		panic(err)

@@ -1,5 +1,10 @@
 package record
 
+import (
+	"math"
+	"slices"
+)
+
 // Acceptance is what a master knows when a report comes in.
 type Acceptance struct {
 	Now           int64 // Unix milliseconds by the accepting master's clock
@@ -23,8 +28,8 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	}
 	a.Now = max(a.Now, 1) // 0 means never
 	claim := known.claim(string(r.PublicKey))
-	profileHidden := known.Removal.hides(claim.Profile.Version.Boot)
-	vmsHidden := known.Removal.hides(claim.VMs.Version.Boot)
+	profileHidden := known.hides(claim, claim.Profile.Version.Boot)
+	vmsHidden := known.hides(claim, claim.VMs.Version.Boot)
 
 	if !r.signed() && r.Omitted != 0 && !profileHidden {
 		was, err := DecodeProfile(claim.Profile.Body)
@@ -33,6 +38,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 		}
 	}
 	profile, vms := r.Profile.encode(), encodeVMs(r.VMs)
+	tellsVMs := r.signed() || r.Omitted&OmittedVMs == 0
 
 	if !r.signed() && (r.Boot == 0 || r.Seq == 0) {
 		if r.Boot == 0 {
@@ -40,17 +46,20 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 		}
 		latest := claim.Latest()
 		same := !profileHidden && !claim.Profile.IsZero() && profile == claim.Profile.Body &&
-			(r.Omitted&OmittedVMs != 0 || !vmsHidden && vms == claim.VMs.Body)
+			(!tellsVMs || !known.keepsVMs(claim.Key) || !vmsHidden && vms == claim.VMs.Body)
 		if same && (r.Boot == 0 || r.Boot == latest.Boot) {
 			return State{}, nil
 		}
-		v, err := assignVersion(known, &r, latest, a.Now)
+		v, err := assignVersion(known, &r, claim, a.Now)
 		if err != nil {
 			return State{}, err
 		}
 		r.Boot, r.Seq = v.Boot, v.Seq
 	}
-	if known.Removal.hides(r.Boot) {
+	generation := known.generationOf(claim, r.Boot)
+	if generation != known.Generation {
+		claim = Claim{Key: claim.Key}
+	} else if known.hides(claim, r.Boot) {
 		return State{}, known.Removal.Refused(r.NodeID)
 	}
 
@@ -66,7 +75,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	if news.asserts(claim.Profile) {
 		out.Profile = news
 	}
-	if r.signed() || r.Omitted&OmittedVMs == 0 {
+	if tellsVMs && (generation != known.Generation || known.keepsVMs(claim.Key)) {
 		news = Account{r.AccountVersion(), vms, sealVMs, a.Now}
 		if news.asserts(claim.VMs) {
 			out.VMs = news
@@ -75,7 +84,32 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	if out.Profile.IsZero() && out.VMs.IsZero() {
 		return State{}, nil
 	}
-	return State{Claims: []Claim{out}, LastSeen: a.Now}, nil
+	return State{Generation: generation, Claims: []Claim{out}, LastSeen: a.Now}, nil
+}
+
+// keepsVMs reports whether the bounds leave the VMs of a claim that joins those of s; see
+// MaxVMClaims.
+func (s State) keepsVMs(key string) bool {
+	claims := len(s.Claims)
+	if !slices.ContainsFunc(s.Claims, func(c Claim) bool { return c.Key == key }) {
+		claims++
+	}
+	return claims <= MaxVMClaims
+}
+
+// generationOf returns the generation that a claim is made in. Where everything that is
+// known was removed, another identity begins the next one: the removed claims make room,
+// and their boots bar nobody else.
+func (s State) generationOf(c Claim, boot uint64) uint64 {
+	if _, owned := s.Owner(); owned || s.Generation == math.MaxUint64 {
+		return s.Generation
+	}
+	// The claim's own boots are removed one by one, but those of Removal.Boot.
+	known := slices.ContainsFunc(s.Claims, func(d Claim) bool { return c.Key == d.Key })
+	if !known && len(s.Claims) > 0 || s.hides(Claim{}, boot) && boot > c.Boot() && !c.hides(boot) {
+		return s.Generation + 1
+	}
+	return s.Generation
 }
 
 // asserts reports whether a would win over known for what it says, not for when
@@ -113,16 +147,16 @@ func authorize(known State, r *Report, a Acceptance) error {
 // assignVersion chooses boot and seq for a sender that left one of them out. A
 // node that an operator removed is taken back only where its uptime shows that it
 // has started after the removal, or says nothing.
-func assignVersion(known State, r *Report, latest Version, now int64) (Version, error) {
-	v := r.AccountVersion()
+func assignVersion(known State, r *Report, claim Claim, now int64) (Version, error) {
+	v, latest := r.AccountVersion(), claim.Latest()
 	if v.Boot == 0 {
 		v.Boot = latest.Boot
-		if started := now - int64(min(r.UptimeS, uint64(now)/1000))*1000; known.Removal.hides(latest.Boot) {
+		if started := now - int64(min(r.UptimeS, uint64(now)/1000))*1000; known.hides(claim, latest.Boot) {
 			if r.UptimeS > 0 && started < known.Removal.Stamp.Wall && known.Removal.Reason != ReasonExpired {
 				return v, &RefusedError{r.NodeID, RefusedRemoved,
 					"an operator removed this node; restart it to register it anew"}
 			}
-			v.Boot = max(uint64(now), known.Removal.Boot+1)
+			v.Boot = max(uint64(now), latest.Boot+1, claim.RemovedBelow)
 		} else if v.Boot == 0 {
 			v.Boot = uint64(now)
 		}

@@ -2,6 +2,7 @@ package record
 
 import (
 	"cmp"
+	"math"
 	"strings"
 )
 
@@ -54,12 +55,30 @@ type Claim struct {
 	First   Stamp
 	Profile Account
 	VMs     Account
+	// RemovedBelow hides the accounts of all boots below it; 0: nothing was removed.
+	// The greatest boot of all is hidden by the greatest value. Join keeps the greater.
+	RemovedBelow uint64
+}
+
+func (c Claim) isEmpty() bool { return c.Profile.IsZero() && c.VMs.IsZero() }
+
+func (c Claim) hides(boot uint64) bool {
+	return boot < c.RemovedBelow || c.RemovedBelow == math.MaxUint64
+}
+
+// above is the RemovedBelow that hides a boot.
+func above(boot uint64) uint64 {
+	if boot == math.MaxUint64 {
+		return boot
+	}
+	return boot + 1
 }
 
 func (c Claim) join(d Claim) Claim {
 	c.First = earlier(c.First, d.First)
 	c.Profile = c.Profile.join(d.Profile)
 	c.VMs = c.VMs.join(d.VMs)
+	c.RemovedBelow = max(c.RemovedBelow, d.RemovedBelow)
 	return c
 }
 

@@ -3,12 +3,23 @@ package record
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// SchemaVersion is the first byte of an encoded State.
-const SchemaVersion = 1
+// SchemaVersion is the greatest first byte of an encoded State. A state that says
+// nothing that version 1 could not say is written as version 1, so that older programs
+// read it.
+const SchemaVersion = 2
+
+// version returns the schema version that a state is written in.
+func (s State) version() byte {
+	if s.Generation > 0 || slices.ContainsFunc(s.Claims, func(c Claim) bool { return c.RemovedBelow > 0 }) {
+		return 2
+	}
+	return 1
+}
 
 // Digest identifies a set of states: the exclusive or of the digests of its
 // members, so that it can be kept up to date one member at a time.
@@ -48,7 +59,7 @@ func (s State) Encode() []byte { return s.Append(nil) }
 
 // Append appends the canonical encoding to b.
 func (s State) Append(b []byte) []byte {
-	b = append(b, SchemaVersion)
+	b = append(b, s.version())
 	for _, c := range s.Claims {
 		b = putMessage(b, 1, c.append)
 	}
@@ -58,11 +69,13 @@ func (s State) Append(b []byte) []byte {
 	if !s.Removal.IsZero() {
 		b = putMessage(b, 3, s.Removal.append)
 	}
-	return putUint(b, 4, uint64(s.LastSeen))
+	b = putUint(b, 4, uint64(s.LastSeen))
+	return putUint(b, 5, s.Generation)
 }
 
 // Decode parses an encoded State. It refuses whatever Encode would not have
-// written. The strings of the result share memory with in.
+// written for some state; of one that is beyond the bounds it returns what these
+// leave, see [State.Bounded]. The strings of the result share memory with in.
 func Decode(in string) (State, error) {
 	var s State
 	if in == "" {
@@ -72,7 +85,7 @@ func Decode(in string) (State, error) {
 		return s, fmt.Errorf("%w: %w: state of schema version %d, this one reads %d; use the program that wrote it, or a newer one",
 			ErrEncoding, ErrNewer, in[0], SchemaVersion)
 	}
-	if in[0] != SchemaVersion {
+	if in[0] == 0 {
 		return s, encodingError("state of schema version %d, which there never was", in[0])
 	}
 	err := eachField(in[1:], func(num protowire.Number, f field) error {
@@ -97,17 +110,23 @@ func Decode(in string) (State, error) {
 			return err
 		case 4:
 			return f.millis(&s.LastSeen)
+		case 5:
+			s.Generation = f.Num
 		default:
 			return unknownField(num)
 		}
+		return nil
 	})
+	if err == nil && s.Generation > 0 && len(s.Claims) == 0 {
+		err = encodingError("generation %d of no claims", s.Generation)
+	}
 	if err != nil {
 		return State{}, err
 	}
 	if string(s.Append(make([]byte, 0, len(in)))) != in {
 		return State{}, encodingError("state is not in canonical form")
 	}
-	return s, nil
+	return s.Bounded(), nil
 }
 
 func (c Claim) append(b []byte) []byte {
@@ -119,7 +138,7 @@ func (c Claim) append(b []byte) []byte {
 	if !c.VMs.IsZero() {
 		b = putMessage(b, 4, c.VMs.append)
 	}
-	return b
+	return putUint(b, 5, c.RemovedBelow)
 }
 
 func decodeClaim(in string) (c Claim, err error) {
@@ -133,6 +152,8 @@ func decodeClaim(in string) (c Claim, err error) {
 			c.Profile, err = decodeAccount(f.Str)
 		case 4:
 			c.VMs, err = decodeAccount(f.Str)
+		case 5:
+			c.RemovedBelow = f.Num
 		default:
 			return unknownField(num)
 		}

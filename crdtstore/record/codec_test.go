@@ -185,7 +185,7 @@ func TestVMsAreSortedOnACopy(t *testing.T) {
 func TestLengthsOfNestedMessages(t *testing.T) {
 	// The length of a message takes one, two or three bytes; it is written last.
 	for _, n := range []int{0, 1, 110, 120, 127, 128, 129, 16382, 16383, 16384, 70000} {
-		s := State{Claims: []Claim{{Profile: Account{Version: Version{1, 1}, Body: strings.Repeat("x", n)}}}}
+		s := State{Claims: []Claim{{VMs: Account{Version: Version{1, 1}, Body: strings.Repeat("x", n)}}}}
 		got, err := Decode(string(s.Encode()))
 		if err != nil || !got.Equal(s) {
 			t.Errorf("a body of %d bytes: %v", n, err)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"maps"
+	"math"
 	"slices"
 
 	"pgregory.net/rapid"
@@ -51,7 +52,7 @@ var (
 	genState = rapid.Custom(func(t *rapid.T) State {
 		s := State{LastSeen: draw(t, "last_seen", int64(0), 1, 2)}
 		for _, key := range slices.Sorted(slices.Values(testKeys)) {
-			if rapid.Bool().Draw(t, "claim") {
+			if draw(t, "claim", true, true, false, false, false) {
 				s.Claims = append(s.Claims, drawClaim(t, key))
 			}
 		}
@@ -67,7 +68,10 @@ var (
 				Reason: draw(t, "reason", "", "expired"), By: draw(t, "by", "", "ann"),
 			}
 		}
-		return s
+		if len(s.Claims) > 0 {
+			s.Generation = draw(t, "generation", uint64(0), 0, 0, 1, 2)
+		}
+		return s.Bounded()
 	})
 )
 
@@ -87,6 +91,7 @@ func drawClaim(t *rapid.T, key string) Claim {
 	if rapid.Bool().Draw(t, "first") {
 		c.First = genStamp.Draw(t, "first")
 	}
+	c.RemovedBelow = draw(t, "removed below", uint64(0), 0, 0, 1, 2, 3, math.MaxUint64)
 	account := func(body *rapid.Generator[string]) (a Account) {
 		if rapid.Bool().Draw(t, "account") {
 			a = Account{

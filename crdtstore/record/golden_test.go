@@ -26,12 +26,16 @@ type goldenState struct {
 // written, every later one must read and write the same.
 func goldenStates(tb rapid.TB) []goldenState {
 	registered := accept(tb, State{}, report(5, 1, "a", VM{SID: "1", Name: "web", State: "running", CPU: 2, Memory: 1 << 30, IP: "10.0.0.1"}), 100)
-	removed := Join(registered, registered.Remove(200, "m1", "ann", "broken"))
+	removed := Join(registered, Removal{Boot: 5, Stamp: Stamp{Wall: 200}, Master: "m1", Reason: "broken", By: "ann"}.state())
+	claimRemoved := Join(registered, registered.Remove(200, "m1", "ann", "broken"))
 	conflict := Join(accept(tb, State{}, signed(report(5, 1, "a"), 1), 100), accept(tb, State{}, signed(report(6, 2, "b"), 2), 101))
 	return []goldenState{
 		{"nothing", "The zero state.", State{}},
 		{"registered", "An unsigned node with one VM.", registered},
-		{"removed", "The same node after its removal.", removed},
+		{"removed", "The same node after its removal, in schema version 1.", removed},
+		{"removed-claim", "The same node after its removal, in schema version 2.", claimRemoved},
+		{"successor", "The same node id, taken over by a key after the removal.",
+			accept(tb, claimRemoved, signed(report(3, 1, "b"), 1), 300)},
 		{"returned", "The same node with a later boot, drained.",
 			func() State {
 				s := accept(tb, removed, report(6, 1, "b"), 300)
@@ -148,7 +152,7 @@ func TestGoldenSignature(t *testing.T) {
 // A state of a newer schema says so, and cannot be taken for a broken one.
 func TestStateOfANewerVersion(t *testing.T) {
 	in := typicalState(t, 1).Encode()
-	for version, newer := range map[byte]bool{0: false, 1: false, 2: true, 255: true} {
+	for version, newer := range map[byte]bool{0: false, 1: false, 2: false, 3: true, 255: true} {
 		in[0] = version
 		s, err := Decode(string(in))
 		if errors.Is(err, ErrNewer) != newer || newer && !errors.Is(err, ErrEncoding) || (err == nil) != (version == 1) || err != nil && !s.IsZero() {

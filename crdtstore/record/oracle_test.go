@@ -3,6 +3,8 @@ package record
 import (
 	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,8 +18,9 @@ import (
 // fact is one assertion. Of the facts about one thing the one stands that none
 // other outranks; Rank is compared place by place.
 type fact struct {
-	About string // "profile", "vms", "first", "word", "removal", "seen"
+	About string // "claim", "profile", "vms", "first", "gone", "word", "removal", "seen"
 	Of    string // the claim's key, or the word's field
+	Gen   uint64 // the generation of a claim
 	Rank  []any
 	At    int64 // when an account was accepted
 }
@@ -37,22 +40,26 @@ func (f facts) union(g facts) {
 // assert adds what a state says, one fact for each thing it speaks of.
 func (f facts) assert(s State) {
 	for _, c := range s.Claims {
+		f.add(fact{"claim", c.Key, s.Generation, nil, 0})
+		if c.RemovedBelow > 0 {
+			f.add(fact{"gone", c.Key, s.Generation, []any{c.RemovedBelow}, 0})
+		}
 		for about, a := range map[string]Account{"profile": c.Profile, "vms": c.VMs} {
 			if a != (Account{}) {
-				f.add(fact{about, c.Key, []any{a.Version.Boot, a.Version.Seq, a.Body, a.Seal, a.At}, a.At})
+				f.add(fact{about, c.Key, s.Generation, []any{a.Version.Boot, a.Version.Seq, a.Body, a.Seal, a.At}, a.At})
 			}
 		}
 		if c.First != (Stamp{}) {
-			f.add(fact{"first", c.Key, []any{-c.First.Wall, -int64(c.First.Logical)}, 0})
+			f.add(fact{"first", c.Key, s.Generation, []any{-c.First.Wall, -int64(c.First.Logical)}, 0})
 		}
 	}
 	for _, w := range s.Words {
-		f.add(fact{"word", w.Field, []any{w.Stamp.Wall, int64(w.Stamp.Logical), w.Master, w.Value, w.By}, 0})
+		f.add(fact{"word", w.Field, 0, []any{w.Stamp.Wall, int64(w.Stamp.Logical), w.Master, w.Value, w.By}, 0})
 	}
 	if r := s.Removal; r != (Removal{}) {
-		f.add(fact{"removal", "", []any{r.Boot, r.Stamp.Wall, int64(r.Stamp.Logical), r.Master, r.Reason, r.By}, 0})
+		f.add(fact{"removal", "", 0, []any{r.Boot, r.Stamp.Wall, int64(r.Stamp.Logical), r.Master, r.Reason, r.By}, 0})
 	}
-	f.add(fact{"seen", "", []any{s.LastSeen}, 0})
+	f.add(fact{"seen", "", 0, []any{s.LastSeen}, 0})
 }
 
 func outranks(x, y []any) bool {
@@ -73,15 +80,31 @@ func outranks(x, y []any) bool {
 	return false
 }
 
-// standing returns the fact about a thing that no other outranks.
+// generation is the latest in which a claim was made.
+func (f facts) generation() (latest uint64) {
+	for _, x := range f {
+		latest = max(latest, x.Gen)
+	}
+	return latest
+}
+
+// standing returns the fact about a thing that no other outranks. Of claims only those
+// of the latest generation count, and of more than two the VMs are not known.
 func (f facts) standing(about, of string) (fact, bool) {
+	gen := uint64(0)
+	if slices.Contains([]string{"profile", "vms", "first", "gone"}, about) {
+		gen = f.generation()
+	}
+	if about == "vms" && len(f.each("claim")) > 2 {
+		return fact{}, false
+	}
 search:
 	for _, x := range f {
-		if x.About != about || x.Of != of {
+		if x.About != about || x.Of != of || x.Gen != gen {
 			continue
 		}
 		for _, y := range f {
-			if y.About == about && y.Of == of && outranks(y.Rank, x.Rank) {
+			if y.About == about && y.Of == of && y.Gen == gen && outranks(y.Rank, x.Rank) {
 				continue search
 			}
 		}
@@ -90,11 +113,12 @@ search:
 	return fact{}, false
 }
 
-// each returns what the facts of a kind speak of, in order.
+// each returns what the facts of a kind speak of, in order; of claims those of the latest
+// generation.
 func (f facts) each(about string) []string {
 	set := map[string]bool{}
 	for _, x := range f {
-		if x.About == about {
+		if x.About == about && (about != "claim" || x.Gen == f.generation()) {
 			set[x.Of] = true
 		}
 	}
@@ -110,7 +134,7 @@ type identity struct {
 	hidden       bool // the removal hides all of it
 }
 
-func (f facts) identities(gone func(boot uint64) bool) (all []identity) {
+func (f facts) identities(gone func(key string, boot uint64) bool) (all []identity) {
 	for _, key := range testKeys {
 		id := identity{key: key}
 		var spoke bool
@@ -132,7 +156,7 @@ func (f facts) identities(gone func(boot uint64) bool) (all []identity) {
 		if first, ok := f.standing("first", key); ok {
 			id.first = first.Rank
 		}
-		id.hidden = gone(id.boot)
+		id.hidden = gone(key, id.boot)
 		if spoke {
 			all = append(all, id)
 		}
@@ -144,7 +168,12 @@ func (f facts) identities(gone func(boot uint64) bool) (all []identity) {
 func (f facts) view(nodeID string) Node {
 	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Witness{}, Tunnel: []string{}}
 	removal, removed := f.standing("removal", "")
-	gone := func(boot uint64) bool { return removed && boot <= removal.Rank[0].(uint64) }
+	gone := func(key string, boot uint64) bool {
+		if below, ok := f.standing("gone", key); ok && (boot < below.Rank[0].(uint64) || below.Rank[0] == uint64(math.MaxUint64)) {
+			return true
+		}
+		return f.generation() == 0 && removed && boot <= removal.Rank[0].(uint64)
+	}
 	var updated int64
 
 	// The owner: signed before unsigned, then who came first, then the lesser key.
@@ -163,7 +192,7 @@ func (f facts) view(nodeID string) Node {
 				shown = &all[i]
 			}
 		}
-		gone = func(uint64) bool { return false }
+		gone = func(string, uint64) bool { return false }
 		at := instant(removal.Rank[1].(int64))
 		n.RemovedAt, updated = &at, removal.Rank[1].(int64)
 	}
@@ -173,11 +202,11 @@ func (f facts) view(nodeID string) Node {
 		if shown.first != nil {
 			n.CreatedAt = instant(-shown.first[0].(int64))
 		}
-		if x := shown.profile; x.Rank == nil && !gone(0) || x.Rank != nil && !gone(x.Rank[0].(uint64)) {
+		if x := shown.profile; x.Rank == nil && !gone(shown.key, 0) || x.Rank != nil && !gone(shown.key, x.Rank[0].(uint64)) {
 			n.Profile = profileOf(x)
 			updated = max(updated, x.At)
 		}
-		if x := shown.vms; x.Rank == nil && !gone(0) || x.Rank != nil && !gone(x.Rank[0].(uint64)) {
+		if x := shown.vms; x.Rank == nil && !gone(shown.key, 0) || x.Rank != nil && !gone(shown.key, x.Rank[0].(uint64)) {
 			for _, vm := range vmsOf(x) {
 				vm.NodeID, vm.AsOf = nodeID, instant(x.At).Format(time.RFC3339)
 				n.VMs = append(n.VMs, vm)

@@ -132,7 +132,7 @@ func TestRemovalsOfBothSides(t *testing.T) {
 	}
 	later := accept(t, start, report(8, 1, "a"), 300)
 	later = Join(later, later.Remove(10, "m3", "cyd", "gone"))
-	if s = Join(s, later); !s.Removed() || s.Removal.Boot != 8 {
+	if s = Join(s, later); !s.Removed() {
 		t.Errorf("the removal of the later boot does not stand: %+v", s.Removal)
 	}
 }

@@ -20,7 +20,9 @@ const (
 	MaxTrouble = 8
 	MaxVMBytes = 256 << 10 // all VMs of a node, encoded
 	maxName    = 256
-	maxURL     = 1024
+	// maxLabelName is how many bytes the name of a label has at most.
+	maxLabelName = 128
+	maxURL       = 1024
 )
 
 // Report is what an agent says of its node. In Go a Report is complete: an
@@ -287,7 +289,7 @@ func ValidLabels(labels map[string]string) error {
 		if k == "" {
 			return fieldErrorf("labels", "has an entry without a name")
 		}
-		if err := validText("labels", k, 128); err != nil {
+		if err := validText("labels", k, maxLabelName); err != nil {
 			return err
 		}
 		if err := validText("labels."+k, v, maxName); err != nil {

@@ -57,21 +57,25 @@ func (r *Report) seals() (profile, vms string) {
 }
 
 // Verified returns the state without the registers whose signature does not
-// fit. What it drops depends on the state alone, so all masters drop the same
+// fit, and without claims of which nothing else is left. A claim that had no account is
+// kept: its accounts were dropped by the bounds, and that it was made still counts. What it drops depends on the state alone, so all masters drop the same
 // and still converge; a master can withhold what a node said, but not forge it.
 // Call it on every state that comes from another master.
 func (s State) Verified(nodeID string) State {
 	kept := make([]Claim, 0, len(s.Claims))
 	for _, c := range s.Claims {
 		if c.Key != "" {
+			was := c
 			c = c.verified(nodeID)
-			if c.Profile.IsZero() && c.VMs.IsZero() {
+			if c.isEmpty() && (!was.isEmpty() || len(c.Key) != maxKey) && c.RemovedBelow == 0 {
 				continue
 			}
 		}
 		kept = append(kept, c)
 	}
-	s.Claims = kept
+	if s.Claims = kept; len(kept) == 0 {
+		s.Generation = 0
+	}
 	return s
 }
 

@@ -1,38 +1,57 @@
 package record
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
 
 // State is everything that the masters know of one node. The zero State knows
 // nothing and is the identity of [Join].
+//
+// A State is bounded: see [State.Bounded]. [Accept], [Decode] and [Join] return
+// bounded states only, the last for bounded arguments.
 type State struct {
-	Claims   []Claim // ascending by Key, no Key twice
-	Words    []Word  // ascending by Field, no Field twice
-	Removal  Removal
-	LastSeen int64 // Unix milliseconds; 0: never
+	// Generation counts how often the node id has passed from removed claims to one of
+	// another identity. The claims are those of this generation; Join drops those of an
+	// earlier one. Above 0 there is at least one claim.
+	Generation uint64
+	Claims     []Claim // ascending by Key, no Key twice
+	Words      []Word  // ascending by Field, no Field twice
+	Removal    Removal
+	LastSeen   int64 // Unix milliseconds; 0: never
 }
 
 // Join merges two states. It is commutative, associative and idempotent, and
 // neither argument is modified; the result may share memory with both.
 func Join(a, b State) State {
-	return State{
-		Claims:   joinClaims(a.Claims, b.Claims),
-		Words:    joinWords(a.Words, b.Words),
-		Removal:  a.Removal.join(b.Removal),
-		LastSeen: max(a.LastSeen, b.LastSeen),
+	s := State{
+		Generation: max(a.Generation, b.Generation),
+		Words:      keepWords(joinWords(a.Words, b.Words)),
+		Removal:    a.Removal.join(b.Removal),
+		LastSeen:   max(a.LastSeen, b.LastSeen),
 	}
+	switch cmp.Compare(a.Generation, b.Generation) {
+	case 1:
+		s.Claims = a.Claims
+	case -1:
+		s.Claims = b.Claims
+	default:
+		s.Claims = keepClaims(joinClaims(a.Claims, b.Claims))
+	}
+	return s
 }
 
 // Equal reports whether two states are the same.
 func (s State) Equal(t State) bool {
-	return s.LastSeen == t.LastSeen && s.Removal == t.Removal &&
+	return s.Generation == t.Generation && s.LastSeen == t.LastSeen && s.Removal == t.Removal &&
 		slices.Equal(s.Claims, t.Claims) && slices.Equal(s.Words, t.Words)
 }
 
 // SameClaims reports whether both states hold the same claims.
-func (s State) SameClaims(t State) bool { return slices.Equal(s.Claims, t.Claims) }
+func (s State) SameClaims(t State) bool {
+	return s.Generation == t.Generation && slices.Equal(s.Claims, t.Claims)
+}
 
 // Dominates reports whether s already holds everything that t holds, so that
 // joining t into s changes nothing.
@@ -49,7 +68,7 @@ func (s State) Owner() (Claim, bool) {
 	var own Claim
 	found := false
 	for _, c := range s.Claims {
-		if c.Profile.IsZero() && c.VMs.IsZero() || s.Removal.hides(c.Boot()) {
+		if c.isEmpty() || s.Hides(c) {
 			continue
 		}
 		if !found || before(c, own) {
@@ -127,17 +146,39 @@ func (s State) Say(now int64, master, by, field, value string) State {
 	}}}
 }
 
-// Remove returns the state that asserts the removal of every account s knows. It
+// hides reports whether the accounts that a claim of s gives at a boot were removed.
+// Removal.Boot is how removals were written once: it hides the accounts of everybody.
+// An identity that takes the node id over begins a generation that it does not reach.
+func (s State) hides(c Claim, boot uint64) bool {
+	return c.hides(boot) || s.Generation == 0 && s.Removal.hides(boot)
+}
+
+// Hides reports whether all that a claim of s says was removed.
+func (s State) Hides(c Claim) bool { return s.hides(c, c.Boot()) }
+
+// RemovedBoot reports whether the greatest boot of some claim is this one, and was
+// removed.
+func (s State) RemovedBoot(boot uint64) bool {
+	return slices.ContainsFunc(s.Claims, func(c Claim) bool {
+		return !c.isEmpty() && c.Boot() == boot && s.Hides(c)
+	})
+}
+
+// Remove returns the state that asserts the removal of every claim of s, each at the
+// boots it has spoken of: what other identities say is not touched. It
 // takes back every word s knows, so that a drain or a label does not outlive the
 // node it was about; but a word that is said elsewhere at the same time stands,
 // for it may be about the node's next boot. So what is taken back is stamped just
 // above the word it replaces, with no master: below everything else that anybody
 // can say over that word, whatever the clocks.
 func (s State) Remove(now int64, master, by, reason string) State {
-	out := State{Removal: Removal{
-		Boot: max(s.Boot(), s.Removal.Boot), Stamp: Next(now, s.Removal.Stamp),
+	out := State{Generation: s.Generation, Removal: Removal{
+		Boot: s.Removal.Boot, Stamp: Next(now, s.Removal.Stamp),
 		Master: master, Reason: reason, By: by,
 	}}
+	for _, c := range s.Claims {
+		out.Claims = append(out.Claims, Claim{Key: c.Key, RemovedBelow: above(c.Boot())})
+	}
 	for _, w := range s.Words {
 		if w.Value != "" {
 			out.Words = append(out.Words, Word{Field: w.Field, Stamp: Next(0, w.Stamp), By: by})

@@ -58,11 +58,11 @@ func View(nodeID string, s State) Node {
 	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Witness{}, Tunnel: []string{}}
 	owner, ok := s.Owner()
 	if ok {
-		n.fill(owner, s.Removal)
+		n.fill(owner, func(boot uint64) bool { return s.hides(owner, boot) })
 		n.Conflict = s.conflict(owner)
 	} else if !s.Removal.IsZero() {
 		if last := s.latestClaim(); last != nil {
-			n.fill(*last, Removal{})
+			n.fill(*last, func(uint64) bool { return false })
 		}
 		at := fromMillis(s.Removal.Stamp.Wall)
 		n.RemovedAt = &at
@@ -88,17 +88,17 @@ func View(nodeID string, s State) Node {
 	return n
 }
 
-func (n *Node) fill(c Claim, r Removal) {
+func (n *Node) fill(c Claim, hidden func(boot uint64) bool) {
 	n.PublicKey = []byte(c.Key)
 	n.Signed = c.Key != ""
 	n.CreatedAt = fromMillis(c.First.Wall)
 	v := c.Latest()
 	n.Boot, n.Seq = v.Boot, v.Seq
-	if !r.hides(c.Profile.Version.Boot) {
+	if !hidden(c.Profile.Version.Boot) {
 		n.Profile, _ = DecodeProfile(c.Profile.Body)
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.Profile.At))
 	}
-	if !r.hides(c.VMs.Version.Boot) {
+	if !hidden(c.VMs.Version.Boot) {
 		vms, _ := DecodeVMs(c.VMs.Body)
 		n.VMs = c.VMs.of(n.NodeID, vms)
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(c.VMs.At))
@@ -146,10 +146,10 @@ func (s State) SameVMs(t State) bool {
 // vmList is the account of VMs in the view of a state, if there is any.
 func (s State) vmList() (Account, bool) {
 	claim, ok := s.Owner()
-	if ok && s.Removal.hides(claim.VMs.Version.Boot) {
+	if ok && s.hides(claim, claim.VMs.Version.Boot) {
 		return Account{}, false
 	}
-	if last := s.latestClaim(); !ok && last != nil {
+	if last := s.latestClaim(); !ok && last != nil && !s.Removal.IsZero() {
 		claim = *last
 	}
 	return claim.VMs, true
@@ -159,7 +159,7 @@ func (s State) latestClaim() *Claim {
 	var last *Claim
 	for i := range s.Claims {
 		c := &s.Claims[i]
-		if c.Profile.IsZero() && c.VMs.IsZero() {
+		if c.isEmpty() {
 			continue
 		}
 		if last == nil || last.Latest().Compare(c.Latest()) < 0 {
@@ -175,7 +175,7 @@ func (s State) latestClaim() *Claim {
 func (s State) conflict(owner Claim) *Conflict {
 	var rivals []Claim
 	for _, c := range s.Claims {
-		if s.Removal.hides(c.Boot()) || c.Profile.IsZero() && c.VMs.IsZero() {
+		if c.isEmpty() || s.Hides(c) {
 			continue
 		}
 		if c.Key == "" && owner.Key != "" && c.Boot() <= owner.Boot() {

@@ -52,9 +52,12 @@ func joinWords(a, b []Word) []Word {
 // silent for too long.
 const ReasonExpired = "expired"
 
-// Removal hides every account whose boot is no later than Boot. The zero Removal
-// hides nothing. Words it leaves alone; see [State.Remove].
+// Removal says when the node was removed last, by whom and why. What is removed stands
+// in the claims (Claim.RemovedBelow). The zero Removal: never. Words it leaves alone;
+// see [State.Remove].
 type Removal struct {
+	// Boot, in states of schema version 1, hides the accounts of all claims up to this
+	// boot. It is kept as it is.
 	Boot   uint64
 	Stamp  Stamp
 	Master string

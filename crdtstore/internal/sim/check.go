@@ -135,26 +135,26 @@ func (w *world) verify() {
 	for _, a := range w.agents {
 		st := first.replica.State(a.node)
 		owner, shown := st.Owner()
-		removed := w.removed(a.node)
-		if shown && removed > 0 && owner.Boot() <= removed {
-			w.fail("%s was removed at boot %d and is shown at boot %d", a.node, removed, owner.Boot())
+		if below := w.removedBelow(a.node, st.Generation, owner.Key); shown && owner.Boot() < below {
+			w.fail("%s was removed below boot %d and is shown at boot %d", a.node, below, owner.Boot())
 		}
 		if shown && owner.Boot() > a.boot {
 			w.fail("%s is shown at boot %d, it was never at more than %d", a.node, owner.Boot(), a.boot)
 		}
-		if st.Removal.Reason == record.ReasonExpired && st.Removed() && a.alive && a.boot == st.Removal.Boot {
+		if st.Removal.Reason == record.ReasonExpired && st.Removed() && a.alive && a.boot == st.Boot() {
 			w.fail("%s expired while it lived", a.node)
 		}
 	}
 }
 
-// removed is the greatest boot of a node at which an operator was told that it is
-// removed; 0: never.
-func (w *world) removed(node string) uint64 {
-	boot := uint64(0)
+// removedBelow is the boot below which an operator was told that the accounts of an
+// identity are removed; 0: never.
+func (w *world) removedBelow(node string, generation uint64, key string) (boot uint64) {
 	for _, f := range w.facts {
-		if f.node == node {
-			boot = max(boot, f.state.Removal.Boot)
+		for _, c := range f.state.Claims {
+			if f.node == node && f.state.Generation == generation && c.Key == key {
+				boot = max(boot, c.RemovedBelow)
+			}
 		}
 	}
 	return boot

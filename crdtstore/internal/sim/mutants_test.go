@@ -49,7 +49,7 @@ var mutants = []struct {
 	},
 	{
 		"a removal hides what is older, and not what is as old",
-		"record/word.go", "boot <= r.Boot }", "boot < r.Boot }",
+		"record/claim.go", "return boot < c.RemovedBelow ||", "return boot+1 < c.RemovedBelow ||",
 	},
 	{
 		"what is left out is erased (INV-2)",

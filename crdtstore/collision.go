@@ -82,12 +82,12 @@ func newCollisions(self, run string) *collisions {
 }
 
 // Asks is of [p2p.Runs].
-func (c *collisions) Asks(id peer.ID, run string, yielded bool) *p2p.Collision {
+func (c *collisions) Asks(id peer.ID, run string, yielded bool) *p2p.CollisionError {
 	no := c.table.Asks(time.Now(), id.String(), run, yielded)
 	if no == nil {
 		return nil
 	}
-	return &p2p.Collision{Kept: no.Kept, Refused: no.Refused}
+	return &p2p.CollisionError{Kept: no.Kept, Refused: no.Refused}
 }
 
 // Both is of [p2p.Runs].
@@ -134,7 +134,7 @@ func (c *collisions) itself(kept, refused string) {
 }
 
 // Yield is of [p2p.Runs].
-func (c *collisions) Yield(_ peer.ID, k p2p.Collision) {
+func (c *collisions) Yield(_ peer.ID, k p2p.CollisionError) {
 	c.mu.Lock()
 	if k.At != "" && len(c.place) < maxPlaces {
 		c.place[k.Kept] = k.At

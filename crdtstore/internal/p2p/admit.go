@@ -61,7 +61,7 @@ type done struct {
 	Refused string    `json:"refused,omitempty"`
 	Masters []Contact `json:"masters,omitempty"`
 
-	Collision *Collision `json:"collision,omitempty"`
+	Collision *CollisionError `json:"collision,omitempty"`
 }
 
 // Contact is a master that another one vouches for.

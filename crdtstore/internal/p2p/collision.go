@@ -13,15 +13,15 @@ import (
 	"github.com/multiformats/go-multistream"
 )
 
-// Collision is an error: a run of a master is not admitted, for another one of the same
+// CollisionError is an error: a run of a master is not admitted, for another one of the same
 // identity lives.
-type Collision struct {
+type CollisionError struct {
 	Kept    string `json:"kept"`    // the run that is admitted
 	Refused string `json:"refused"` // the run that is not
 	At      string `json:"at"`      // where the run is that is admitted; empty: not known
 }
 
-func (c *Collision) Error() string {
+func (c *CollisionError) Error() string {
 	text := "another process has the same identity and was there first"
 	if c.At != "" {
 		text += ", at " + c.At
@@ -35,13 +35,13 @@ type Party struct{ Run, At string }
 // Runs decides which run of a master is admitted. Its methods may be called concurrently.
 type Runs interface {
 	// Asks is called when a run has proved who it is. It may have yielded to another one
-	// before. It is not admitted where a Collision is returned.
-	Asks(id peer.ID, run string, yielded bool) *Collision
+	// before. It is not admitted where a CollisionError is returned.
+	Asks(id peer.ID, run string, yielded bool) *CollisionError
 	// Both is called when two runs were found to live at the same moment, before Asks.
 	// They may be runs of this master itself.
 	Both(id peer.ID, a, b Party)
 	// Yield is called when an admitted master says that this run is refused.
-	Yield(by peer.ID, c Collision)
+	Yield(by peer.ID, c CollisionError)
 	// Yielded returns why this run does not ask to be admitted; nil: it does.
 	Yielded() error
 }
@@ -49,10 +49,10 @@ type Runs interface {
 // anyRun admits every run.
 type anyRun struct{}
 
-func (anyRun) Asks(peer.ID, string, bool) *Collision { return nil }
-func (anyRun) Both(peer.ID, Party, Party)            {}
-func (anyRun) Yield(peer.ID, Collision)              {}
-func (anyRun) Yielded() error                        { return nil }
+func (anyRun) Asks(peer.ID, string, bool) *CollisionError { return nil }
+func (anyRun) Both(peer.ID, Party, Party)                 {}
+func (anyRun) Yield(peer.ID, CollisionError)              {}
+func (anyRun) Yielded() error                             { return nil }
 
 // clear makes room for a run that wants to be admitted on a connection, or returns why it
 // is not. A run that is a member already is asked first, on its connection: a process that
@@ -88,7 +88,7 @@ func (m *Mesh) clear(ctx context.Context, c network.Conn, run string, yielded bo
 // refuse tells the other side in what it expects next that it is not admitted.
 func (m *Mesh) refuse(write func(any) error, proof []byte, err error) error {
 	last := done{Proof: proof, Refused: err.Error()}
-	if c, ok := errors.AsType[*Collision](err); ok {
+	if c, ok := errors.AsType[*CollisionError](err); ok {
 		last.Collision = c
 	}
 	_ = write(last) // whether it hears it or not

@@ -218,9 +218,9 @@ type candidate struct {
 }
 
 type candidateAddr struct {
-	addr ma.Multiaddr
-	id   peer.ID // who is there; empty: not known
-	attempt
+	addr    ma.Multiaddr
+	id      peer.ID // who is there; empty: not known
+	attempt attempt // the last one
 }
 
 // candidate is called with mu held.
@@ -259,10 +259,10 @@ func (c candidate) unmet(met func(peer.ID) bool) (Unmet, bool) {
 			continue
 		}
 		missing[family]++
-		if weight[a.cause] > weight[c.Cause] {
-			c.Cause, c.Reason, c.Since = a.cause, a.reason, a.since
+		if weight[a.attempt.cause] > weight[c.Cause] {
+			c.Cause, c.Reason, c.Since = a.attempt.cause, a.attempt.reason, a.attempt.since
 			if len(c.addrs) > 1 {
-				c.Reason = where(a.addr) + ": " + a.reason
+				c.Reason = where(a.addr) + ": " + a.attempt.reason
 			}
 			if a.id != "" {
 				c.ID = a.id

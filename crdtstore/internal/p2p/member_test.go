@@ -129,14 +129,14 @@ type oneRun struct {
 	both, yield chan string
 }
 
-func (r oneRun) Asks(_ peer.ID, run string, _ bool) *Collision {
+func (r oneRun) Asks(_ peer.ID, run string, _ bool) *CollisionError {
 	if run == "2" {
-		return &Collision{Kept: "1", Refused: "2"}
+		return &CollisionError{Kept: "1", Refused: "2"}
 	}
 	return nil
 }
-func (r oneRun) Both(_ peer.ID, a, b Party)   { r.both <- a.Run + b.Run }
-func (r oneRun) Yield(_ peer.ID, c Collision) { r.yield <- c.Kept + c.Refused + c.At }
+func (r oneRun) Both(_ peer.ID, a, b Party)        { r.both <- a.Run + b.Run }
+func (r oneRun) Yield(_ peer.ID, c CollisionError) { r.yield <- c.Kept + c.Refused + c.At }
 
 // TestTwoRunsOfOneIdentity has a copy of a master ask to be admitted while the master is a
 // member, from either side. That both live is found by asking the member, and the copy is

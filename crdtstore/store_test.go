@@ -1,9 +1,12 @@
 package crdtstore_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,5 +170,82 @@ func TestBeatAsksForWhatItDoesNotKnow(t *testing.T) {
 	}
 	if r := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 9}); !errors.As(r.Err, new(*record.RefusedError)) {
 		t.Errorf("removed node: %+v", r)
+	}
+}
+
+// Config.RequireSigned is what decides.
+func TestRequireSigned(t *testing.T) {
+	s, err := crdtstore.Open(t.Context(), crdtstore.Config{Dir: t.TempDir(), RequireSigned: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	_, err = s.Report(t.Context(), report("plain", 1, 1))
+	if refused, ok := errors.AsType[*crdtstore.RefusedError](err); !ok || refused.Reason != record.RefusedUnsigned {
+		t.Errorf("an unsigned report: %v", err)
+	}
+	if _, err := s.Node("plain"); !errors.Is(err, crdtstore.ErrNotFound) {
+		t.Errorf("an unsigned node is known: %v", err)
+	}
+	signed := report("signed", 1, 1)
+	signed.Sign(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize)))
+	if _, err := s.Report(t.Context(), signed); err != nil {
+		t.Errorf("a signed report: %v", err)
+	}
+}
+
+// The removal of one key's account bars nobody else, however great its boot was.
+func TestRemovalBarsNoOtherKey(t *testing.T) {
+	s := open(t, t.TempDir())
+	say := func(key byte, boot uint64) error {
+		r := report("n", boot, 1)
+		r.Sign(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{key}, ed25519.SeedSize)))
+		_, err := s.Report(t.Context(), r)
+		return err
+	}
+	if err := say(1, 1<<62); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Remove(t.Context(), "n", "ann", "an impostor"); err != nil {
+		t.Fatal(err)
+	}
+	if b := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 5, Seq: 2}); !b.Register || b.Err != nil {
+		t.Errorf("a beat of another boot: %+v", b)
+	}
+	if b := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 1 << 62, Seq: 2}); b.Err == nil {
+		t.Errorf("a beat of the removed boot: %+v", b)
+	}
+	if refused, ok := errors.AsType[*crdtstore.RefusedError](say(1, 1<<62)); !ok || refused.Reason != record.RefusedRemoved {
+		t.Errorf("the removed boot: %v", refused)
+	}
+	if err := say(2, 5); err != nil {
+		t.Fatalf("another key: %v", err)
+	}
+	if n, err := s.Node("n"); err != nil || n.RemovedAt != nil || n.Boot != 5 || n.Conflict != nil {
+		t.Errorf("shown %+v, %v", n, err)
+	}
+	if refused, ok := errors.AsType[*crdtstore.RefusedError](say(1, 1<<62+1)); !ok || refused.Reason != record.RefusedOtherKey {
+		t.Errorf("the removed key again: %v", refused)
+	}
+}
+
+// What would not be kept is refused, by the name of its field, and nothing changes.
+func TestTooLongWordsAreRefused(t *testing.T) {
+	s := open(t, t.TempDir())
+	if _, err := s.Report(t.Context(), report("n", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Masters()[0].Digest
+	long := strings.Repeat("x", record.MaxBy+1)
+	for field, do := range map[string]func() error{
+		"by":     func() error { _, err := s.Drain(t.Context(), "n", true, long); return err },
+		"reason": func() error { _, err := s.Remove(t.Context(), "n", "ann", long); return err },
+	} {
+		if at, ok := errors.AsType[*crdtstore.FieldError](do()); !ok || at.Field != field {
+			t.Errorf("%s: %v", field, at)
+		}
+	}
+	if s.Masters()[0].Digest != before {
+		t.Error("something has changed")
 	}
 }

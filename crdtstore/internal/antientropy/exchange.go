@@ -37,6 +37,7 @@ const (
 const (
 	digestSize = len(record.Digest{})
 	maxFrame   = 2 << 20
+	maxSkipped = 64 << 20  // a frame that older programs may send, and that is passed over
 	fullFrame  = 256 << 10 // a frame is sent when it holds this much
 	patience   = 20 * time.Second
 )
@@ -264,7 +265,7 @@ type conn struct {
 	w     msgio.WriteCloser
 	buf   []byte
 	err   error
-	newer error // a state that came is of a newer version
+	newer error // a state that came is of a newer version, or too large
 	stop  func() bool
 }
 
@@ -327,6 +328,9 @@ func (c *conn) flush(end bool) error {
 // it has used.
 func (c *conn) list(entry func([]byte) (int, error)) error {
 	for {
+		if err := c.skip(); err != nil {
+			return err
+		}
 		b, err := c.read()
 		if err != nil {
 			return err
@@ -342,5 +346,22 @@ func (c *conn) list(entry func([]byte) (int, error)) error {
 			rest = rest[n:]
 		}
 		c.r.ReleaseMsg(b)
+	}
+}
+
+// skip passes over frames that are too large, as programs sent them before states were
+// bounded, so that what stands in the other frames heals all the same.
+func (c *conn) skip() error {
+	for {
+		_ = c.s.SetDeadline(time.Now().Add(patience))
+		n, err := c.r.NextMsgLen()
+		if err != nil || n <= maxFrame || n > maxSkipped {
+			return err
+		}
+		c.newer = fmt.Errorf("%w: a state in %d bytes, at most %d are read", ErrMessage, n, maxFrame)
+		if _, err := io.CopyN(io.Discard, c.s, int64(n)); err != nil {
+			return err
+		}
+		c.r = msgio.NewVarintReaderSize(c.s, maxFrame)
 	}
 }

@@ -3,6 +3,7 @@ package antientropy
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -273,3 +274,66 @@ func FuzzStates(f *testing.F) {
 type quiet struct{ net.Conn }
 
 func (quiet) SetDeadline(time.Time) error { return nil }
+
+// What a master makes up of a node that signs is not taken, whichever side asked.
+func TestForgedStatesAreNotTaken(t *testing.T) {
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
+	genuine := func(boot uint64, host string) record.State {
+		r := record.Report{NodeID: "n", Boot: boot, Seq: 1}
+		r.Hostname = host
+		r.Sign(key)
+		s, err := record.Accept(record.State{}, r, record.Acceptance{Now: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	forged := genuine(2, "genuine")
+	forged.Claims[0].Profile.Body = genuine(2, "forged").Claims[0].Profile.Body
+	for name, serves := range map[string]bool{"served": true, "sent": false} {
+		honest, forger := &side{Table: table.New()}, &side{Table: table.New()}
+		honest.Join("n", genuine(1, "genuine"))
+		forger.Join("n", forged)
+		forger.Join("m", forged) // the node it was signed for is another
+		if serves {
+			merge(t, honest, forger)
+		} else {
+			merge(t, forger, honest)
+		}
+		if honest.came == 0 {
+			t.Fatalf("%s: nothing came", name)
+		}
+		if got := honest.Get("n").Node(); got.Hostname != "genuine" {
+			t.Errorf("%s: the node is shown as %q", name, got.Hostname)
+		}
+		if e := honest.Get("m"); e != nil && (e.Node().Signed || e.Node().Hostname != "") {
+			t.Errorf("%s: a node was made up: %+v", name, e.Node())
+		}
+	}
+}
+
+// A master that runs an older program may send a state that is too large to be read. It is
+// passed over, the others are taken, and the error tells of it.
+func TestTooLargeAStateIsPassedOver(t *testing.T) {
+	var large record.State
+	for i := range 12 {
+		large.Claims = append(large.Claims, record.Claim{Key: fmt.Sprintf("%032d", i), VMs: record.Account{Body: string(make([]byte, 256<<10))}})
+	}
+	older, honest := &side{Table: table.New()}, &side{Table: table.New()}
+	older.Join("large", large)
+	older.Join("z", account(1, "z", 0))
+	honest.Join("a", account(1, "a", 0))
+	p, q := newPipe()
+	done := make(chan error)
+	go func() { done <- Serve(t.Context(), q, older.Table, older.take) }()
+	_, err := Merge(t.Context(), p, honest.Table, honest.take)
+	if served := <-done; served != nil {
+		t.Fatal(served)
+	}
+	if !errors.Is(err, ErrMessage) {
+		t.Errorf("nothing tells of it: %v", err)
+	}
+	if honest.Get("z") == nil || older.Get("a") == nil || honest.Get("large") != nil {
+		t.Errorf("the other states were not exchanged, or the large one was")
+	}
+}

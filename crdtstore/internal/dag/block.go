@@ -21,6 +21,10 @@ const MaxBlock = 1 << 20
 // ErrBlock is wrapped by the errors of Parse.
 var ErrBlock = errors.New("dag: not a block of a history")
 
+// ErrLarge is wrapped beside ErrBlock where a block is larger than MaxBlock. Programs
+// before the bounds of a state wrote such blocks.
+var ErrLarge = errors.New("too large")
+
 // Block is a parsed block. It is immutable.
 type Block struct {
 	Cid    cid.Cid
@@ -34,7 +38,7 @@ type Block struct {
 // its CID says.
 func Parse(raw []byte) (Block, error) {
 	if len(raw) > MaxBlock {
-		return Block{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrBlock, len(raw), MaxBlock)
+		return Block{}, fmt.Errorf("%w: %w: %d bytes, at most %d are allowed", ErrBlock, ErrLarge, len(raw), MaxBlock)
 	}
 	c, err := merkledag.V1CidPrefix().Sum(raw)
 	if err != nil {

@@ -197,6 +197,9 @@ type Stats struct {
 	Written uint64    // bytes of their values
 	Old     int       // epochs before it that are still on disk
 	Bytes   uint64    // on disk, all epochs, as measured about a second ago
+	// Large: the newest epoch has a block that is too large to be sent, as older programs
+	// wrote them. What it says is here, but others cannot get it, nor what builds on it.
+	Large bool
 }
 
 // Stats returns what the history takes. It never waits.
@@ -206,6 +209,7 @@ func (l *Log) Stats() Stats {
 	return Stats{
 		Number: l.cur.number, Created: l.cur.created, Entries: int(l.cur.tally.entries.Load()),
 		Written: uint64(l.cur.tally.bytes.Load()), Old: len(l.old), Bytes: l.bytes.Load(),
+		Large: l.cur.large.Load(),
 	}
 }
 

@@ -46,11 +46,36 @@ func BucketNumber(name string) (byte, bool) {
 
 // PutSeen is Put for buckets.
 func (l *Log) PutSeen(ctx context.Context, buckets []Bucket) error {
-	list := make([]keyed, len(buckets))
-	for i, b := range buckets {
-		list[i] = keyed{func(writer string) string { return SeenKey(b.Number, writer) }, func() []byte { return EncodeSeen(b.Seen) }}
+	var list []keyed
+	for _, b := range buckets {
+		list = append(list, seenValues(b)...)
 	}
 	return l.write(ctx, list)
+}
+
+// maxSeen is how many nodes one value lists, so that a block holds it whatever their ids.
+// Anybody can choose ids that fall into one bucket.
+const maxSeen = 4096
+
+// seenValues are the values of a bucket: most often one, else each under a writer of its
+// own. The nodes behind come first: when the bucket grows, some move on to the next value,
+// and that has them before the one that they leave is written.
+func seenValues(b Bucket) (list []keyed) {
+	seen := slices.SortedFunc(slices.Values(b.Seen), func(a, b Seen) int { return strings.Compare(a.Node, b.Node) })
+	part := 0
+	for some := range slices.Chunk(seen, maxSeen) {
+		suffix := ""
+		if part > 0 {
+			suffix = fmt.Sprint("-", part)
+		}
+		part++
+		list = append(list, keyed{
+			func(writer string) string { return SeenKey(b.Number, writer+suffix) },
+			func() []byte { return EncodeSeen(some) },
+		})
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // SeenKey is the key of a bucket: /s<bucket>/<writer>, the bucket as two hex digits.

@@ -59,6 +59,7 @@ type epoch struct {
 	tally    tally
 
 	fault atomic.Pointer[error] // see trouble
+	large atomic.Bool           // see Stats.Large
 
 	leaving bool           // nobody may begin to use it any more; under the log's mu
 	users   sync.WaitGroup // who reads or writes it; grows only under the log's mu

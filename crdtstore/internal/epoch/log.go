@@ -274,6 +274,9 @@ func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, e
 	results, err := e.look(ctx)
 	if err == nil {
 		err = e.each(ctx, results, func(k string, v []byte, good bool) {
+			if len(v) > record.MaxState {
+				e.large.Store(true)
+			}
 			if some = append(some, value{k, v, good}); len(some) == atOnce {
 				l.applyAll(some)
 				some = some[:0]

@@ -2,6 +2,7 @@ package epoch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ipfs/go-cid"
@@ -43,6 +44,10 @@ func (l *Log) Block(ctx context.Context, c cid.Cid) (dag.Block, error) {
 		return dag.Block{}, err
 	}
 	b, err := dag.Parse(raw)
+	if errors.Is(err, dag.ErrLarge) {
+		e.large.Store(true)
+		return dag.Block{}, fmt.Errorf("block %s: %w", c, err)
+	}
 	if err == nil && b.Cid != c {
 		err = fmt.Errorf("it reads as %s", b.Cid)
 	}

@@ -55,6 +55,9 @@ func (r *Replica) Tick(ctx context.Context) error {
 		return r.complete(ctx)
 	case h.Old > 0:
 		return r.retire(ctx)
+	case h.Large:
+		r.log.Warn("the history has a block that is too large to be sent, writing the records to a new epoch", "epoch", h.Number+1)
+		return r.adopt(ctx, h.Number+1, r.history.Cutoff())
 	case r.outgrown(h.Written, r.opts.Now().Sub(h.Created)):
 		r.log.Info("opening a new epoch", "epoch", h.Number+1, "written", h.Written, "records", r.table.Bytes(), "disk", h.Bytes)
 		return r.adopt(ctx, h.Number+1, r.nextCutoff())

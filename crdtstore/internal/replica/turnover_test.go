@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 )
 
 // TestOutgrown: an epoch ends when it is much larger than the records, not when there
@@ -30,5 +32,33 @@ func TestOutgrown(t *testing.T) {
 	r.opts.EpochBytes = 100 * live
 	if r.outgrown(uint64(50*live), 0) {
 		t.Error("an epoch that holds little is outgrown")
+	}
+}
+
+// largeHistory is a history whose newest epoch has a block that cannot be sent, until the
+// next one is adopted.
+type largeHistory struct {
+	History
+	number uint64
+}
+
+func (h largeHistory) Stats() epoch.Stats {
+	s := h.History.Stats()
+	s.Large = s.Number == h.number
+	return s
+}
+
+func TestLargeBlockEndsTheEpoch(t *testing.T) {
+	r := newOnDisk(t, "m1", t.TempDir())
+	r.Learned("n", accountOf("n"))
+	number := r.history.Number()
+	r.Replica.history = largeHistory{r.history, number}
+	for range 3 {
+		if err := r.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.history.Number(); n != number+1 {
+		t.Errorf("in epoch %d, want %d", n, number+1)
 	}
 }

@@ -1,9 +1,12 @@
 package sim
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -11,6 +14,7 @@ import (
 // agent speaks for one node.
 type agent struct {
 	node  string
+	key   ed25519.PrivateKey // nil: it does not sign
 	boot  uint64
 	seq   uint64
 	alive bool
@@ -27,6 +31,9 @@ const (
 
 // report has a node give an account of itself to one master.
 func (w *world) report(a *agent, m *master, kind int) {
+	if a.key != nil && (kind == partial || kind == legacy) {
+		kind = complete // who signs says everything
+	}
 	if kind != cloned || a.seq == 0 {
 		a.seq++
 	}
@@ -46,6 +53,9 @@ func (w *world) report(a *agent, m *master, kind int) {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		panic(err)
 	}
+	if a.key != nil {
+		r.Sign(a.key)
+	}
 	w.hand(a, m, r, kind)
 	if kind == repeated {
 		m.in(w.rnd.Int64N(20), func() { w.hand(a, m, r, kind) })
@@ -63,7 +73,7 @@ func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
 	if news.IsZero() {
 		// The caller is told that the account is on disk.
 		if f, err := m.replica.Begin(a.node, as(news)); err == nil {
-			m.promise(f, fact{node: a.node, state: record.State{Claims: known.Claims}, by: m})
+			m.promise(f, fact{node: a.node, state: record.State{Generation: known.Generation, Claims: known.Claims}, by: m})
 		}
 		return
 	}
@@ -83,6 +93,31 @@ func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
 		w.fail("INV-2: an account of %s left out labels and VMs, and %v, %v became %v, %v", a.node, before.Labels, before.VMs, after.Labels, after.VMs)
 	}
 }
+
+// keyOf returns one of a few keys.
+func keyOf(i int) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i)}, ed25519.SeedSize))
+}
+
+// claim has another machine claim the id of a node, with a key of its own. In some runs
+// its report is as large as is taken.
+func (w *world) claim(a *agent, m *master, key int) {
+	r := record.Report{NodeID: a.node, Boot: uint64(1 + key), Seq: 1}
+	r.Hostname = fmt.Sprintf("rival-%d", key)
+	if w.plan.Large {
+		r.VMs = slices.Clone(manyVMs)
+	}
+	r.Sign(keyOf(key))
+	w.hand(a, m, r, complete)
+}
+
+// manyVMs are nearly as many bytes as a report may have.
+var manyVMs = func() (vms []record.VM) {
+	for i := range 250 {
+		vms = append(vms, record.VM{SID: fmt.Sprintf("%0250d", i), Name: fmt.Sprintf("%0250d", i), State: fmt.Sprintf("%0250d", i), IP: fmt.Sprintf("%0250d", i)})
+	}
+	return vms
+}()
 
 // reboot starts a node again.
 func (w *world) reboot(a *agent) {

@@ -138,7 +138,10 @@ func (w *world) verify() {
 		if below := w.removedBelow(a.node, st.Generation, owner.Key); shown && owner.Boot() < below {
 			w.fail("%s was removed below boot %d and is shown at boot %d", a.node, below, owner.Boot())
 		}
-		if shown && owner.Boot() > a.boot {
+		if !st.Verified(a.node).SameClaims(st) {
+			w.fail("%s was forged, and that is believed: %+v", a.node, st.Claims)
+		}
+		if own := a.key == nil == (owner.Key == ""); shown && own && owner.Boot() > max(a.boot, 20) {
 			w.fail("%s is shown at boot %d, it was never at more than %d", a.node, owner.Boot(), a.boot)
 		}
 		if st.Removal.Reason == record.ReasonExpired && st.Removed() && a.alive && a.boot == st.Boot() {

@@ -225,17 +225,16 @@ func (d *disk) put(elements []dag.Element) error {
 		return errCrashed // before anything is written
 	}
 	s := d.cur()
-	height := uint64(0)
-	for _, h := range s.heads {
-		height = max(height, s.blocks[h].Height)
+	var blocks []dag.Block
+	for len(elements) > 0 {
+		n := fitting(elements)
+		b := s.build(elements[:n])
+		elements = elements[n:]
+		s.turns = append(s.turns, []dag.Block{b})
+		s.take(b)
+		blocks = append(blocks, b)
 	}
-	b, err := dag.New(elements, height+1, s.heads)
-	if err != nil {
-		panic(err)
-	}
-	s.turns = append(s.turns, []dag.Block{b})
-	s.take(b)
-	d.announce(s.number, []dag.Block{b})
+	d.announce(s.number, blocks)
 	if d.dead {
 		return errCrashed // others have it, this disk may not
 	}
@@ -245,6 +244,34 @@ func (d *disk) put(elements []dag.Element) error {
 	}
 	s.synced, d.unwell = len(s.turns), nil
 	return nil
+}
+
+// maxDelta is how many bytes of elements go into one block, as in the real history.
+const maxDelta = 256 << 10
+
+// fitting is how many of the elements go into one block; one does, however large it is.
+func fitting(elements []dag.Element) int {
+	size := 0
+	for i, e := range elements {
+		if size += len(e.Key) + len(e.Value) + 16; i > 0 && size > maxDelta {
+			return i
+		}
+	}
+	return len(elements)
+}
+
+// build makes a block on top of all that is here. That it would be too large to be read is
+// a fault of those who wrote so much of one node.
+func (s *section) build(elements []dag.Element) dag.Block {
+	height := uint64(0)
+	for _, h := range s.heads {
+		height = max(height, s.blocks[h].Height)
+	}
+	b, err := dag.New(elements, height+1, s.heads)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 // Reopened is for disks that fail while the process runs; here the process dies.

@@ -92,6 +92,22 @@ var mutants = []struct {
 		"internal/replica/joining.go", "		if s.exchanged || now.Sub(s.heard) > silence {", "		if now.Sub(s.heard) > silence {",
 	},
 	{
+		"forged states are taken where states are compared",
+		"internal/antientropy/exchange.go", "take(node, s.Verified(node))", "take(node, s)",
+	},
+	{
+		"a forged claim ends a generation",
+		"record/seal.go", "	if s.Claims = kept; len(kept) == 0 {\n		s.Generation = 0\n	}", "	s.Claims = kept",
+	},
+	{
+		"claims of an earlier generation stay where they are known",
+		"record/state.go", "		s.Claims = a.Claims\n", "		s.Claims = keepClaims(joinClaims(a.Claims, b.Claims))\n",
+	},
+	{
+		"the VMs of too many claims are dropped by some joins only",
+		"record/state.go", "keepClaims(joinClaims(a.Claims, b.Claims))", "joinClaims(a.Claims, b.Claims)",
+	},
+	{
 		"nodes that live expire",
 		"internal/replica/expire.go", "seen := max(s.Seen(), r.opts.Heard(e.ID))", "seen := s.Claims[0].Profile.At",
 	},

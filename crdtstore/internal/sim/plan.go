@@ -16,6 +16,7 @@ type Plan struct {
 	Duplication float64 // share that arrive twice
 	Delay       int64   // of a message at most, milliseconds; some take ten times as long
 	EpochBytes  int
+	Large       bool // who claims a node id of others sends as much as is taken
 	Retention   time.Duration
 	Skews       []int64 // of the masters' clocks, milliseconds
 	Steps       []Step
@@ -42,6 +43,7 @@ var kindsOfSteps = []struct {
 	{"halves", 3}, {"oneway", 3}, {"isolate", 3}, {"bridge", 2}, {"flap", 4}, {"heal", 4},
 	{"rot", 2}, {"wipe", 2}, {"crash", 3}, {"die", 4}, {"stop", 2}, {"absent", 2}, {"full", 2}, {"step", 2},
 	{"backup", 2}, {"restore", 2}, {"burst", 4}, {"rest", 3}, {"month", 1}, {"silent", 1},
+	{"claim", 12}, {"forge", 3},
 }
 
 // NewPlan makes the plan of a seed. A run has some of the kinds of faults, not all:
@@ -61,6 +63,7 @@ func NewPlan(seed uint64) Plan {
 	if rnd.IntN(2) == 0 {
 		p.Duplication = rnd.Float64() / 2
 	}
+	p.Large = rnd.IntN(25) == 0
 	p.Skews = make([]int64, p.Masters)
 	switch rnd.IntN(6) {
 	case 0, 1: // clocks hours apart
@@ -102,6 +105,14 @@ func (w *world) take(s Step) {
 	case "drain", "undrain":
 		if m.up {
 			w.drain(a, m, s.What == "drain")
+		}
+	case "claim":
+		if m.up {
+			w.claim(a, m, s.A/8%20)
+		}
+	case "forge":
+		if m.up {
+			w.forge(a, m, s.A/8)
 		}
 	case "label":
 		if m.up {

@@ -42,6 +42,9 @@ func newWorld(p Plan, trace func(line string)) *world {
 	}
 	for i := range p.Nodes {
 		a := &agent{node: fmt.Sprintf("n%d", i)}
+		if i%2 == 1 {
+			a.key = keyOf(100 + i)
+		}
 		w.reboot(a)
 		w.agents = append(w.agents, a)
 	}

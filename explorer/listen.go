@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,7 +41,7 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	return unixListener{l, path}, nil
+	return &unixListener{Listener: l, path: path}, nil
 }
 
 // unixListener deletes its socket when it is closed. It does not wait for that for long: the
@@ -48,12 +49,21 @@ func listenUnix(path string) (net.Listener, error) {
 type unixListener struct {
 	net.Listener
 	path string
+	once sync.Once
+	err  error // of Close
 }
 
-// unlinkWithin is how long Close waits for the disk.
-const unlinkWithin = 500 * time.Millisecond
+// unlinkWithin is how long Close waits for the disk. A disk that is merely busy takes
+// more than half a second.
+const unlinkWithin = 2 * time.Second
 
-func (l unixListener) Close() error {
+// Close may be called by several; all return when the socket is gone.
+func (l *unixListener) Close() error {
+	l.once.Do(func() { l.err = l.close() })
+	return l.err
+}
+
+func (l *unixListener) close() error {
 	if err := l.Listener.Close(); err != nil {
 		return err
 	}

@@ -187,7 +187,11 @@ func (s *Server) Start(ctx context.Context) (err error) {
 	}
 	s.undo("close connections to nodes", func(context.Context) error { s.nodes.close(); return nil })
 	s.undo("stop serving", func(ctx context.Context) error {
-		return errors.Join(shutdown(ctx, page), shutdown(ctx, api))
+		err := errors.Join(shutdown(ctx, page), shutdown(ctx, api))
+		for _, v := range serve { // those that had not begun to serve are not closed by that
+			err = errors.Join(err, ignoreClosed(v.l.Close()))
+		}
+		return err
 	})
 	// A client that comes while the store is being read is told at once to try
 	// another master, rather than left to wait.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -63,12 +64,13 @@ func (m *Mesh) clear(ctx context.Context, c network.Conn, run string, yielded bo
 	for {
 		m.mu.Lock()
 		old := m.members[id]
+		on := old.has(c)
 		var conns []network.Conn
 		if old != nil {
-			conns = append(conns, old.conns...)
+			conns = slices.Clone(old.conns)
 		}
 		m.mu.Unlock()
-		lives := old != nil && !old.has(c) && m.answers(ctx, conns)
+		lives := old != nil && !on && m.answers(ctx, conns)
 		if lives && old.run != run && run != "" {
 			m.cfg.Runs.Both(id, Party{old.run, conns[0].RemoteMultiaddr().String()}, Party{run, c.RemoteMultiaddr().String()})
 		}
@@ -78,7 +80,7 @@ func (m *Mesh) clear(ctx context.Context, c network.Conn, run string, yielded bo
 			}
 			return no
 		}
-		if old == nil || old.has(c) || lives && old.run == run {
+		if old == nil || on || lives && old.run == run {
 			return nil
 		}
 		m.drop(id, old, "it has come back")

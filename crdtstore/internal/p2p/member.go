@@ -26,7 +26,7 @@ const (
 	releaseTimeout = time.Second
 )
 
-// member is an admitted master. It is one for as long as every connection stands on
+// member is an admitted master; Mesh.mu guards all but its run, which stays the same. It is one for as long as every connection stands on
 // which it was admitted: two, where both have dialed at the same moment. Streams are
 // opened on the first, and taken on all. A peer that comes back on another connection
 // is a new member, so nothing that belonged to the old one is used again.
@@ -154,8 +154,9 @@ func (m *Mesh) released(ctx context.Context, id peer.ID) {
 func (m *Mesh) withdraw(id peer.ID) {
 	m.mu.Lock()
 	mb := m.members[id]
+	undo := mb != nil && !mb.present
 	m.mu.Unlock()
-	if mb != nil && !mb.present {
+	if undo {
 		m.drop(id, mb, "the handshake broke off")
 	}
 }
@@ -205,18 +206,18 @@ func (m *Mesh) drop(id peer.ID, mb *member, why string) {
 	if is {
 		delete(m.members, id)
 	}
-	conns := slices.Clone(mb.conns)
+	conns, present := slices.Clone(mb.conns), mb.present
 	m.mu.Unlock()
 	if !is {
 		return
 	}
-	if mb.present && !closing {
+	if present && !closing {
 		m.log.Info("master disconnected", "master", id, "why", why)
 	}
 	for _, c := range conns {
 		_ = c.Close() // it may be closed already
 	}
-	if mb.present {
+	if present {
 		m.cfg.Left(id)
 	}
 }
@@ -228,8 +229,9 @@ func (m *Mesh) ended(c network.Conn, why string) {
 	id := c.RemotePeer()
 	m.mu.Lock()
 	mb := m.members[id]
+	is := mb.has(c)
 	m.mu.Unlock()
-	if mb.has(c) {
+	if is {
 		m.drop(id, mb, why)
 	}
 }

@@ -38,7 +38,7 @@ type Config struct {
 	Known     []Contact // masters of an earlier run, to look for
 	Logger    *slog.Logger
 	// Joined is called when a master was admitted on both sides, Left when one of the
-	// connections is gone on which it was. Calls for one master do not overlap.
+	// connections is gone on which it was.
 	Joined func(peer.ID)
 	Left   func(peer.ID)
 	// Run names this run of the program: no other has it, and it sorts behind those of

@@ -27,11 +27,11 @@ const maxJump = 1 << 32
 // The cutoff of the newest epoch becomes the greatest of its own, that of the epoch
 // before, and the given one.
 func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
-	if err := l.move.take(ctx); err != nil {
+	if err := l.turnover.take(ctx); err != nil {
 		return err
 	}
-	defer l.move.release()
-	if l.isShut() {
+	defer l.turnover.release()
+	if l.isClosed() {
 		return ErrClosed
 	}
 	was := l.newest()
@@ -47,18 +47,18 @@ func (l *Log) Adopt(ctx context.Context, number uint64, cutoff int64) error {
 	if err := l.room(); err != nil {
 		return err
 	}
-	how := l.how(number, false)
-	how.cutoff = max(cutoff, was.cutoff.Load())
+	opener := l.opener(number, false)
+	opener.cutoff = max(cutoff, was.cutoff.Load())
 	if !exists(l.fs, epochPath(l.opts.Dir, number)) { // else it was made and not opened
-		if err := how.create(); err != nil {
+		if err := opener.create(); err != nil {
 			return err
 		}
 	}
-	next, err := how.open(ctx)
+	next, err := opener.open(ctx)
 	if err != nil {
 		return err
 	}
-	p := &parting{old: was}
+	p := &leftEpochs{old: was}
 	if before := l.left.Load(); before != nil {
 		p.before = before.wait(context.WithoutCancel(ctx)) // it has ended
 	}
@@ -114,7 +114,7 @@ func (l *Log) Missing(ctx context.Context, states iter.Seq2[string, record.State
 // held calls f with what the newest epoch holds on stable storage; what is not good is
 // not verified.
 func (l *Log) held(ctx context.Context, f func(node string, s record.State, good bool)) error {
-	if l.isShut() {
+	if l.isClosed() {
 		return ErrClosed
 	}
 	e, err := l.use()
@@ -157,11 +157,11 @@ func (l *Log) lookSynced(ctx context.Context, e *epoch) (query.Results, error) {
 // have seen that Missing returns nothing for all that it knows (INV-6). What was put and
 // delivered before the call is on stable storage before the first of them goes.
 func (l *Log) Retire(ctx context.Context) error {
-	if err := l.move.take(ctx); err != nil {
+	if err := l.turnover.take(ctx); err != nil {
 		return err
 	}
-	defer l.move.release()
-	if l.isShut() {
+	defer l.turnover.release()
+	if l.isClosed() {
 		return ErrClosed
 	}
 	if err := first(&l.newer.any); err != nil {

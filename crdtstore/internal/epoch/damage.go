@@ -106,16 +106,16 @@ func (l *Log) recall(ctx context.Context) error {
 // salvage hands on the states that can be read of a damaged epoch. Whatever can be
 // read was checked by Pebble, and an old state does no harm: it is joined.
 func (l *Log) salvage(ctx context.Context, path string) (n int, err error) {
-	e, how := &epoch{path: path, fs: l.fs}, l.how(0, true)
-	how.lenient = true
-	if err := e.openDisk(how, true); err != nil {
+	e, opener := &epoch{path: path, fs: l.fs}, l.opener(0, true)
+	opener.lenient = true
+	if err := e.openDisk(opener, true); err != nil {
 		return 0, err
 	}
 	results, err := e.look(ctx)
 	if err == nil {
 		e.staged = newStaged(e.base)
-		e.once = newOnce(e.staged)
-		e.once.lenient = true
+		e.values = newIndirect(e.staged)
+		e.values.lenient = true
 		err = e.each(ctx, results, func(k string, v []byte, _ bool) { l.apply(k, v, false); n++ })
 	}
 	return n, errors.Join(err, e.base.Close())

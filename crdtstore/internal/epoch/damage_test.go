@@ -235,7 +235,7 @@ func TestSalvage(t *testing.T) {
 	}
 }
 
-// TestDamageWhileRunning spoils a table under a running log. It is not shipped, and
+// TestDamageWhileRunning damages a table under a running log. It is not shipped, and
 // a new epoch takes all that is known.
 func TestDamageWhileRunning(t *testing.T) {
 	m := onDisk(t, t.TempDir(), newBadDisk())
@@ -379,7 +379,7 @@ func TestSumsFollowTheLogs(t *testing.T) {
 		for range 5 {
 			bad := newBadDisk()
 			bad.keepsSums = rnd.IntN(2) == 0
-			g := &gate{FS: bad}
+			g := &failStopFS{FS: bad}
 			db, err := pebble.Open(dir, &pebble.Options{FS: g, MemTableSize: 32 << 10, Logger: pebbleLogger{slog.New(slog.DiscardHandler)}})
 			if err != nil {
 				t.Fatal(err)

@@ -15,10 +15,10 @@ import (
 // stable storage after the next Put or Sync. Blocks of another epoch are refused with
 // ErrEpoch.
 func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) error {
-	if err := l.turn.take(ctx); err != nil {
+	if err := l.txn.take(ctx); err != nil {
 		return err
 	}
-	defer l.turn.release()
+	defer l.txn.release()
 	e, err := l.ready(ctx)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) erro
 	ctx = context.WithoutCancel(ctx)
 	for len(list) > 0 && err == nil {
 		n, size := 0, 0
-		for n < len(list) && (n == 0 || size+len(list[n].Raw) <= maxTurn) {
+		for n < len(list) && (n == 0 || size+len(list[n].Raw) <= maxTxnBytes) {
 			size += len(list[n].Raw)
 			n++
 		}
@@ -41,7 +41,7 @@ func (l *Log) Deliver(ctx context.Context, number uint64, list []dag.Block) erro
 
 // deliver stores, applies and writes down so many blocks as go well at once.
 func (l *Log) deliver(ctx context.Context, e *epoch, list []dag.Block) (err error) {
-	defer e.once.release()
+	defer e.values.endTxn()
 	var heads []cid.Cid
 	heights := make(map[cid.Cid]uint64, len(list))
 	for _, b := range list {
@@ -79,7 +79,7 @@ func (l *Log) deliver(ctx context.Context, e *epoch, list []dag.Block) (err erro
 }
 
 // store stages a block and hands on its states, unless the block is here. heights
-// remembers those of the blocks that were stored in this turn.
+// remembers those of the blocks that were stored in this transaction.
 func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.Cid]uint64) (isNew bool, err error) {
 	if has, err := e.blocks.has(ctx, b.Cid); err != nil || has {
 		return false, err
@@ -121,7 +121,7 @@ func (l *Log) store(ctx context.Context, e *epoch, b dag.Block, heights map[cid.
 		list[i] = value{key: el.Key, bytes: el.Value}
 	}
 	if l.applyAll(list) {
-		e.once.vouch(b.Cid)
+		e.values.markVerified(b.Cid)
 	}
 	return true, nil
 }

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	mendEvery = 5 * time.Millisecond
+	recoverEvery = 5 * time.Millisecond
 	os.Exit(m.Run())
 }
 
@@ -378,7 +378,7 @@ func TestReserve(t *testing.T) {
 		t.Error("adopt:", err)
 	}
 	set(maxReserve + 1) // not enough to be well again
-	time.Sleep(2 * mendEvery)
+	time.Sleep(2 * recoverEvery)
 	if m.Health() == nil {
 		t.Error("well again by a byte")
 	}
@@ -399,7 +399,7 @@ func TestFullBeforeItWasNoticed(t *testing.T) {
 	disk.mu.Lock()
 	disk.free, disk.err = 0, syscall.ENOSPC
 	disk.mu.Unlock()
-	m.newest().gate.fail(syscall.ENOSPC) // a table that did not find room
+	m.newest().disk.fail(syscall.ENOSPC) // a table that did not find room
 	eventually(t, "it is told how full the disk is", func() bool {
 		err := m.Health()
 		return errors.Is(err, syscall.ENOSPC) && strings.Contains(err.Error(), "kept in reserve")

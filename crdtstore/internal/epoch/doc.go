@@ -6,11 +6,11 @@
 //
 // What this package adds around go-ds-crdt, and why:
 //
-//   - One turn at a time. Local commits and blocks from other masters are applied
+//   - One write transaction at a time. Local commits and blocks from other masters are applied
 //     one after the other, so that concurrent writes do not fork the history and
 //     the merge rule of the base is never asked to decide a race.
-//   - A value is kept once, in the block that brought it; see once.go.
-//   - All that one turn writes of a block is staged in memory and reaches Pebble as one
+//   - A value is kept once, in the block that brought it; see indirect.go.
+//   - All that one transaction writes of a block is staged in memory and reaches Pebble as one
 //     atomic batch. A crash leaves a block applied as a whole or not at all; the
 //     base alone can leave it half applied and never come back to it.
 //   - A block is stored only when everything it builds on is stored, and blocks

@@ -42,21 +42,21 @@ var (
 
 // epoch is one crdt.Datastore in a directory of its own.
 type epoch struct {
-	number   uint64
-	path     string
-	fs       vfs.FS
-	created  time.Time
-	cutoff   atomic.Int64
-	writer   string // see [Writer]
-	readOnly bool
-	gate     *gate
-	base     disk
-	staged   *staged
-	blocks   blocks
-	feed     *feed
-	crdt     *crdt.Datastore
-	once     *once
-	tally    tally
+	number      uint64
+	path        string
+	fs          vfs.FS
+	created     time.Time
+	cutoff      atomic.Int64
+	writer      string // see [Writer]
+	readOnly    bool
+	disk        *failStopFS
+	base        disk
+	staged      *staged
+	blocks      blocks
+	broadcaster *broadcaster
+	crdt        *crdt.Datastore
+	values      *indirect
+	tally       tally
 
 	fault atomic.Pointer[error] // see trouble
 	large atomic.Bool           // see Stats.Large
@@ -83,8 +83,8 @@ func (e *epoch) trouble() error {
 	return nil
 }
 
-// spoil gives the epoch up for a reason. The first one stands.
-func (e *epoch) spoil(err error) { e.fault.CompareAndSwap(nil, &err) }
+// poison gives the epoch up for a reason; the first one stays. It is opened again by recovery.
+func (e *epoch) poison(err error) { e.fault.CompareAndSwap(nil, &err) }
 
 // header is the file that says what a directory holds.
 type header struct {
@@ -148,8 +148,8 @@ func numbers(in vfs.FS, dir string) ([]uint64, error) {
 	return out, nil
 }
 
-// how says how an epoch is opened.
-type how struct {
+// opener says how an epoch is opened.
+type opener struct {
 	dir      string
 	number   uint64
 	master   string
@@ -165,7 +165,7 @@ const unfinished = ".unfinished"
 
 // create makes an empty epoch. Its directory gets its name when all files are
 // there, so that a file that is missing later is known to be lost.
-func (h how) create() (err error) {
+func (h opener) create() (err error) {
 	path := epochPath(h.dir, h.number)
 	defer func() {
 		if err != nil {
@@ -180,7 +180,7 @@ func (h how) create() (err error) {
 	if err := e.openDisk(h, false); err != nil {
 		return err
 	}
-	if err := errors.Join(e.base.Close(), e.gate.err()); err != nil {
+	if err := errors.Join(e.base.Close(), e.disk.err()); err != nil {
 		return err
 	}
 	if err := e.writeHeader(); err != nil {
@@ -193,9 +193,9 @@ func (h how) create() (err error) {
 }
 
 // open opens an epoch that is there.
-func (h how) open(ctx context.Context) (_ *epoch, err error) {
+func (h opener) open(ctx context.Context) (_ *epoch, err error) {
 	e := &epoch{
-		number: h.number, path: epochPath(h.dir, h.number), fs: h.fs, readOnly: h.readOnly, feed: newFeed(), ended: make(chan struct{}),
+		number: h.number, path: epochPath(h.dir, h.number), fs: h.fs, readOnly: h.readOnly, broadcaster: newBroadcaster(), ended: make(chan struct{}),
 		writer: Writer(h.master, rand.Uint32()),
 	}
 	defer func() {
@@ -211,9 +211,9 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	}
 	e.staged = newStaged(e.base)
 	e.blocks = blocks{e.staged}
-	e.once = newOnce(e.staged)
+	e.values = newIndirect(e.staged)
 	o := crdt.DefaultOptions()
-	o.Logger = crdtLogger{h.log, func() bool { return e.gate.err() != nil }}
+	o.Logger = crdtLogger{h.log, func() bool { return e.disk.err() != nil }}
 	// Rebroadcasts are not sent: masters compare heads when they meet and with
 	// every pulse. They are made all the same, for only then does go-ds-crdt
 	// forget the heads that it has seen. Nothing needs repair: blocks are applied
@@ -222,19 +222,19 @@ func (h how) open(ctx context.Context) (_ *epoch, err error) {
 	o.RepairInterval = 0
 	o.MaxBatchDeltaSize = dag.MaxBlock
 	o.NumWorkers = 1
-	if e.crdt, err = crdt.New(e.once, namespace, e.blocks, e.feed, o); err != nil {
+	if e.crdt, err = crdt.New(e.values, namespace, e.blocks, e.broadcaster, o); err != nil {
 		return nil, errors.Join(damage(e.path, err), e.base.Close())
 	}
-	if err := errors.Join(e.tally.load(ctx, e.staged), e.gate.err()); err != nil {
+	if err := errors.Join(e.tally.load(ctx, e.staged), e.disk.err()); err != nil {
 		return nil, errors.Join(damage(e.path, err), e.close())
 	}
 	return e, nil
 }
 
 // openDisk opens the database, which has to be there or must not be.
-func (e *epoch) openDisk(h how, exists bool) (err error) {
-	e.gate = &gate{FS: h.fs, readOnly: h.readOnly, shut: func(err error) { e.spoil(fmt.Errorf("write to disk: %w", err)) }}
-	lock, err := pebble.LockDirectory(e.path, e.gate)
+func (e *epoch) openDisk(h opener, exists bool) (err error) {
+	e.disk = &failStopFS{FS: h.fs, readOnly: h.readOnly, onFail: func(err error) { e.poison(fmt.Errorf("write to disk: %w", err)) }}
+	lock, err := pebble.LockDirectory(e.path, e.disk)
 	if errors.Is(err, syscall.EAGAIN) {
 		return fmt.Errorf("another process uses it: %w", err)
 	} else if err != nil {
@@ -253,24 +253,24 @@ func (e *epoch) openDisk(h how, exists bool) (err error) {
 		}
 	}()
 	o := pebbleOptions()
-	o.FS, o.Lock, o.ReadOnly, o.ErrorIfExists, o.ErrorIfNotExists = e.gate, lock, h.readOnly, !exists, exists
+	o.FS, o.Lock, o.ReadOnly, o.ErrorIfExists, o.ErrorIfNotExists = e.disk, lock, h.readOnly, !exists, exists
 	o.Logger = pebbleLogger{h.log}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
 			h.log.Warn("work on the files of the history failed", "epoch", e.path, "err", err)
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			if e.gate.err() == nil { // else it never got there
-				e.spoil(damaged(info.Path, info.Details))
+			if e.disk.err() == nil { // else it never got there
+				e.poison(damaged(info.Path, info.Details))
 			}
 		},
 	}
 	e.base.DB, err = pebble.Open(e.path, o)
-	if shut := e.gate.err(); shut != nil { // whatever Pebble makes of it
+	if failure := e.disk.err(); failure != nil { // whatever Pebble makes of it
 		if err == nil {
 			err = e.base.Close()
 		}
-		return errors.Join(shut, err)
+		return errors.Join(failure, err)
 	}
 	return openDamage(e.path, err)
 }
@@ -323,7 +323,7 @@ func (e *epoch) raise(cutoff int64) error {
 	return nil
 }
 
-// look returns the values that prevail at this moment, between two turns. The
+// look returns the values that prevail at this moment, between two transactions. The
 // epoch must not be closed until each has read them.
 func (e *epoch) look(ctx context.Context) (query.Results, error) {
 	return e.base.Query(ctx, query.Query{Prefix: values})
@@ -335,13 +335,13 @@ func (e *epoch) each(ctx context.Context, results query.Results, f func(key stri
 	defer results.Close()
 	defer func() {
 		if errors.Is(err, ErrDamaged) {
-			e.spoil(err)
+			e.poison(err)
 		}
 	}()
 	var list []stored
 	for r, ok := results.NextSync(); ok; r, ok = results.NextSync() {
 		if r.Error != nil {
-			return errors.Join(r.Error, e.once.each(ctx, list, f))
+			return errors.Join(r.Error, e.values.each(ctx, list, f))
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -350,13 +350,13 @@ func (e *epoch) each(ctx context.Context, results query.Results, f func(key stri
 			list = append(list, stored{key, r.Value})
 		}
 	}
-	return e.once.each(ctx, list, f)
+	return e.values.each(ctx, list, f)
 }
 
 // apply has go-ds-crdt apply blocks that are stored, and makes sure that it has:
 // it logs its errors and returns none.
 func (e *epoch) apply(ctx context.Context, heads []cid.Cid) error {
-	if err := e.feed.apply(heads); err != nil {
+	if err := e.broadcaster.apply(heads); err != nil {
 		return err
 	}
 	for _, c := range heads {
@@ -383,9 +383,9 @@ func (e *epoch) close() (err error) {
 			// Into tables, so that the next start need not go through the log.
 			err = errors.Join(err, e.staged.flush(ctx), e.base.Sync(ctx, ds.NewKey("/")), e.base.DB.Flush())
 		}
-		err = errors.Join(err, e.base.Close(), e.gate.err())
+		err = errors.Join(err, e.base.Close(), e.disk.err())
 		if err != nil {
-			e.spoil(fmt.Errorf("write to disk: %w", err))
+			e.poison(fmt.Errorf("write to disk: %w", err))
 		}
 	})
 	return err

@@ -254,7 +254,7 @@ func TestRebroadcastsAreNotAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	payload := broadcast(t, head.Cid)
-	if err := m.cur.feed.Broadcast(t.Context(), payload); err != nil {
+	if err := m.cur.broadcaster.Broadcast(t.Context(), payload); err != nil {
 		t.Fatal(err)
 	}
 	m.write("n", seen(2))

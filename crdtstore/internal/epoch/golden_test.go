@@ -147,7 +147,7 @@ func withNewer(t *testing.T, dir, key string) *master {
 // checkKept looks that a newer value is on disk.
 func checkKept(t *testing.T, dir, key string) {
 	t.Helper()
-	e, err := (how{dir: dir, number: 1, master: "m1", readOnly: true, fs: vfs.Default, log: slog.New(slog.DiscardHandler)}).open(t.Context())
+	e, err := (opener{dir: dir, number: 1, master: "m1", readOnly: true, fs: vfs.Default, log: slog.New(slog.DiscardHandler)}).open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestGoldenDatabase(t *testing.T) {
 
 	// What was written then is read as it was meant, and goes on from there.
 	dir := t.TempDir()
-	h := how{dir: dir, number: 1, master: "m1", fs: vfs.Default, log: slog.New(slog.DiscardHandler)}
+	h := opener{dir: dir, number: 1, master: "m1", fs: vfs.Default, log: slog.New(slog.DiscardHandler)}
 	if err := h.create(); err != nil {
 		t.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func TestUnsyncedUntilTheEpochBeforeIsClosed(t *testing.T) {
 			synced := make(chan error, 1)
 			go func() { synced <- m.Sync(t.Context()) }()
 			if fails {
-				m.left.Load().old.gate.fail(syscall.EIO)
+				m.left.Load().old.disk.fail(syscall.EIO)
 			}
 			disk.Frees()
 			if err := <-synced; (err != nil) != fails {

@@ -22,9 +22,9 @@ import (
 // pubsub messages, whose cap is four times as much.
 const maxDelta = 256 << 10
 
-// maxTurn is how many bytes of blocks of others are applied and written down at
+// maxTxnBytes is how many bytes of blocks of others are applied and written down at
 // once: what goes well into one batch of Pebble, with its keys.
-const maxTurn = 256 << 10
+const maxTxnBytes = 256 << 10
 
 // Errors of a Log.
 var (
@@ -54,7 +54,7 @@ type Options struct {
 	hangAfter time.Duration
 	// Apply is called for every state that is on disk at Open, and later for
 	// every state in a block from another master, by several goroutines at once; the
-	// states are verified. It may be called while a turn is under way, so it must not
+	// states are verified. It may be called while a transaction is under way, so it must not
 	// call the Log.
 	Apply func(node string, s record.State)
 	// Announce is called with the blocks that Put made, while they are being
@@ -76,9 +76,9 @@ type Options struct {
 //
 // Three locks, taken in this order:
 //
-//   - move, while the newest epoch is replaced, opened again or closed, and while old
+//   - turnover, while the newest epoch is replaced, opened again or closed, and while old
 //     ones are deleted. Held across all the disk work of that.
-//   - turn, while blocks are made or applied, one after the other. Held across reading
+//   - txn, while blocks are made or applied, one after the other. Held across reading
 //     what they build on and across handing them to the file system; not across a sync.
 //   - mu, which guards fields in memory and is held across nothing.
 //
@@ -88,34 +88,34 @@ type Log struct {
 	opts  Options
 	fs    *watchdog          // Options.FS
 	aside []string           // epochs that were set aside; only Open changes it
-	stop  context.CancelFunc // ends mend and tell
-	loops sync.WaitGroup     // mend and tell
+	stop  context.CancelFunc // ends recoverLoop and logHealth
+	loops sync.WaitGroup     // recoverLoop and logHealth
 
-	move lock
-	turn lock
+	turnover lock
+	txn      lock
 
-	mu   sync.RWMutex
-	shut bool // by Close
-	cur  *epoch
-	old  []uint64 // epochs whose directories are still there
+	mu     sync.RWMutex
+	closed bool // by Close
+	cur    *epoch
+	old    []uint64 // epochs whose directories are still there
 
-	left     atomic.Pointer[parting] // the epochs before cur; nil: all of them is on stable storage
-	unwell   atomic.Pointer[error]   // why the last write failed
-	full     atomic.Pointer[error]   // why there is no room for writes
-	bytes    atomic.Uint64           // see Stats.Bytes
+	left     atomic.Pointer[leftEpochs] // the epochs before cur; nil: all of them is on stable storage
+	failure  atomic.Pointer[error]      // why the last write failed
+	full     atomic.Pointer[error]      // why there is no room for writes
+	bytes    atomic.Uint64              // see Stats.Bytes
 	reopened atomic.Uint64
 	newer    newer
 }
 
-// parting is the closing of an epoch that was left for a newer one.
-type parting struct {
+// leftEpochs is the closing of an epoch that was left for a newer one.
+type leftEpochs struct {
 	old    *epoch
 	before error // why an epoch before that may not be on stable storage
 }
 
 // wait returns, once the epoch is closed, why it or one before may not be on stable
 // storage.
-func (p *parting) wait(ctx context.Context) error {
+func (p *leftEpochs) wait(ctx context.Context) error {
 	select {
 	case <-p.old.ended:
 	case <-ctx.Done():
@@ -134,7 +134,7 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	if opts.FS == nil {
 		opts.FS = vfs.Default
 	}
-	l := &Log{opts: opts, fs: newWatchdog(opts.FS, cmp.Or(opts.hangAfter, hangAfter)), move: newLock(), turn: newLock()}
+	l := &Log{opts: opts, fs: newWatchdog(opts.FS, cmp.Or(opts.hangAfter, hangAfter)), turnover: newLock(), txn: newLock()}
 	if err := tidy(l.fs, opts.Dir); err != nil {
 		opts.Logger.Warn("cannot delete what is left of old epochs", "err", err)
 	}
@@ -172,18 +172,18 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 		return nil, err
 	}
 	if l.cur == nil {
-		how := l.how(newest, false)
+		opener := l.opener(newest, false)
 		err := l.fs.MkdirAll(opts.Dir, 0o700)
 		if err == nil { // or a power cut takes the directory with all that is in it
 			err = syncDir(l.fs, l.fs.PathDir(opts.Dir))
 		}
 		if err == nil {
-			err = how.create()
+			err = opener.create()
 		}
 		if err != nil {
 			return nil, err
 		}
-		if l.cur, err = how.open(ctx); err != nil {
+		if l.cur, err = opener.open(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -194,13 +194,13 @@ func Open(ctx context.Context, opts Options) (*Log, error) {
 	l.measure()
 	var background context.Context
 	background, l.stop = context.WithCancel(context.Background())
-	l.loops.Go(func() { l.mend(background) })
-	l.loops.Go(func() { l.tell(background) })
+	l.loops.Go(func() { l.recoverLoop(background) })
+	l.loops.Go(func() { l.logHealth(background) })
 	return l, nil
 }
 
-func (l *Log) how(number uint64, readOnly bool) how {
-	return how{dir: l.opts.Dir, number: number, master: l.opts.Master, readOnly: readOnly, fs: l.fs, log: l.opts.Logger}
+func (l *Log) opener(number uint64, readOnly bool) opener {
+	return opener{dir: l.opts.Dir, number: number, master: l.opts.Master, readOnly: readOnly, fs: l.fs, log: l.opts.Logger}
 }
 
 // newest returns the newest epoch, to look at what it has in memory.
@@ -237,7 +237,7 @@ func (l *Log) hold(e *epoch) bool {
 	return true
 }
 
-// leave closes an epoch once nobody uses it. The caller holds move.
+// leave closes an epoch once nobody uses it. The caller holds turnover.
 func (l *Log) leave(e *epoch) error {
 	l.mu.Lock()
 	e.leaving = true
@@ -246,25 +246,25 @@ func (l *Log) leave(e *epoch) error {
 	return e.close()
 }
 
-// replace makes an epoch the newest. The caller holds move.
+// replace makes an epoch the newest. The caller holds turnover.
 func (l *Log) replace(e *epoch) {
 	l.mu.Lock()
 	l.cur = e
 	l.mu.Unlock()
-	l.unwell.Store(nil)
+	l.failure.Store(nil)
 }
 
 // load opens an epoch and hands on its states; only to read it, where that is asked
 // for or the disk takes no writes.
 func (l *Log) load(ctx context.Context, number uint64, readOnly bool) (*epoch, error) {
-	e, err := l.how(number, readOnly).open(ctx)
+	e, err := l.opener(number, readOnly).open(ctx)
 	if err != nil && !readOnly && refused(err) {
 		var readErr error
-		if e, readErr = l.how(number, true).open(ctx); readErr != nil {
+		if e, readErr = l.opener(number, true).open(ctx); readErr != nil {
 			return nil, errors.Join(err, readErr)
 		}
 		l.opts.Logger.Error("the disk takes no writes, the history is only read", "err", err)
-		e.spoil(err)
+		e.poison(err)
 		err = nil
 	}
 	if err != nil {
@@ -354,16 +354,16 @@ func (l *Log) Number() uint64 { return l.newest().number }
 func (l *Log) Cutoff() int64 { return l.newest().cutoff.Load() }
 
 // noted remembers whether the disk takes what an epoch is given, if that is the newest.
-func (l *Log) noted(e *epoch, err error) error {
+func (l *Log) noteOutcome(e *epoch, err error) error {
 	if err != nil && e.trouble() == nil {
 		err = fmt.Errorf("write to disk: %w", err)
 	}
 	switch {
 	case e != l.newest():
 	case err == nil:
-		l.unwell.Store(nil)
+		l.failure.Store(nil)
 	default:
-		l.unwell.Store(&err)
+		l.failure.Store(&err)
 	}
 	return err
 }
@@ -379,8 +379,8 @@ func (l *Log) Health() error {
 	if full := l.full.Load(); full != nil && (trouble == nil || errors.Is(trouble, syscall.ENOSPC)) {
 		return *full
 	}
-	if unwell := l.unwell.Load(); unwell != nil && trouble == nil {
-		return *unwell
+	if failure := l.failure.Load(); failure != nil && trouble == nil {
+		return *failure
 	}
 	return trouble
 }
@@ -399,18 +399,18 @@ func (l *Log) Waiting() time.Duration {
 func (l *Log) Close() error {
 	l.stop()
 	l.mu.Lock()
-	l.shut = true
+	l.closed = true
 	l.mu.Unlock()
 	l.loops.Wait()
 	background := context.Background()
-	_ = l.move.take(background) // which does not end
-	defer l.move.release()
+	_ = l.turnover.take(background) // which does not end
+	defer l.turnover.release()
 	return l.leave(l.newest())
 }
 
 // isShut reports whether Close was called.
-func (l *Log) isShut() bool {
+func (l *Log) isClosed() bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.shut
+	return l.closed
 }

@@ -495,7 +495,7 @@ func TestDiskComesBack(t *testing.T) {
 	disk.fail = fine
 	m.write("p", seen(4))
 	if err := m.Health(); err != nil {
-		t.Error("still unwell:", err)
+		t.Error("still failing:", err)
 	}
 	want := map[string]record.State{"n": seen(2), "o": seen(3), "p": seen(4)}
 	if again := m.crashed(); !equalTables(again.table, want) {
@@ -544,7 +544,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 func TestOpenTakesTheNewestEpoch(t *testing.T) {
 	dir := t.TempDir()
 	for _, n := range []uint64{2, 7} {
-		if err := (how{dir: dir, number: n, fs: vfs.Default, log: slog.New(slog.DiscardHandler)}).create(); err != nil {
+		if err := (opener{dir: dir, number: n, fs: vfs.Default, log: slog.New(slog.DiscardHandler)}).create(); err != nil {
 			t.Fatal(err)
 		}
 	}

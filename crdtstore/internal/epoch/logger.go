@@ -12,7 +12,7 @@ import (
 type crdtLogger struct {
 	log *slog.Logger
 	// off is set while the epoch is given up: what go-ds-crdt then finds wrong with it
-	// is the reason told again, or an artefact of the gate.
+	// is the reason told again, or an artefact of the fail-stop file system.
 	off func() bool
 }
 
@@ -22,16 +22,16 @@ func (c crdtLogger) Info(args ...any)      { c.log.Debug("go-ds-crdt", "msg", fm
 func (c crdtLogger) Infof(f string, args ...any) {
 	c.log.Debug("go-ds-crdt", "msg", fmt.Sprintf(f, args...))
 }
-func (c crdtLogger) Warn(args ...any)             { c.tell(slog.LevelWarn, fmt.Sprint(args...)) }
-func (c crdtLogger) Warnf(f string, args ...any)  { c.tell(slog.LevelWarn, fmt.Sprintf(f, args...)) }
-func (c crdtLogger) Error(args ...any)            { c.tell(slog.LevelError, fmt.Sprint(args...)) }
-func (c crdtLogger) Errorf(f string, args ...any) { c.tell(slog.LevelError, fmt.Sprintf(f, args...)) }
+func (c crdtLogger) Warn(args ...any)             { c.write(slog.LevelWarn, fmt.Sprint(args...)) }
+func (c crdtLogger) Warnf(f string, args ...any)  { c.write(slog.LevelWarn, fmt.Sprintf(f, args...)) }
+func (c crdtLogger) Error(args ...any)            { c.write(slog.LevelError, fmt.Sprint(args...)) }
+func (c crdtLogger) Errorf(f string, args ...any) { c.write(slog.LevelError, fmt.Sprintf(f, args...)) }
 func (c crdtLogger) Fatal(args ...any)            { c.Error(args...) }
 func (c crdtLogger) Fatalf(f string, args ...any) { c.Errorf(f, args...) }
 func (c crdtLogger) Panic(args ...any)            { panic(fmt.Sprint(args...)) }
 func (c crdtLogger) Panicf(f string, args ...any) { panic(fmt.Sprintf(f, args...)) }
 
-func (c crdtLogger) tell(level slog.Level, msg string) {
+func (c crdtLogger) write(level slog.Level, msg string) {
 	if c.off() {
 		level = slog.LevelDebug
 	}

@@ -12,7 +12,7 @@ import (
 func pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
 		// Pebble keeps up to three logs of this size for reuse, and reserves the
-		// space in advance. A turn writes less than half of it at once, for more
+		// space in advance. A transaction writes less than half of it at once, for more
 		// takes a slow way and a larger log.
 		MemTableSize: 1 << 20,
 		// While tables are merged, what goes in and what comes out are both there.

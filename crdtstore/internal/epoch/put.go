@@ -52,20 +52,20 @@ func (l *Log) write(ctx context.Context, list []keyed) error {
 }
 
 func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Block, err error) {
-	if err := l.turn.take(ctx); err != nil {
+	if err := l.txn.take(ctx); err != nil {
 		return nil, nil, err
 	}
-	defer l.turn.release()
+	defer l.txn.release()
 	if e, err = l.ready(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer e.release()
-	// From here on the turn is finished whatever the caller's context says.
+	// From here on the transaction is finished whatever the caller's context says.
 	ctx = context.WithoutCancel(ctx)
-	e.feed.collect(true)
-	defer e.feed.collect(false)
-	e.once.ours()
-	defer e.once.release()
+	e.broadcaster.collect(true)
+	defer e.broadcaster.collect(false)
+	e.values.beginOwn()
+	defer e.values.endTxn()
 	for len(writes) > 0 {
 		n, err := l.commit(ctx, e, writes)
 		if err != nil {
@@ -79,7 +79,7 @@ func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Blo
 			return e, nil, err
 		}
 	}
-	for _, c := range e.feed.take() {
+	for _, c := range e.broadcaster.take() {
 		b, err := e.blocks.block(ctx, c)
 		if err != nil {
 			return e, made, err
@@ -89,11 +89,11 @@ func (l *Log) put(ctx context.Context, writes []keyed) (e *epoch, made []dag.Blo
 	return e, made, nil
 }
 
-// ready begins a turn, and returns the epoch that it is in, to be released. What an
-// earlier turn could not write down goes first, so that no more piles up in memory
+// ready begins a transaction, and returns the epoch that it is in, to be released. What an
+// earlier transaction could not write down goes first, so that no more piles up in memory
 // while the disk takes nothing.
 func (l *Log) ready(ctx context.Context) (*epoch, error) {
-	if l.isShut() {
+	if l.isClosed() {
 		return nil, ErrClosed
 	}
 	e, err := l.use()
@@ -103,7 +103,7 @@ func (l *Log) ready(ctx context.Context) (*epoch, error) {
 	if err = e.trouble(); err == nil {
 		err = l.room()
 	}
-	if err == nil && l.unwell.Load() != nil {
+	if err == nil && l.failure.Load() != nil {
 		err = l.flush(context.WithoutCancel(ctx), e)
 	}
 	if err != nil {
@@ -113,12 +113,12 @@ func (l *Log) ready(ctx context.Context) (*epoch, error) {
 	return e, nil
 }
 
-// breaks gives the epoch up after an error in the middle of a turn, until it is
-// opened again. What the turn has staged is dropped: half a block must not reach the
+// breaks gives the epoch up after an error in the middle of a transaction, until it is
+// opened again. What the transaction has staged is dropped: half a block must not reach the
 // disk.
 func (l *Log) breaks(e *epoch, err error) error {
 	err = fmt.Errorf("history: %w", damage(e.path, err))
-	e.spoil(err)
+	e.poison(err)
 	e.staged.drop()
 	return err
 }
@@ -151,7 +151,7 @@ func (l *Log) commit(ctx context.Context, e *epoch, writes []keyed) (int, error)
 // flush writes what is staged into the file system. That the log is well again
 // only shows when what was written can be synced too.
 func (l *Log) flush(ctx context.Context, e *epoch) error {
-	// Something may have been read wrong in this turn without an error coming of it.
+	// Something may have been read wrong in this transaction without an error coming of it.
 	if err := e.trouble(); err != nil {
 		e.staged.drop()
 		return err
@@ -164,7 +164,7 @@ func (l *Log) flush(ctx context.Context, e *epoch) error {
 		e.written.Store(e.taken.Load())
 	}
 	if err != nil || l.opts.NoSync {
-		return l.noted(e, err)
+		return l.noteOutcome(e, err)
 	}
 	return nil
 }
@@ -184,9 +184,9 @@ func (l *Log) sync(ctx context.Context, e *epoch) error {
 	written := e.written.Load()
 	err := e.base.Sync(context.WithoutCancel(ctx), ds.NewKey("/"))
 	if err == nil {
-		err = e.trouble() // behind a shut gate every sync succeeds
+		err = e.trouble() // after a failure every sync succeeds
 	}
-	if err := l.noted(e, err); err != nil {
+	if err := l.noteOutcome(e, err); err != nil {
 		return err
 	}
 	for {

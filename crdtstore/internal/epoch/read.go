@@ -53,7 +53,7 @@ func (l *Log) Block(ctx context.Context, c cid.Cid) (dag.Block, error) {
 	}
 	if err != nil {
 		err = damaged(e.path, fmt.Errorf("block %s: %w", c, err))
-		e.spoil(err)
+		e.poison(err)
 		return dag.Block{}, err
 	}
 	return b, nil

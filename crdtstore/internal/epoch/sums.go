@@ -16,10 +16,10 @@ import (
 // Pebble takes the first record of a write-ahead log or manifest that it cannot read
 // for the end that a power failure has left, and drops what follows: a bit that
 // flips there, or a log that is missing, would take acknowledged writes away without
-// a word. So the gate notes down beside each of these files what of it was synced,
+// a word. So failStopFS notes down beside each of these files what of it was synced,
 // in a file of the same name below sumsDir: a sum for each sync, and one is written
 // only after the sync. What is noted must be there; a sum that is torn or lost
-// itself vouches for nothing and does no harm. Sums are not synced, as nothing hangs
+// itself says nothing and does no harm. Sums are not synced, as nothing hangs
 // on the last ones after a power failure but finding damage that happened with it.
 const (
 	sumsDir = "sums"

@@ -15,11 +15,11 @@ func (l *Log) Sync(ctx context.Context) error {
 	if !l.Unsynced() {
 		return nil
 	}
-	if err := l.turn.take(ctx); err != nil { // what is taken in this turn is written when it ends
+	if err := l.txn.take(ctx); err != nil { // what is taken in this transaction is written when it ends
 		return err
 	}
 	e := l.newest()
-	l.turn.release()
+	l.txn.release()
 	if err := l.sync(ctx, e); err != nil {
 		return err
 	}

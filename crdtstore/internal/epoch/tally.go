@@ -13,7 +13,7 @@ import (
 var tallyKey = ds.NewKey("/tally")
 
 // tally is what was ever written in an epoch, by all masters: elements, and the
-// bytes of their values. It is kept on disk with every turn, so that it needs not
+// bytes of their values. It is kept on disk with every transaction, so that it needs not
 // be counted when the epoch is opened.
 type tally struct{ entries, bytes atomic.Int64 }
 

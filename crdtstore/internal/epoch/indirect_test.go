@@ -47,7 +47,7 @@ func TestValuesAreKeptOnce(t *testing.T) {
 				key := fmt.Sprintf("/k%d", rnd.IntN(6))
 				value := make([]byte, rnd.IntN(3)*rnd.IntN(20))
 				for i := range value {
-					value[i] = []byte{inBlock, 1, 'x', inGood, verbatim}[rnd.IntN(5)]
+					value[i] = []byte{inBlock, 1, 'x', inVerifiedBlock, verbatim}[rnd.IntN(5)]
 				}
 				d.Elements = append(d.Elements, &pb.Element{Key: key, Value: value})
 				if w := want[key]; below+1 > w.height || below+1 == w.height && bytes.Compare(value, w.value) > 0 {

@@ -10,11 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// feed is the crdt.Broadcaster. It does not broadcast: what go-ds-crdt publishes
+// broadcaster is the crdt.Broadcaster. It does not broadcast: what go-ds-crdt publishes
 // during a commit is noted down and announced after it. And it hands heads to
 // go-ds-crdt one payload at a time, and knows when each has been applied,
 // because go-ds-crdt asks for the next one only then.
-type feed struct {
+type broadcaster struct {
 	in      chan []byte
 	applied chan struct{}
 	handed  bool // only touched by Next
@@ -24,13 +24,13 @@ type feed struct {
 	published  []cid.Cid
 }
 
-var _ crdt.Broadcaster = (*feed)(nil)
+var _ crdt.Broadcaster = (*broadcaster)(nil)
 
-func newFeed() *feed {
-	return &feed{in: make(chan []byte), applied: make(chan struct{}, 1)}
+func newBroadcaster() *broadcaster {
+	return &broadcaster{in: make(chan []byte), applied: make(chan struct{}, 1)}
 }
 
-func (f *feed) Broadcast(_ context.Context, payload []byte) error {
+func (f *broadcaster) Broadcast(_ context.Context, payload []byte) error {
 	var msg pb.CRDTBroadcast
 	if err := proto.Unmarshal(payload, &msg); err != nil {
 		return err
@@ -51,14 +51,14 @@ func (f *feed) Broadcast(_ context.Context, payload []byte) error {
 }
 
 // collect notes down what is published from here on, or no longer.
-func (f *feed) collect(on bool) {
+func (f *broadcaster) collect(on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.collecting = on
 }
 
 // take returns what was collected since the last take.
-func (f *feed) take() []cid.Cid {
+func (f *broadcaster) take() []cid.Cid {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := f.published
@@ -66,7 +66,7 @@ func (f *feed) take() []cid.Cid {
 	return out
 }
 
-func (f *feed) Next(ctx context.Context) ([]byte, error) {
+func (f *broadcaster) Next(ctx context.Context) ([]byte, error) {
 	if f.handed {
 		f.handed = false
 		f.applied <- struct{}{}
@@ -82,7 +82,7 @@ func (f *feed) Next(ctx context.Context) ([]byte, error) {
 
 // apply hands blocks to go-ds-crdt, each of which builds only on blocks before
 // it, and returns when it is done with them.
-func (f *feed) apply(heads []cid.Cid) error {
+func (f *broadcaster) apply(heads []cid.Cid) error {
 	var msg pb.CRDTBroadcast
 	for _, c := range heads {
 		msg.Heads = append(msg.Heads, &pb.Head{Cid: c.Bytes()})

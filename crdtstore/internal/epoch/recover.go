@@ -19,12 +19,12 @@ const (
 	maxReserve = 32 << 20
 	// maxPatience is how long after a failed attempt to open an epoch again the next
 	// one is made, at most.
-	maxPatience = 10 * time.Second
+	maxRetryAfter = 10 * time.Second
 )
 
-// mendEvery is how often a log looks whether its disk takes writes. A variable, so
+// recoverEvery is how often a log looks whether its disk takes writes. A variable, so
 // that tests need not wait as long.
-var mendEvery = time.Second
+var recoverEvery = time.Second
 
 // refused reports whether an error means that the disk takes no writes. It may take
 // them later, or be read as long as it does not.
@@ -37,7 +37,7 @@ func refused(err error) bool {
 	return false
 }
 
-// room returns an error when the disk is too full to begin another turn. Then what
+// room returns an error when the disk is too full to begin another transaction. Then what
 // was begun still finds room, and Pebble's own work on its files too.
 func (l *Log) room() error {
 	disk, err := l.fs.GetDiskUsage(l.opts.Dir)
@@ -58,14 +58,14 @@ func (l *Log) room() error {
 	return err
 }
 
-// mend looks after the disk until the log is closed: Health is to know of a full
+// recoverLoop looks after the disk until the log is closed: Health is to know of a full
 // disk before anybody writes, and an epoch that was given up is opened again as soon
 // as that may succeed. It waits for the disk.
-func (l *Log) mend(ctx context.Context) {
-	tick := time.NewTicker(mendEvery)
+func (l *Log) recoverLoop(ctx context.Context) {
+	tick := time.NewTicker(recoverEvery)
 	defer tick.Stop()
 	var next time.Time
-	patience := mendEvery
+	retryAfter := recoverEvery
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,7 +76,7 @@ func (l *Log) mend(ctx context.Context) {
 		l.measure()
 		trouble := l.newest().trouble()
 		if trouble == nil {
-			patience = mendEvery
+			retryAfter = recoverEvery
 			continue
 		}
 		if errors.Is(trouble, ErrDamaged) || time.Now().Before(next) {
@@ -84,18 +84,18 @@ func (l *Log) mend(ctx context.Context) {
 		}
 		l.reopen(ctx, full == nil)
 		if l.newest().trouble() != nil && full == nil {
-			patience = min(2*patience, maxPatience)
-			next = time.Now().Add(patience)
+			retryAfter = min(2*retryAfter, maxRetryAfter)
+			next = time.Now().Add(retryAfter)
 		}
 	}
 }
 
-// tell logs when the log can no longer be written to, and when it can again. It never
+// logHealth logs when the log can no longer be written to, and when it can again. It never
 // waits for the disk.
-func (l *Log) tell(ctx context.Context) {
-	tick := time.NewTicker(mendEvery)
+func (l *Log) logHealth(ctx context.Context) {
+	tick := time.NewTicker(recoverEvery)
 	defer tick.Stop()
-	var told error
+	var logged error
 	for {
 		select {
 		case <-ctx.Done():
@@ -103,10 +103,10 @@ func (l *Log) tell(ctx context.Context) {
 		case <-tick.C:
 		}
 		health := l.Health()
-		if (health == nil) == (told == nil) {
+		if (health == nil) == (logged == nil) {
 			continue
 		}
-		if told = health; health != nil {
+		if logged = health; health != nil {
 			l.opts.Logger.Error("the history takes no writes", "err", health)
 		} else {
 			l.opts.Logger.Info("the history takes writes again")
@@ -122,13 +122,13 @@ func (l *Log) Reopened() uint64 { return l.reopened.Load() }
 // reopen opens the newest epoch again: for writing where the disk seems to take it,
 // else for reading only.
 func (l *Log) reopen(ctx context.Context, hasRoom bool) {
-	if l.move.take(ctx) != nil {
+	if l.turnover.take(ctx) != nil {
 		return
 	}
-	defer l.move.release()
+	defer l.turnover.release()
 	was := l.newest()
 	cause := was.trouble()
-	if l.isShut() || cause == nil {
+	if l.isClosed() || cause == nil {
 		return
 	}
 	if hasRoom {
@@ -145,7 +145,7 @@ func (l *Log) reopen(ctx context.Context, hasRoom bool) {
 		l.opts.Logger.Debug("an epoch that was given up was not closed cleanly", "epoch", was.number, "err", err)
 	}
 	if hasRoom {
-		next, err := l.how(was.number, false).open(ctx)
+		next, err := l.opener(was.number, false).open(ctx)
 		if err == nil {
 			l.replace(next)
 			l.reopened.Add(1)
@@ -153,7 +153,7 @@ func (l *Log) reopen(ctx context.Context, hasRoom bool) {
 		}
 		cause = err
 	}
-	next, err := l.how(was.number, true).open(ctx)
+	next, err := l.opener(was.number, true).open(ctx)
 	if err != nil {
 		if errors.Is(err, ErrDamaged) {
 			cause = err
@@ -161,7 +161,7 @@ func (l *Log) reopen(ctx context.Context, hasRoom bool) {
 		was.fault.Store(&cause)
 		return
 	}
-	next.spoil(cause)
+	next.poison(cause)
 	l.replace(next)
 }
 

@@ -18,7 +18,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 )
 
-// once is the datastore that go-ds-crdt keeps its set in. It keeps every value
+// indirect is the datastore that go-ds-crdt keeps its set in. It keeps every value
 // once: go-ds-crdt stores the value that prevails of a key beside the block that
 // it came with, and here only the name of that block goes to disk. That halves
 // what is written and what is kept.
@@ -26,51 +26,53 @@ import (
 // Beside that name it says whether the value was found good, so that nobody has to look
 // at a signature again when the history is read: what is on this master's disk, under
 // Pebble's sums, is what this master wrote.
-type once struct {
+type indirect struct {
 	*staged
 	blocks blocks
 	// lenient: values that cannot be read do not keep each from the others.
 	lenient bool
 
-	mu   sync.Mutex
-	key  string // of the element that was written last
-	from string // the block that it is of
-	read cid.Cid
-	best map[string][]byte // the values of the block that was read last
-	good map[string]bool   // by multihash; see vouch
-	own  bool              // see ours
+	mu       sync.Mutex
+	key      string // of the element that was written last
+	from     string // the block that it is of
+	read     cid.Cid
+	best     map[string][]byte // the values of the block that was read last
+	verified map[string]bool   // by multihash; see markVerified
+	own      bool              // see beginOwn
 }
 
-var _ ds.Batching = (*once)(nil)
+var _ ds.Batching = (*indirect)(nil)
 
-func newOnce(s *staged) *once { return &once{staged: s, blocks: blocks{s}, good: map[string]bool{}} }
+func newIndirect(s *staged) *indirect {
+	return &indirect{staged: s, blocks: blocks{s}, verified: map[string]bool{}}
+}
 
 // What a stored value begins with when it is not the value itself.
 const (
-	inBlock  = 0x00 // the multihash of a block follows; the value is that of the key in it
-	inGood   = 0xfe // the same, and the value was found good
-	verbatim = 0xff // a value follows that begins with one of these bytes, or is empty
+	inBlock         = 0x00 // the multihash of a block follows; the value is that of the key in it
+	inVerifiedBlock = 0xfe // the same, and the value was found good
+	verbatim        = 0xff // a value follows that begins with one of these bytes, or is empty
 )
 
-// vouch says that all values of a block were found good, until release.
-func (o *once) vouch(c cid.Cid) {
+// markVerified says that every signature in a block was found good, until endTxn.
+func (o *indirect) markVerified(c cid.Cid) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.good[string(c.Hash())] = true
+	o.verified[string(c.Hash())] = true
 }
 
-// ours says that what is written until release is of this master's own making.
-func (o *once) ours() {
+// beginOwn says that what is written until endTxn is of this master's own making.
+func (o *indirect) beginOwn() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.own = true
 }
 
-// release ends what vouch and ours began, at the end of a turn.
-func (o *once) release() {
+// endTxn ends what markVerified and beginOwn began.
+func (o *indirect) endTxn() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	clear(o.good)
+	clear(o.verified)
 	o.own = false
 }
 
@@ -82,7 +84,7 @@ func valueKey(name string) (key string, ok bool) {
 	return "", false
 }
 
-func (o *once) Put(ctx context.Context, k ds.Key, v []byte) error {
+func (o *indirect) Put(ctx context.Context, k ds.Key, v []byte) error {
 	name := k.String()
 	if el, ok := strings.CutPrefix(name, elements); ok {
 		// The block's name is the last part. Its value is next, if it prevails.
@@ -91,27 +93,27 @@ func (o *once) Put(ctx context.Context, k ds.Key, v []byte) error {
 		o.key, o.from = el[:at], el[at:]
 		o.mu.Unlock()
 	} else if key, ok := valueKey(name); ok {
-		v = o.shorten(ctx, key, v)
+		v = o.refer(ctx, key, v)
 	}
 	return o.staged.Put(ctx, k, v)
 }
 
 // shorten returns the name of a block instead of a value, if that stands for it.
-func (o *once) shorten(ctx context.Context, key string, v []byte) []byte {
+func (o *indirect) refer(ctx context.Context, key string, v []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if key == o.key {
 		if mh, err := dshelp.DsKeyToMultihash(ds.RawKey(o.from)); err == nil {
 			if found, err := o.inBlock(ctx, mh, key); err == nil && bytes.Equal(found, v) {
 				kind := byte(inBlock)
-				if o.own || o.good[string(mh)] {
-					kind = inGood
+				if o.own || o.verified[string(mh)] {
+					kind = inVerifiedBlock
 				}
 				return append([]byte{kind}, mh...)
 			}
 		}
 	}
-	if len(v) == 0 || v[0] == inBlock || v[0] == inGood || v[0] == verbatim {
+	if len(v) == 0 || v[0] == inBlock || v[0] == inVerifiedBlock || v[0] == verbatim {
 		return append([]byte{verbatim}, v...)
 	}
 	return v
@@ -119,7 +121,7 @@ func (o *once) shorten(ctx context.Context, key string, v []byte) []byte {
 
 // inBlock returns the value of a key in a block; of several the one that prevails
 // by the rule of go-ds-crdt, the greatest. It is called with mu held.
-func (o *once) inBlock(ctx context.Context, mh multihash.Multihash, key string) ([]byte, error) {
+func (o *indirect) inBlock(ctx context.Context, mh multihash.Multihash, key string) ([]byte, error) {
 	c := cid.NewCidV1(cid.DagProtobuf, mh)
 	if !c.Equals(o.read) {
 		b, err := o.blocks.block(ctx, c)
@@ -148,9 +150,9 @@ func (o *once) inBlock(ctx context.Context, mh multihash.Multihash, key string) 
 }
 
 // whole returns the value that is stored for a key.
-func (o *once) whole(ctx context.Context, key string, stored []byte) ([]byte, error) {
+func (o *indirect) resolve(ctx context.Context, key string, stored []byte) ([]byte, error) {
 	switch {
-	case len(stored) > 0 && (stored[0] == inBlock || stored[0] == inGood):
+	case len(stored) > 0 && (stored[0] == inBlock || stored[0] == inVerifiedBlock):
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		return o.inBlock(ctx, stored[1:], key)
@@ -160,25 +162,25 @@ func (o *once) whole(ctx context.Context, key string, stored []byte) ([]byte, er
 	return stored, nil
 }
 
-func (o *once) Get(ctx context.Context, k ds.Key) ([]byte, error) {
+func (o *indirect) Get(ctx context.Context, k ds.Key) ([]byte, error) {
 	v, err := o.staged.Get(ctx, k)
 	if err != nil {
 		return nil, err
 	}
 	if key, ok := valueKey(k.String()); ok {
-		return o.whole(ctx, key, v)
+		return o.resolve(ctx, key, v)
 	}
 	return v, nil
 }
 
 // Batch returns a batch that writes at once, as that of staged.
-func (o *once) Batch(context.Context) (ds.Batch, error) { return onceBatch{o}, nil }
+func (o *indirect) Batch(context.Context) (ds.Batch, error) { return indirectBatch{o}, nil }
 
-type onceBatch struct{ o *once }
+type indirectBatch struct{ o *indirect }
 
-func (b onceBatch) Put(ctx context.Context, k ds.Key, v []byte) error { return b.o.Put(ctx, k, v) }
-func (b onceBatch) Delete(ctx context.Context, k ds.Key) error        { return b.o.Delete(ctx, k) }
-func (b onceBatch) Commit(context.Context) error                      { return nil }
+func (b indirectBatch) Put(ctx context.Context, k ds.Key, v []byte) error { return b.o.Put(ctx, k, v) }
+func (b indirectBatch) Delete(ctx context.Context, k ds.Key) error        { return b.o.Delete(ctx, k) }
+func (b indirectBatch) Commit(context.Context) error                      { return nil }
 
 // stored is a value as it is stored.
 type stored struct {
@@ -188,17 +190,17 @@ type stored struct {
 
 // each calls f for every value, those of one block together, and says whether it was
 // found good when it was written.
-func (o *once) each(ctx context.Context, list []stored, f func(key string, value []byte, good bool)) error {
+func (o *indirect) each(ctx context.Context, list []stored, f func(key string, value []byte, good bool)) error {
 	slices.SortFunc(list, func(a, b stored) int { return bytes.Compare(a.value, b.value) })
 	var first error
 	for _, s := range list {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		v, err := o.whole(ctx, s.key, s.value)
+		v, err := o.resolve(ctx, s.key, s.value)
 		switch {
 		case err == nil:
-			f(s.key, v, len(s.value) > 0 && s.value[0] == inGood)
+			f(s.key, v, len(s.value) > 0 && s.value[0] == inVerifiedBlock)
 		case !o.lenient:
 			return err
 		case first == nil:

@@ -142,9 +142,9 @@ func (s *Store) exclusive(now time.Time, master string) (n int) {
 	m := s.at(now)
 	for id := range s.nodeIDs() {
 		v, _ := s.board.Vital(id, m.heard)
-		m.heard = v.Heard
+		m.heard = v.Observation
 		alone, others := false, false
-		for _, h := range v.Heard {
+		for _, h := range v.Observation {
 			if age := now.Sub(h.At); h.Master == master {
 				alone = age <= 2*m.limit(master)
 			} else if age <= m.limit(h.Master) && m.reachable(h.Master) {

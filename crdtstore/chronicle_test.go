@@ -190,7 +190,7 @@ func TestNothingSaidCostsNothing(t *testing.T) {
 	s := inMemory(t)
 	s.remember()
 	quiet := record.State{LastSeen: 1}
-	spoken := record.Join(quiet, record.State{}.Say(1, "m", "me", record.FieldDrain, "1"))
+	spoken := record.Join(quiet, record.State{}.Set(1, "m", "me", record.FieldDrain, "1"))
 	_, e := s.table.Join("n1", spoken)
 	for name, st := range map[string]record.State{"no word": quiet, "a word that is known": spoken} {
 		if n := testing.AllocsPerRun(100, func() { s.said("n1", e, st) }); n != 0 {
@@ -209,7 +209,7 @@ func TestWordsAreNotedOnce(tt *testing.T) {
 		known := record.State{}
 		for i := range rapid.IntRange(1, 12).Draw(t, "words") {
 			by := fmt.Sprint("operator ", i)
-			word := known.Say(rapid.Int64Range(1, 5).Draw(t, "at"), fmt.Sprint("m", i%3), by, record.FieldDrain, fmt.Sprint(i%2))
+			word := known.Set(rapid.Int64Range(1, 5).Draw(t, "at"), fmt.Sprint("m", i%3), by, record.FieldDrain, fmt.Sprint(i%2))
 			if rapid.Bool().Draw(t, "removal") {
 				word = known.Remove(rapid.Int64Range(1, 5).Draw(t, "at"), "m1", by, "")
 			}
@@ -248,7 +248,7 @@ func TestWordsFromWrongClocks(t *testing.T) {
 	s := inMemory(t)
 	s.remember()
 	for i, wall := range []int64{-1 << 63, 0, 1<<63 - 1} {
-		st := record.State{Words: []record.Word{{Field: record.FieldDrain, Stamp: record.Stamp{Wall: wall}, Master: "m", By: fmt.Sprint(i)}}}
+		st := record.State{Overrides: []record.Override{{Field: record.FieldDrain, Stamp: record.Stamp{Wall: wall}, Master: "m", By: fmt.Sprint(i)}}}
 		s.said(fmt.Sprint("n", i), nil, st)
 	}
 	for _, o := range s.everything(t, ChronicleQuery{}) {
@@ -285,7 +285,7 @@ func BenchmarkChronicle(b *testing.B) {
 	})
 	b.Run("said nothing new", func(b *testing.B) {
 		s.remember()
-		st := record.State{}.Say(1, "m", "me", record.FieldDrain, "1")
+		st := record.State{}.Set(1, "m", "me", record.FieldDrain, "1")
 		_, e := s.table.Join("n1", st)
 		b.ReportAllocs()
 		for b.Loop() {

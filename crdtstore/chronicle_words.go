@@ -27,7 +27,7 @@ type told struct {
 	by     string
 }
 
-func wordOf(node string, w record.Word) told {
+func wordOf(node string, w record.Override) told {
 	return told{node, w.Stamp, w.Field, w.Value, w.Master, w.By}
 }
 
@@ -38,7 +38,7 @@ func removalOf(node string, r record.Removal) told {
 // said notes what operators say in a state that was joined into the entry of a node,
 // if the entry before did not say it. It is called for every state that comes in.
 func (s *Store) said(node string, before *table.Entry, st record.State) {
-	if len(st.Words) == 0 && st.Removal.IsZero() {
+	if len(st.Overrides) == 0 && st.Removal.IsZero() {
 		return
 	}
 	now := s.chronicle.now()
@@ -49,9 +49,9 @@ func (s *Store) said(node string, before *table.Entry, st record.State) {
 	if before != nil {
 		known = before.State
 	}
-	for _, w := range st.Words {
-		if is := known.Word(w.Field); is != w && w.Master != "" && (now == awake || w.Master == s.text) {
-			later := record.State{Words: []record.Word{is}}.Dominates(record.State{Words: []record.Word{w}})
+	for _, w := range st.Overrides {
+		if is := known.Override(w.Field); is != w && w.Master != "" && (now == awake || w.Master == s.text) {
+			later := record.State{Overrides: []record.Override{is}}.Dominates(record.State{Overrides: []record.Override{w}})
 			s.noteWord(wordOf(node, w), later, true)
 		}
 	}
@@ -111,7 +111,7 @@ func (s *Store) remember() {
 		latest.add(place{Num: float64(w.stamp.Wall), ID: w.node + "/" + w.field}, w)
 	}
 	for e := range s.table.All() {
-		for _, w := range e.State.Words {
+		for _, w := range e.State.Overrides {
 			if w.Master != "" {
 				add(wordOf(e.ID, w))
 			}

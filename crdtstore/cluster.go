@@ -456,10 +456,10 @@ func (c *cluster) info() *liveness.MasterInfo {
 		m.Heads = append(m.Heads, h.Bytes())
 	}
 	live := c.dir.live(now)
-	m.Hearing = &liveness.Hearing{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(now)}
+	m.Connectivity = &liveness.Connectivity{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(now)}
 	if m.Joining {
 		holds := s.replica.Holds()
-		m.Hearing.Holds = holds[:min(len(holds), maxHears)]
+		m.Connectivity.Holds = holds[:min(len(holds), maxHears)]
 	}
 	for _, k := range c.mesh.Contacts() {
 		if !c.dir.has(k.ID) {

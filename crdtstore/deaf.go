@@ -139,7 +139,7 @@ func (s *Store) hears(now time.Time) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.at.IsZero() || now.Sub(c.at) >= countEvery {
-		c.at, c.nodes = now, s.board.Hears(now, s.longestOfflineAfter())
+		c.at, c.nodes = now, s.board.CountDirect(now, s.longestOfflineAfter())
 	}
 	return c.nodes
 }

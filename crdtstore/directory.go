@@ -77,7 +77,7 @@ type peerInfo struct {
 	status   MasterStatus // as last told to watchers
 	joining  bool
 	skewed   bool // as last told
-	hearing  *liveness.Hearing
+	hearing  *liveness.Connectivity
 	settings *liveness.Settings // nil: it does not tell
 	differs  string             // of its settings, as last told
 	met      time.Time          // when it was first heard in this run
@@ -227,7 +227,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
-	p.LastSeen, p.HasLeft, p.heard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Hearing
+	p.LastSeen, p.HasLeft, p.heard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Connectivity
 	p.settings = m.Settings
 	if p.met.IsZero() {
 		p.met = now

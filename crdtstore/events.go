@@ -212,7 +212,7 @@ func (s *Store) events(c change) []Event {
 func (s *Store) changed(id string) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
-	before, after := s.table.Tell(id)
+	before, after := s.table.Publish(id)
 	if s.loading { // what was on disk is no news
 		return
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func init() {
-	turnoverTick, assertSettle = 200*time.Millisecond, time.Second
+	turnoverTick, assertDelay = 200*time.Millisecond, time.Second
 }
 
 // SetDisk has the history be on a file system that a test has made.

@@ -34,7 +34,7 @@ func (c *cluster) forget(now time.Time) {
 			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
 		s.hub.add(change{kind: MasterEvent, id: id})
 	}
-	c.mesh.ForgetHearsay(now, c.dir.has)
+	c.mesh.ForgetUnheard(now, c.dir.has)
 }
 
 func (c *cluster) unknow(id string) {

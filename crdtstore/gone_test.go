@@ -16,7 +16,7 @@ func TestHeardByOthersIsNotDown(t *testing.T) {
 		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
 		began := time.Now()
 		hear := func(id string, hears ...string) {
-			d.heard(time.Now(), id, &liveness.MasterInfo{Name: id, Hearing: &liveness.Hearing{Masters: hears}}, agreed)
+			d.heard(time.Now(), id, &liveness.MasterInfo{Name: id, Connectivity: &liveness.Connectivity{Masters: hears}}, agreed)
 		}
 		status := func(id string) Master {
 			list := shown(d, time.Now())

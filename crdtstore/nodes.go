@@ -127,7 +127,7 @@ func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (
 	return s.say(ctx, id, func(known record.State, now int64) record.State {
 		// Said anew even where it stands already: another master may have been
 		// told otherwise meanwhile, and this is the later word.
-		return known.Say(now, s.ID(), by, record.FieldDrain, value)
+		return known.Set(now, s.ID(), by, record.FieldDrain, value)
 	})
 }
 
@@ -150,11 +150,11 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 	}
 	return s.say(ctx, id, func(known record.State, now int64) (news record.State) {
 		for _, k := range slices.Sorted(maps.Keys(labels)) {
-			value := record.LabelGone
+			value := record.LabelUnset
 			if v := labels[k]; v != nil {
 				value = "=" + *v
 			}
-			news = record.Join(news, known.Say(now, s.ID(), by, record.FieldLabel+k, value))
+			news = record.Join(news, known.Set(now, s.ID(), by, record.FieldLabel+k, value))
 		}
 		return news
 	})
@@ -197,14 +197,14 @@ func (s *Store) say(ctx context.Context, id string, word func(known record.State
 
 // kept returns a [FieldError] for words of which the bounds of a state would leave less.
 func kept(known, news record.State) error {
-	words := len(known.Words)
-	for _, w := range news.Words {
-		if known.Word(w.Field) == (record.Word{}) {
+	words := len(known.Overrides)
+	for _, w := range news.Overrides {
+		if known.Override(w.Field) == (record.Override{}) {
 			words++
 		}
 	}
-	if words > record.MaxWords {
-		return &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", words, record.MaxWords)}
+	if words > record.MaxOverrides {
+		return &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", words, record.MaxOverrides)}
 	}
 	if n := len(news.Removal.Reason); n > record.MaxReason {
 		return &FieldError{Field: "reason", Problem: fmt.Sprintf("has %d bytes, at most %d are allowed", n, record.MaxReason)}

@@ -120,13 +120,13 @@ func (s *Store) silent(now time.Time, doubted time.Duration) (late, alive int) {
 			return e != nil && !e.Removed
 		})
 	}
-	var heard []liveness.Heard
+	var heard []liveness.Observation
 	for e := range s.table.All() {
 		if e.Removed || ended && s.board.LastHeard(e.ID).IsZero() {
 			continue
 		}
 		v, _ := s.board.Vital(e.ID, heard)
-		heard = v.Heard
+		heard = v.Observation
 		isAlive, isLate := q.Of(heard)
 		if len(heard) == 0 {
 			silence := s.silence(now, e)

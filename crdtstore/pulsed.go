@@ -58,7 +58,7 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs, &m.EdgeAddrs} {
 		*list = (*list)[:min(len(*list), maxURLs)]
 	}
-	if h := m.Hearing; h != nil {
+	if h := m.Connectivity; h != nil {
 		h.Masters = h.Masters[:min(len(h.Masters), maxHears)]
 		h.Holds = h.Holds[:min(len(h.Holds), maxHears)]
 	}
@@ -141,11 +141,11 @@ func (c *cluster) followOnce(from peer.ID, s *latest) {
 func summary(m *liveness.MasterInfo) replica.Summary {
 	s := replica.Summary{Epoch: m.Epoch, Cutoff: m.Cutoff, Wall: m.Wall, Fetching: m.Fetching || m.Joining, Nodes: m.Nodes}
 	switch {
-	case m.Hearing == nil:
+	case m.Connectivity == nil:
 	case m.Joining:
-		s.Holds = m.Hearing.Holds
+		s.Holds = m.Connectivity.Holds
 	default: // a master that is whole holds what those hold that it hears
-		s.Holds = m.Hearing.Masters
+		s.Holds = m.Connectivity.Masters
 	}
 	copy(s.Digest[:], m.Digest)
 	for _, h := range m.Heads[:min(len(m.Heads), maxHeads)] {

@@ -100,7 +100,7 @@ func (s *splits) changed(now time.Time, id string, were *table.Entry) {
 func (s *splits) arrives(id string, st record.State, here func() record.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.met == nil || len(st.Claims) == 0 && len(st.Words) == 0 && st.Removal.IsZero() {
+	if s.met == nil || len(st.Claims) == 0 && len(st.Overrides) == 0 && st.Removal.IsZero() {
 		return
 	}
 	m := s.met[id]

@@ -23,9 +23,9 @@ func losses(base, here, there record.State, name func(string) string) []string {
 				out = append(out, text)
 			}
 		}
-		for _, w := range side.Words {
-			now := stands.Word(w.Field)
-			if w != base.Word(w.Field) && w.Value != now.Value {
+		for _, w := range side.Overrides {
+			now := stands.Override(w.Field)
+			if w != base.Override(w.Field) && w.Value != now.Value {
 				out = append(out, fmt.Sprintf("%s gave way to %s", wordText(w, name), wordText(now, name)))
 			}
 		}
@@ -70,7 +70,7 @@ func claimOf(s record.State, key string) record.Claim {
 	return record.Claim{}
 }
 
-func wordText(w record.Word, name func(string) string) string {
+func wordText(w record.Override, name func(string) string) string {
 	label, isLabel := strings.CutPrefix(w.Field, record.FieldLabel)
 	value, set := strings.CutPrefix(w.Value, "=")
 	what := w.Field + " " + w.Value
@@ -81,7 +81,7 @@ func wordText(w record.Word, name func(string) string) string {
 		what = "not drained"
 	case isLabel && set:
 		what = fmt.Sprintf("label %s=%s", label, value)
-	case isLabel && w.Value == record.LabelGone:
+	case isLabel && w.Value == record.LabelUnset:
 		what = fmt.Sprintf("no label %s", label)
 	case isLabel:
 		what = fmt.Sprintf("label %s as the agent says", label)

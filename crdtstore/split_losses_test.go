@@ -24,10 +24,10 @@ func accountOf(boot, seq uint64, host string) record.State {
 func TestLossesAreWhatWasSaidAndDoesNotStand(t *testing.T) {
 	base := accountOf(1, 5, "old")
 	drain := func(s record.State, now int64, master, by, value string) record.State {
-		return record.Join(s, s.Say(now, master, by, record.FieldDrain, value))
+		return record.Join(s, s.Set(now, master, by, record.FieldDrain, value))
 	}
 	label := func(s record.State, now int64, master, value string) record.State {
-		return record.Join(s, s.Say(now, master, "", record.FieldLabel+"zone", value))
+		return record.Join(s, s.Set(now, master, "", record.FieldLabel+"zone", value))
 	}
 	later := base
 	later.LastSeen = 5000
@@ -51,7 +51,7 @@ func TestLossesAreWhatWasSaidAndDoesNotStand(t *testing.T) {
 			drain(base, 20, "B", "bob", ""), []string{"drained (by ann through Aspen) gave way to not drained (by bob through Birch)"}},
 		{"this one's word is later", base, label(base, 30, "A", "=one"), label(base, 20, "B", "=two"),
 			[]string{"label zone=two (through Birch) gave way to label zone=one (through Aspen)"}},
-		{"a label is taken away", base, label(base, 10, "A", "=one"), label(base, 20, "B", record.LabelGone),
+		{"a label is taken away", base, label(base, 10, "A", "=one"), label(base, 20, "B", record.LabelUnset),
 			[]string{"label zone=one (through Aspen) gave way to no label zone (through Birch)"}},
 		{"it was removed here and booted there", base, record.Join(base, base.Remove(10, "A", "ann", "")), accountOf(2, 1, "two"),
 			[]string{"the removal (by ann through Aspen) gave way to boot 2"}},
@@ -80,7 +80,7 @@ func TestOneSideLosesNothing(t *testing.T) {
 				case 0:
 					s = record.Join(s, accountOf(1+s.Boot(), rapid.Uint64Range(1, 9).Draw(r, "seq"), "x"))
 				case 1:
-					s = record.Join(s, s.Say(now, "A", "", record.FieldDrain, rapid.SampledFrom([]string{"", "1"}).Draw(r, "drain")))
+					s = record.Join(s, s.Set(now, "A", "", record.FieldDrain, rapid.SampledFrom([]string{"", "1"}).Draw(r, "drain")))
 				default:
 					s = record.Join(s, s.Remove(now, "A", "", ""))
 				}

@@ -125,7 +125,7 @@ func newStore(cfg Config) (*Store, error) {
 	s.collisions = newCollisions(s.text, s.run)
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
-		AssertSettle: assertSettle, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
+		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil
 }
@@ -298,7 +298,7 @@ var (
 	turnoverTick = 2 * time.Second
 	// assertSettle is how long the masters that are responsible for records have,
 	// after a new epoch was adopted, before the others assert what is missing.
-	assertSettle = 10 * time.Second
+	assertDelay = 10 * time.Second
 )
 
 // turnover keeps the history in proportion to the records.

@@ -30,7 +30,7 @@ type (
 	// Status says whether a node lives. It is computed when it is read.
 	Status = record.Status
 	// Witness is a master that has heard a node, and when.
-	Witness = record.Witness
+	Observer = record.Observer
 )
 
 // The statuses of a node.

@@ -18,14 +18,14 @@ type moment struct {
 	listening record.Listening
 	dead      bool       // nodes that were not heard in this run are dead by an operator's ending
 	masters   []observer // that were asked for
-	heard     []liveness.Heard
-	witnesses []Witness
+	heard     []liveness.Observation
+	witnesses []Observer
 }
 
 // vital is the pulse part of a node, as it is at a moment.
 type vital struct {
 	liveness.Vital
-	witnesses []Witness
+	witnesses []Observer
 	status    Status
 	reason    string
 	age       time.Duration // since any master heard it; less than 0: none has
@@ -37,7 +37,7 @@ func (s *Store) at(now time.Time) *moment {
 }
 
 // by is by what the silence of a node is judged that some masters have heard.
-func (m *moment) by(witnesses []Witness) record.Listening {
+func (m *moment) by(witnesses []Observer) record.Listening {
 	l := m.listening
 	if len(witnesses) == 0 && m.dead {
 		l.Preserving = false
@@ -66,10 +66,10 @@ func (m *moment) limit(master string) time.Duration { return m.observer(master).
 // until the moment is asked again.
 func (m *moment) vital(e *table.Entry, v *vital) {
 	v.Vital, _ = m.s.board.Vital(e.ID, m.heard)
-	m.heard, m.witnesses, v.age = v.Heard, m.witnesses[:0], -1
-	for _, h := range v.Heard {
+	m.heard, m.witnesses, v.age = v.Observation, m.witnesses[:0], -1
+	for _, h := range v.Observation {
 		age, o := m.now.Sub(h.At), m.observer(h.Master)
-		m.witnesses = append(m.witnesses, Witness{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
+		m.witnesses = append(m.witnesses, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
 		if v.age < 0 || age < v.age {
 			v.age = max(age, 0)
 		}
@@ -100,7 +100,7 @@ func (m *moment) show(e *table.Entry) Node {
 		n.SeenBy = slices.Clone(v.witnesses)
 	}
 	m.s.rivals.dispute(m.now, &n)
-	for _, h := range v.Heard {
+	for _, h := range v.Observation {
 		if h.Tunnel && m.reachable(h.Master) {
 			n.Tunnel = append(n.Tunnel, h.Master)
 		}

@@ -68,7 +68,7 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) step(now time.Time, tell func(id string)) {
 	last := w.tick
 	w.tick = w.at(now)
-	roused := w.s.board.Roused()
+	roused := w.s.board.Woken()
 	news, read, ok := w.s.hub.since(w.read)
 	w.read = read
 	observers := w.s.observers()
@@ -117,7 +117,7 @@ func (w *watch) look(now time.Time, id string, tell func(id string)) {
 	if v.status != Online {
 		// What is heard from here on is told; what was heard just before that is
 		// seen now.
-		w.s.board.Await(e.ID)
+		w.s.board.WakeOn(e.ID)
 		w.moment.vital(e, v)
 	}
 	is := w.was[e.ID]

@@ -104,7 +104,7 @@ func TestWhoDrained(t *testing.T) {
 	}
 	m.must(nil, "register_node", `{"node_id":"n1"}`)
 	m.must(nil, "drain_node", `{"node_id":"n1"}`, append([]string{"Authorization", "bearer " + secret}, remote...)...)
-	if by := m.store.states["n1"].Word("drain").By; by != "token ci" {
+	if by := m.store.states["n1"].Override("drain").By; by != "token ci" {
 		t.Errorf("drained by %q", by)
 	}
 }

@@ -26,7 +26,7 @@ type fakeStore struct {
 	beats   int
 	masters []crdtstore.Master
 	status  crdtstore.Status
-	seenBy  []crdtstore.Witness
+	seenBy  []crdtstore.Observer
 	health  error
 	closed  bool
 	events  []crdtstore.Event
@@ -224,18 +224,18 @@ func (f *fakeStore) Drain(_ context.Context, id string, drained bool, by string)
 		value = "1"
 	}
 	return f.word(id, func(s record.State) record.State {
-		return s.Say(time.Now().UnixMilli(), "self", by, record.FieldDrain, value)
+		return s.Set(time.Now().UnixMilli(), "self", by, record.FieldDrain, value)
 	})
 }
 
 func (f *fakeStore) Label(_ context.Context, id string, labels map[string]*string, by string) (n crdtstore.Node, err error) {
 	for k, v := range labels {
-		value := record.LabelGone
+		value := record.LabelUnset
 		if v != nil {
 			value = "=" + *v
 		}
 		if n, err = f.word(id, func(s record.State) record.State {
-			return s.Say(time.Now().UnixMilli(), "self", by, record.FieldLabel+k, value)
+			return s.Set(time.Now().UnixMilli(), "self", by, record.FieldLabel+k, value)
 		}); err != nil {
 			return n, err
 		}

@@ -306,7 +306,7 @@ func (l *lossy) draw(rt *rapid.T) {
 		l.node.Status = crdtstore.Offline
 	}
 	if l.node.SeenBy = nil; rapid.Bool().Draw(rt, "was heard") {
-		l.node.SeenBy = []crdtstore.Witness{{Master: "self", AgeS: 99}}
+		l.node.SeenBy = []crdtstore.Observer{{Master: "self", AgeS: 99}}
 	}
 	busy := map[string]bool{}
 	anyFate := rapid.Map(rapid.IntRange(0, int(fates)-1), func(i int) fate { return fate(i) })

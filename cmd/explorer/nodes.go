@@ -126,7 +126,7 @@ func seen(n crdtstore.Node) string {
 	if len(n.SeenBy) == 0 {
 		return ago(n.LastSeen)
 	}
-	last := slices.MinFunc(n.SeenBy, func(a, b crdtstore.Witness) int { return cmp.Compare(a.AgeS, b.AgeS) })
+	last := slices.MinFunc(n.SeenBy, func(a, b crdtstore.Observer) int { return cmp.Compare(a.AgeS, b.AgeS) })
 	return age(time.Duration(last.AgeS * float64(time.Second)))
 }
 

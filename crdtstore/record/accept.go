@@ -38,7 +38,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 		}
 	}
 	profile, vms := r.Profile.encode(), encodeVMs(r.VMs)
-	tellsVMs := r.signed() || r.Omitted&OmittedVMs == 0
+	hasVMs := r.signed() || r.Omitted&OmittedVMs == 0
 
 	if !r.signed() && (r.Boot == 0 || r.Seq == 0) {
 		if r.Boot == 0 {
@@ -46,7 +46,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 		}
 		latest := claim.Latest()
 		same := !profileHidden && !claim.Profile.IsZero() && profile == claim.Profile.Body &&
-			(!tellsVMs || !known.keepsVMs(claim.Key) || !vmsHidden && vms == claim.VMs.Body)
+			(!hasVMs || !known.keepsVMs(claim.Key) || !vmsHidden && vms == claim.VMs.Body)
 		if same && (r.Boot == 0 || r.Boot == latest.Boot) {
 			return State{}, nil
 		}
@@ -75,7 +75,7 @@ func Accept(known State, r Report, a Acceptance) (State, error) {
 	if news.asserts(claim.Profile) {
 		out.Profile = news
 	}
-	if tellsVMs && (generation != known.Generation || known.keepsVMs(claim.Key)) {
+	if hasVMs && (generation != known.Generation || known.keepsVMs(claim.Key)) {
 		news = Account{r.AccountVersion(), vms, sealVMs, a.Now}
 		if news.asserts(claim.VMs) {
 			out.VMs = news

@@ -50,7 +50,7 @@ func checkOld(t *rapid.T, known State, r Report) {
 
 // checkTaken fails unless what readers are shown is what was sent.
 func checkTaken(t *rapid.T, known, now, delta State, r Report, a Acceptance) {
-	if len(delta.Claims) != 1 || len(delta.Words) != 0 || !delta.Removal.IsZero() {
+	if len(delta.Claims) != 1 || len(delta.Overrides) != 0 || !delta.Removal.IsZero() {
 		t.Fatalf("a report asserted more than an account: %+v", delta)
 	}
 	if known.Dominates(delta) {

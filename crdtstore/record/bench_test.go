@@ -36,8 +36,8 @@ func typicalState(tb rapid.TB, seq uint64) State {
 	r := typicalReport(seq)
 	r.Sign(testKey(1))
 	s := accept(tb, State{}, r, 1_760_000_000_500)
-	s = Join(s, s.Say(1_760_000_001_000, "12D3KooWmaster", "ann", FieldLabel+"zone", "=eu"))
-	return Join(s, s.Say(1_760_000_002_000, "12D3KooWmaster", "ann", FieldDrain, "1"))
+	s = Join(s, s.Set(1_760_000_001_000, "12D3KooWmaster", "ann", FieldLabel+"zone", "=eu"))
+	return Join(s, s.Set(1_760_000_002_000, "12D3KooWmaster", "ann", FieldDrain, "1"))
 }
 
 func BenchmarkJoin(b *testing.B) {

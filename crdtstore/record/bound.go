@@ -17,7 +17,7 @@ const (
 	MaxVMClaims = 2
 	// MaxWords is how many fields of a node an operator may have spoken of. Of more,
 	// those that sort first are kept; labels that were taken away again count.
-	MaxWords = 4 * MaxLabels
+	MaxOverrides = 4 * MaxLabels
 	// MaxState is more than any state takes, encoded, in bytes.
 	MaxState = 896 << 10
 	// MaxBy is how many bytes of the name of an operator are kept.
@@ -37,13 +37,13 @@ const (
 // names of operators and reasons of removals are cut.
 //
 // Join is associative over bounded states because each bound depends on nothing that a
-// later join could change. An account or word is too large by itself. Which claims and
-// words are too many follows from their keys and fields alone, so what was dropped once
+// later join could change. An account or override is too large by itself. Which claims and
+// overrides are too many follows from their keys and fields alone, so what was dropped once
 // has as many before it in every later join too. And that there are too many claims for
 // VMs stays so, for the number of claims in a generation only grows.
 func (s State) Bounded() State {
 	s.Claims = keepClaims(boundClaims(s.Claims))
-	s.Words = keepWords(boundWords(s.Words))
+	s.Overrides = keepOverrides(boundOverrides(s.Overrides))
 	s.Removal.By = cut(s.Removal.By, MaxBy)
 	s.Removal.Reason = cut(s.Removal.Reason, MaxReason)
 	s.Removal.Master = cut(s.Removal.Master, maxMaster)
@@ -96,30 +96,30 @@ func keepClaims(list []Claim) []Claim {
 	return list
 }
 
-func boundWords(list []Word) []Word {
-	if !slices.ContainsFunc(list, func(w Word) bool { return w != w.bounded() }) {
+func boundOverrides(list []Override) []Override {
+	if !slices.ContainsFunc(list, func(w Override) bool { return w != w.bounded() }) {
 		return list
 	}
-	var out []Word
+	var out []Override
 	for _, w := range list {
-		if w = w.bounded(); w != (Word{}) {
+		if w = w.bounded(); w != (Override{}) {
 			out = append(out, w)
 		}
 	}
 	return out
 }
 
-// bounded returns the zero Word for one that is too large.
-func (w Word) bounded() Word {
+// bounded returns the zero Override for one that is too large.
+func (w Override) bounded() Override {
 	if len(w.Field) > maxField || len(w.Value) > maxValue || len(w.Master) > maxMaster {
-		return Word{}
+		return Override{}
 	}
 	w.By = cut(w.By, MaxBy)
 	return w
 }
 
-func keepWords(list []Word) []Word {
-	n := min(len(list), MaxWords)
+func keepOverrides(list []Override) []Override {
+	n := min(len(list), MaxOverrides)
 	return list[:n:n]
 }
 

@@ -21,7 +21,7 @@ var manyKeys = func() []string {
 	return keys
 }()
 
-// genCrowd draws states of many claims and words, with more of both than are kept.
+// genCrowd draws states of many claims and overrides, with more of both than are kept.
 var genCrowd = rapid.Custom(func(t *rapid.T) State {
 	s := State{Generation: draw(t, "generation", uint64(0), 0, 1)}
 	first, last := rapid.IntRange(0, len(manyKeys)-1).Draw(t, "from"), rapid.IntRange(0, len(manyKeys)).Draw(t, "to")
@@ -35,16 +35,16 @@ var genCrowd = rapid.Custom(func(t *rapid.T) State {
 			VMs:     Account{Version: Version{draw(t, "boot", uint64(1), 2), 1}, Body: draw(t, "vms", "", "c")},
 		})
 	}
-	at := rapid.IntRange(0, MaxWords+20).Draw(t, "words from")
-	for i := range rapid.IntRange(0, MaxWords+20-at).Draw(t, "words") {
-		s.Words = append(s.Words, Word{Field: fmt.Sprintf("label/%04d", at+i), Stamp: Stamp{Wall: int64(i%3 + 1)}, Value: "=" + fmt.Sprint(i%2)})
+	at := rapid.IntRange(0, MaxOverrides+20).Draw(t, "overrides from")
+	for i := range rapid.IntRange(0, MaxOverrides+20-at).Draw(t, "overrides") {
+		s.Overrides = append(s.Overrides, Override{Field: fmt.Sprintf("label/%04d", at+i), Stamp: Stamp{Wall: int64(i%3 + 1)}, Value: "=" + fmt.Sprint(i%2)})
 	}
 	return s
 })
 
 // unbounded is what many states come to where nothing is ever dropped but by generation.
 func unbounded(states []State) (out State) {
-	claims, words := map[string]Claim{}, map[string]Word{}
+	claims, overrides := map[string]Claim{}, map[string]Override{}
 	for _, s := range states {
 		out.Generation = max(out.Generation, s.Bounded().Generation)
 	}
@@ -56,15 +56,15 @@ func unbounded(states []State) (out State) {
 				claims[c.Key] = c
 			}
 		}
-		for _, w := range s.Words {
-			words[w.Field] = w.join(words[w.Field])
+		for _, w := range s.Overrides {
+			overrides[w.Field] = w.join(overrides[w.Field])
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(claims)) {
 		out.Claims = append(out.Claims, claims[k])
 	}
-	for _, k := range slices.Sorted(maps.Keys(words)) {
-		out.Words = append(out.Words, words[k])
+	for _, k := range slices.Sorted(maps.Keys(overrides)) {
+		out.Overrides = append(out.Overrides, overrides[k])
 	}
 	return out
 }
@@ -84,7 +84,7 @@ func oracleBounds(s State) State {
 			s.Claims[i].VMs = Account{}
 		}
 	}
-	s.Words = s.Words[:min(len(s.Words), 256)]
+	s.Overrides = s.Overrides[:min(len(s.Overrides), 256)]
 	return s
 }
 
@@ -145,9 +145,9 @@ func largest(claims int) State {
 		})
 	}
 	by := strings.Repeat("x", MaxBy)
-	for i := range MaxWords {
+	for i := range MaxOverrides {
 		field := fmt.Sprintf("%s%0*d", FieldLabel, maxLabelName, i)
-		s.Words = append(s.Words, Word{field, stamp, strings.Repeat("x", maxMaster), strings.Repeat("x", maxValue), by})
+		s.Overrides = append(s.Overrides, Override{field, stamp, strings.Repeat("x", maxMaster), strings.Repeat("x", maxValue), by})
 	}
 	s.Removal = Removal{math.MaxUint64, stamp, strings.Repeat("x", maxMaster), strings.Repeat("x", MaxReason), by}
 	s.LastSeen, s.Generation = math.MaxInt64, math.MaxUint64
@@ -195,22 +195,22 @@ func TestTheLargestReportIsKept(t *testing.T) {
 // What does not fit is dropped by itself, and what stands beside it is kept.
 func TestBoundedDropsWhatIsTooLarge(t *testing.T) {
 	good := accept(t, State{}, signed(report(5, 1, "a", VM{SID: "1"}), 1), 100)
-	good = Join(good, good.Say(150, "m", "ann", FieldDrain, "1"))
+	good = Join(good, good.Set(150, "m", "ann", FieldDrain, "1"))
 	large := strings.Repeat("é", 1<<20)
 	for name, change := range map[string]func(s *State){
 		"a profile":         func(s *State) { s.Claims[0].Profile = Account{Body: large} },
 		"a VM list":         func(s *State) { s.Claims[0].VMs = Account{Body: large} },
 		"a seal":            func(s *State) { s.Claims[0].VMs = Account{Seal: large} },
 		"a key":             func(s *State) { s.Claims[0] = Claim{Key: large, First: Stamp{Wall: 1}} },
-		"a field":           func(s *State) { s.Words[0].Field = large },
-		"a value":           func(s *State) { s.Words[0].Value = large },
-		"a master":          func(s *State) { s.Words[0].Master = large },
-		"who said it":       func(s *State) { s.Words[0].By = large },
+		"a field":           func(s *State) { s.Overrides[0].Field = large },
+		"a value":           func(s *State) { s.Overrides[0].Value = large },
+		"a master":          func(s *State) { s.Overrides[0].Master = large },
+		"who said it":       func(s *State) { s.Overrides[0].By = large },
 		"a reason":          func(s *State) { s.Removal = Removal{Boot: 1, Reason: large} },
 		"who removed it":    func(s *State) { s.Removal = Removal{Boot: 1, By: large} },
 		"a removing master": func(s *State) { s.Removal = Removal{Boot: 1, Master: large} },
 	} {
-		s := State{Claims: slices.Clone(good.Claims), Words: slices.Clone(good.Words)}
+		s := State{Claims: slices.Clone(good.Claims), Overrides: slices.Clone(good.Overrides)}
 		change(&s)
 		got, err := Decode(string(s.Encode()))
 		if err != nil {

@@ -63,7 +63,7 @@ func (s State) Append(b []byte) []byte {
 	for _, c := range s.Claims {
 		b = putMessage(b, 1, c.append)
 	}
-	for _, w := range s.Words {
+	for _, w := range s.Overrides {
 		b = putMessage(b, 2, w.append)
 	}
 	if !s.Removal.IsZero() {
@@ -98,11 +98,11 @@ func Decode(in string) (State, error) {
 			s.Claims = append(s.Claims, c)
 			return err
 		case 2:
-			w, err := decodeWord(f.Str)
-			if n := len(s.Words); err == nil && n > 0 && s.Words[n-1].Field >= w.Field {
-				return encodingError("words out of order")
+			w, err := decodeOverride(f.Str)
+			if n := len(s.Overrides); err == nil && n > 0 && s.Overrides[n-1].Field >= w.Field {
+				return encodingError("overrides out of order")
 			}
-			s.Words = append(s.Words, w)
+			s.Overrides = append(s.Overrides, w)
 			return err
 		case 3:
 			r, err := decodeRemoval(f.Str)
@@ -191,7 +191,7 @@ func decodeAccount(in string) (a Account, err error) {
 	return a, err
 }
 
-func (w Word) append(b []byte) []byte {
+func (w Override) append(b []byte) []byte {
 	b = putString(b, 1, w.Field)
 	b = putStamp(b, 2, w.Stamp)
 	b = putString(b, 3, w.Master)
@@ -199,7 +199,7 @@ func (w Word) append(b []byte) []byte {
 	return putString(b, 5, w.By)
 }
 
-func decodeWord(in string) (w Word, err error) {
+func decodeOverride(in string) (w Override, err error) {
 	err = eachField(in, func(num protowire.Number, f field) (err error) {
 		switch num {
 		case 1:

@@ -112,7 +112,7 @@ func TestDecodeRefuses(t *testing.T) {
 	varint := func(num protowire.Number, v uint64) string {
 		return string(protowire.AppendVarint(protowire.AppendTag(nil, num, protowire.VarintType), v))
 	}
-	word := func(field string) string { return sub(2, sub(1, field)+sub(2, varint(1, 1))) }
+	override := func(field string) string { return sub(2, sub(1, field)+sub(2, varint(1, 1))) }
 	claim := func(key string) string { return sub(1, sub(1, key)) }
 	for name, in := range map[string]string{
 		"nothing at all":             "",
@@ -135,9 +135,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"fields out of order":        "\x01" + varint(4, 1) + claim("k"),
 		"claims out of order":        "\x01" + claim("l") + claim("k"),
 		"a claim twice":              "\x01" + claim("k") + claim("k"),
-		"words out of order":         "\x01" + word("l") + word("k"),
-		"a word twice":               "\x01" + word("k") + word("k"),
-		"claims after words":         "\x01" + word("k") + claim("k"),
+		"overrides out of order":     "\x01" + override("l") + override("k"),
+		"a word twice":               "\x01" + override("k") + override("k"),
+		"claims after words":         "\x01" + override("k") + claim("k"),
 		"an empty removal":           "\x01" + sub(3, ""),
 		"two removals":               "\x01" + sub(3, varint(1, 1)) + sub(3, varint(1, 2)),
 		"an empty stamp":             "\x01" + sub(2, sub(1, "f")+sub(2, "")),

@@ -13,9 +13,9 @@
 //     that ever spoke for the node id. It holds the [Profile] and the [VM] list
 //     as two [Account] registers, versioned by (boot, seq), which only the node's
 //     agent advances. No clock decides between two accounts.
-//   - [Word]: what an operator said about one field (drained, a label). The last
+//   - [Override]: what an operator set about one field (drained, a label). The last
 //     writer wins, by hybrid logical clock, then master id, then value. A removal
-//     takes back the words that its master knew, and no others.
+//     takes back the overrides that its master knew, and no others.
 //   - [Removal]: hides every account of a boot no later than the removed one.
 //   - LastSeen: a maximum, for display and retention only.
 //

@@ -21,7 +21,7 @@ func ExampleJoin() {
 	one := record.Join(before, delta)
 
 	// The other side, whose clock is an hour behind:
-	other := record.Join(before, before.Say(9_000_500-3_600_000, "master-b", "ann", record.FieldDrain, "1"))
+	other := record.Join(before, before.Set(9_000_500-3_600_000, "master-b", "ann", record.FieldDrain, "1"))
 
 	merged := record.Join(one, other)
 	node := record.View("node-1", merged)
@@ -84,12 +84,12 @@ func ExampleState_Remove() {
 
 func ExampleLiveness() {
 	listening := record.Listening{For: time.Hour, OfflineAfter: 30 * time.Second}
-	status, reason := record.Liveness([]record.Witness{
+	status, reason := record.Liveness([]record.Observer{
 		{Master: "master-a", AgeS: 95, Reachable: true},
 		{Master: "master-b", AgeS: 1.2, Reachable: true},
 	}, listening)
 	fmt.Printf("%s %q\n", status, reason)
-	status, reason = record.Liveness([]record.Witness{{Master: "master-b", AgeS: 31}}, listening)
+	status, reason = record.Liveness([]record.Observer{{Master: "master-b", AgeS: 31}}, listening)
 	fmt.Printf("%s %q\n", status, reason)
 	// Output:
 	// online ""

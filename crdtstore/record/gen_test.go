@@ -58,7 +58,7 @@ var (
 		}
 		for _, field := range []string{"", FieldDrain, FieldLabel + "x", FieldLabel + "z"} {
 			if rapid.Bool().Draw(t, "word") {
-				s.Words = append(s.Words, drawWord(t, field))
+				s.Overrides = append(s.Overrides, drawOverride(t, field))
 			}
 		}
 		if rapid.Bool().Draw(t, "removal") {
@@ -105,10 +105,10 @@ func drawClaim(t *rapid.T, key string) Claim {
 	return c
 }
 
-func drawWord(t *rapid.T, field string) Word {
-	return Word{
+func drawOverride(t *rapid.T, field string) Override {
+	return Override{
 		Field: field, Stamp: genStamp.Draw(t, "word"), Master: draw(t, "master", "m1", "m2"),
-		Value: draw(t, "value", "", "1", "=v", LabelGone), By: draw(t, "by", "", "ann"),
+		Value: draw(t, "value", "", "1", "=v", LabelUnset), By: draw(t, "by", "", "ann"),
 	}
 }
 
@@ -149,7 +149,7 @@ func drawKnown(t *rapid.T) State {
 				s = Join(s, delta)
 			}
 		case "say":
-			s = Join(s, s.Say(now, "m1", "ann", FieldDrain, draw(t, "value", "", "1")))
+			s = Join(s, s.Set(now, "m1", "ann", FieldDrain, draw(t, "value", "", "1")))
 		case "remove":
 			s = Join(s, s.Remove(now, "m1", "ann", "test"))
 		}
@@ -189,19 +189,19 @@ type frozen struct {
 
 // freeze returns s on memory of its own with room to spare, for a later check.
 func freeze(s State) (State, frozen) {
-	spare := State{Claims: make([]Claim, 0, len(s.Claims)+3), Words: make([]Word, 0, len(s.Words)+3)}
+	spare := State{Claims: make([]Claim, 0, len(s.Claims)+3), Overrides: make([]Override, 0, len(s.Overrides)+3)}
 	s.Claims = append(spare.Claims, s.Claims...)
-	s.Words = append(spare.Words, s.Words...)
+	s.Overrides = append(spare.Overrides, s.Overrides...)
 	for i := range 3 {
 		s.Claims[:len(s.Claims)+3][len(s.Claims)+i].Key = "spare"
-		s.Words[:len(s.Words)+3][len(s.Words)+i].Field = "spare"
+		s.Overrides[:len(s.Overrides)+3][len(s.Overrides)+i].Field = "spare"
 	}
 	return s, frozen{s, wholeCopy(s)}
 }
 
 func wholeCopy(s State) State {
 	s.Claims = slices.Clone(s.Claims[:cap(s.Claims)])
-	s.Words = slices.Clone(s.Words[:cap(s.Words)])
+	s.Overrides = slices.Clone(s.Overrides[:cap(s.Overrides)])
 	return s
 }
 

@@ -39,7 +39,7 @@ func goldenStates(tb rapid.TB) []goldenState {
 		{"returned", "The same node with a later boot, drained.",
 			func() State {
 				s := accept(tb, removed, report(6, 1, "b"), 300)
-				return Join(s, s.Say(300, "m2", "bob", FieldDrain, "1"))
+				return Join(s, s.Set(300, "m2", "bob", FieldDrain, "1"))
 			}()},
 		{"conflict", "Two keys that claim one node id.", conflict},
 		{"troubled", "A signed node that finds two things wrong with its machine.", func() State {

@@ -84,10 +84,10 @@ func TestHistoriesAgreeWithTheOracle(t *testing.T) {
 				r := any(t)
 				field := draw(t, "field", FieldDrain, FieldLabel+"x", FieldLabel+"z")
 				before := r.state
-				delta := r.state.Say(clock(r), master(r), "ann", field, draw(t, "value", "", "1", "=op", LabelGone))
+				delta := r.state.Set(clock(r), master(r), "ann", field, draw(t, "value", "", "1", "=op", LabelUnset))
 				post = append(post, r.say(delta))
-				if got := r.state.Word(field); got != delta.Words[0] {
-					t.Fatalf("the last word of %s is %+v, not %+v, over %+v", r.name, got, delta.Words[0], before)
+				if got := r.state.Override(field); got != delta.Overrides[0] {
+					t.Fatalf("the last word of %s is %+v, not %+v, over %+v", r.name, got, delta.Overrides[0], before)
 				}
 			},
 			"remove": func(t *rapid.T) {

@@ -18,7 +18,7 @@ func TestDecodeRefusesTimesBefore1970(t *testing.T) {
 		"last seen": {LastSeen: -1},
 		"account":   {Claims: []Claim{{Profile: Account{At: -1}}}},
 		"first":     {Claims: []Claim{{First: Stamp{Wall: -1}}}},
-		"word":      {Words: []Word{{Stamp: Stamp{Wall: -1}}}},
+		"word":      {Overrides: []Override{{Stamp: Stamp{Wall: -1}}}},
 		"removal":   {Removal: Removal{Stamp: Stamp{Wall: math.MinInt64}}},
 	} {
 		if got, err := Decode(string(s.Encode())); !errors.Is(err, ErrEncoding) {
@@ -34,7 +34,7 @@ func TestAcceptBefore1970(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		delta = Join(delta, delta.Say(now, "m", "", FieldDrain, "1"))
+		delta = Join(delta, delta.Set(now, "m", "", FieldDrain, "1"))
 		delta = Join(delta, delta.Remove(now, "m", "", ""))
 		if got, err := Decode(string(delta.Encode())); err != nil || !got.Equal(delta) {
 			t.Errorf("at %d: %+v, %v", now, delta, err)
@@ -49,7 +49,7 @@ func TestAcceptBefore1970(t *testing.T) {
 func TestEveryTimeCanBeShown(t *testing.T) {
 	const end = math.MaxInt64
 	s := accept(t, State{}, report(1, 1, "a", VM{SID: "1"}), end)
-	s = Join(s, s.Say(end, "m", "", FieldDrain, "1"))
+	s = Join(s, s.Set(end, "m", "", FieldDrain, "1"))
 	for _, s := range []State{s, Join(s, s.Remove(end, "m", "", ""))} {
 		n := View(testNode, s)
 		if _, err := json.Marshal(n); err != nil {
@@ -90,11 +90,11 @@ func TestDecodeProfileRefusesWhatIsNoNumber(t *testing.T) {
 // An age beyond what a duration holds must not overflow into "just now".
 func TestOverflowingAgeIsOld(t *testing.T) {
 	for _, age := range []float64{math.MaxInt64 / 1e9, 1e10, 1e300, math.Inf(1), math.NaN()} {
-		if status, _ := Liveness([]Witness{{Master: "m", AgeS: age, Reachable: true}}, Listening{For: time.Hour, OfflineAfter: 30 * time.Second}); status != Offline {
+		if status, _ := Liveness([]Observer{{Master: "m", AgeS: age, Reachable: true}}, Listening{For: time.Hour, OfflineAfter: 30 * time.Second}); status != Offline {
 			t.Errorf("heard %v s ago and %s", age, status)
 		}
 	}
-	if got := (Witness{AgeS: -5}).Age(); got != 0 {
+	if got := (Observer{AgeS: -5}).Age(); got != 0 {
 		t.Errorf("heard in the future: age %v", got)
 	}
 }

@@ -39,9 +39,9 @@ func TestJoinKeepsOrder(t *testing.T) {
 				t.Fatalf("claims out of order: %+v", j.Claims)
 			}
 		}
-		for i := 1; i < len(j.Words); i++ {
-			if j.Words[i-1].Field >= j.Words[i].Field {
-				t.Fatalf("words out of order: %+v", j.Words)
+		for i := 1; i < len(j.Overrides); i++ {
+			if j.Overrides[i-1].Field >= j.Overrides[i].Field {
+				t.Fatalf("overrides out of order: %+v", j.Overrides)
 			}
 		}
 	})
@@ -55,13 +55,13 @@ func TestNothingWritesIntoStates(t *testing.T) {
 		b, other := freeze(genState.Draw(t, "b"))
 		j := Join(a, b)
 		Join(j, a)
-		Join(j, a.Say(9, "m", "", FieldDrain, "1"))
+		Join(j, a.Set(9, "m", "", FieldDrain, "1"))
 		Join(j, a.Remove(9, "m", "", ""))
 		a.Dominates(b)
 		a.Verified(testNode)
 		a.Encode()
 		a.Digest(testNode)
-		a.Word(FieldDrain)
+		a.Override(FieldDrain)
 		n := View(testNode, a)
 		n.Labels["x"] = "a reader's own"
 
@@ -119,20 +119,20 @@ func TestRegistersExhaustively(t *testing.T) {
 			}
 		}
 	}
-	var words []Word
+	var overrides []Override
 	var removals []Removal
 	for _, s := range stamps {
 		for _, m := range []string{"", "m"} {
 			for _, text := range []string{"", "x"} {
 				for _, by := range []string{"", "b"} {
-					words = append(words, Word{"drain", s, m, text, by})
+					overrides = append(overrides, Override{"drain", s, m, text, by})
 					removals = append(removals, Removal{uint64(s.Wall), Stamp{1, s.Logical}, m, text, by})
 				}
 			}
 		}
 	}
 	t.Run("account", func(t *testing.T) { everyTriple(t, accounts, Account.join, Account.compare) })
-	t.Run("word", func(t *testing.T) { everyTriple(t, words, Word.join, Word.compare) })
+	t.Run("word", func(t *testing.T) { everyTriple(t, overrides, Override.join, Override.compare) })
 	t.Run("removal", func(t *testing.T) { everyTriple(t, removals, Removal.join, Removal.compare) })
 	t.Run("first", func(t *testing.T) { everyTriple(t, stamps, earlier, nil) })
 	t.Run("identity", func(t *testing.T) {

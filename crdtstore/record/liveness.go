@@ -17,8 +17,8 @@ const (
 	Offline Status = "offline"
 )
 
-// Witness is what one master hears of a node.
-type Witness struct {
+// Observer is one master's observation of a node.
+type Observer struct {
 	Master string `json:"master"`
 	// AgeS is how many seconds ago that master heard the node, by its own
 	// monotonic clock, counted on by ours; no absolute time crosses the wire.
@@ -32,7 +32,7 @@ type Witness struct {
 
 // Age returns AgeS as a duration. What does not fit into one, or is no number,
 // counts as ages ago and not, by overflow, as just now.
-func (w Witness) Age() time.Duration {
+func (w Observer) Age() time.Duration {
 	ns := w.AgeS * float64(time.Second)
 	if !(ns < math.MaxInt64) {
 		return math.MaxInt64
@@ -43,7 +43,7 @@ func (w Witness) Age() time.Duration {
 // Listening is by what a master judges the silence of nodes.
 type Listening struct {
 	For          time.Duration // since this master started
-	OfflineAfter time.Duration // this master's own, for witnesses that do not say theirs
+	OfflineAfter time.Duration // this master's own, for observers that do not say theirs
 	// Preserving: so large a part of the grid went silent together that a fault of the
 	// masters or of the network is likelier than the death of all these nodes (see
 	// [Preserve]); Preserved is for how long that is so.
@@ -53,7 +53,7 @@ type Listening struct {
 
 // limit is for how long a node may be silent to a master: by that master's own limit,
 // whoever reads. So masters whose limits differ compute the same.
-func (l Listening) limit(w *Witness) time.Duration {
+func (l Listening) limit(w *Observer) time.Duration {
 	if w.OfflineAfter > 0 {
 		return w.OfflineAfter
 	}
@@ -67,10 +67,10 @@ func (l Listening) limit(w *Witness) time.Duration {
 //     OfflineAfter), or nobody has yet but this master has only just begun to
 //     listen, or it fell silent together with a large part of the grid;
 //   - offline: otherwise.
-func Liveness(witnesses []Witness, l Listening) (Status, string) {
-	var lost *Witness
-	for i := range witnesses {
-		w := &witnesses[i]
+func Liveness(observers []Observer, l Listening) (Status, string) {
+	var lost *Observer
+	for i := range observers {
+		w := &observers[i]
 		switch {
 		case w.Reachable && w.Age() <= l.limit(w):
 			return Online, ""
@@ -81,10 +81,10 @@ func Liveness(witnesses []Witness, l Listening) (Status, string) {
 	if lost != nil {
 		return Suspect, "the master that heard it last is gone: " + lost.Master
 	}
-	if l.For < l.OfflineAfter && len(witnesses) == 0 {
+	if l.For < l.OfflineAfter && len(observers) == 0 {
 		return Suspect, "not heard since this master started"
 	}
-	if l.preserves(witnesses) {
+	if l.preserves(observers) {
 		return Suspect, "a large part of the grid fell silent with it"
 	}
 	return Offline, ""
@@ -93,16 +93,16 @@ func Liveness(witnesses []Witness, l Listening) (Status, string) {
 // preserves reports whether a node that is silent is one of those that fell silent
 // together: what was silent before has nothing to do with it. Both sides grow with
 // time, so it stays as it is.
-func (l Listening) preserves(witnesses []Witness) bool {
+func (l Listening) preserves(observers []Observer) bool {
 	if !l.Preserving {
 		return false
 	}
-	for i := range witnesses {
-		if w := &witnesses[i]; w.Age() <= l.limit(w)+l.Preserved {
+	for i := range observers {
+		if w := &observers[i]; w.Age() <= l.limit(w)+l.Preserved {
 			return true
 		}
 	}
-	return len(witnesses) == 0 && l.For <= l.OfflineAfter+l.Preserved // not heard in this run
+	return len(observers) == 0 && l.For <= l.OfflineAfter+l.Preserved // not heard in this run
 }
 
 // Preserve decides whether the silence of nodes is to be doubted. late are the nodes
@@ -132,17 +132,17 @@ func Preserve(late, alive int, on bool) bool {
 // LivenessHolds returns for how long the status that [Liveness] computes stays as
 // it is when nobody is heard, no master comes or goes and nothing changes about
 // preservation, the last moment included; false: for ever.
-func LivenessHolds(witnesses []Witness, l Listening) (time.Duration, bool) {
-	status, _ := Liveness(witnesses, l)
-	if status == Offline || status == Suspect && l.preserves(witnesses) {
+func LivenessHolds(observers []Observer, l Listening) (time.Duration, bool) {
+	status, _ := Liveness(observers, l)
+	if status == Offline || status == Suspect && l.preserves(observers) {
 		return 0, false
 	}
-	if len(witnesses) == 0 {
+	if len(observers) == 0 {
 		return l.OfflineAfter - l.For - 1, true
 	}
 	var holds time.Duration
-	for i := range witnesses {
-		w := &witnesses[i]
+	for i := range observers {
+		w := &observers[i]
 		switch {
 		case w.Reachable:
 			holds = max(holds, l.limit(w)-w.Age())

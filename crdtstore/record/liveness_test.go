@@ -10,32 +10,32 @@ import (
 
 func TestLiveness(t *testing.T) {
 	const long = time.Hour
-	heard := func(master string, age float64) Witness { return Witness{Master: master, AgeS: age, Reachable: true} }
-	lost := func(master string, age float64) Witness { return Witness{Master: master, AgeS: age} }
+	heard := func(master string, age float64) Observer { return Observer{Master: master, AgeS: age, Reachable: true} }
+	lost := func(master string, age float64) Observer { return Observer{Master: master, AgeS: age} }
 	for _, c := range []struct {
 		name      string
-		witnesses []Witness
+		observers []Observer
 		listening time.Duration
 		want      Status
 		reason    string // a part of it
 	}{
-		{"heard by this master", []Witness{heard("m1", 1.2)}, long, Online, ""},
-		{"heard just in time", []Witness{heard("m1", 30)}, long, Online, ""},
-		{"heard too long ago", []Witness{heard("m1", 30.001)}, long, Offline, ""},
-		{"heard by another master only", []Witness{heard("m1", 99), heard("m2", 3)}, long, Online, ""},
+		{"heard by this master", []Observer{heard("m1", 1.2)}, long, Online, ""},
+		{"heard just in time", []Observer{heard("m1", 30)}, long, Online, ""},
+		{"heard too long ago", []Observer{heard("m1", 30.001)}, long, Offline, ""},
+		{"heard by another master only", []Observer{heard("m1", 99), heard("m2", 3)}, long, Online, ""},
 		{"heard by nobody", nil, long, Offline, ""},
 		{"heard by nobody, just started", nil, 29 * time.Second, Suspect, "since this master started"},
 		{"heard by nobody, started a while ago", nil, 30 * time.Second, Offline, ""},
-		{"silent, and known to be", []Witness{heard("m1", 99)}, time.Second, Offline, ""},
-		{"the master that heard it is gone", []Witness{lost("m2", 5)}, long, Suspect, "m2"},
-		{"gone as well, but another hears it", []Witness{lost("m2", 1), heard("m1", 29)}, long, Online, ""},
-		{"gone, and another does not hear it", []Witness{lost("m2", 5), heard("m1", 99)}, long, Suspect, "m2"},
-		{"gone for long", []Witness{lost("m2", 60.1)}, long, Offline, ""},
-		{"gone until the timer ends", []Witness{lost("m2", 60)}, long, Suspect, "m2"},
-		{"two are gone, the later is named", []Witness{lost("m2", 50), lost("m3", 40)}, long, Suspect, "m3"},
+		{"silent, and known to be", []Observer{heard("m1", 99)}, time.Second, Offline, ""},
+		{"the master that heard it is gone", []Observer{lost("m2", 5)}, long, Suspect, "m2"},
+		{"gone as well, but another hears it", []Observer{lost("m2", 1), heard("m1", 29)}, long, Online, ""},
+		{"gone, and another does not hear it", []Observer{lost("m2", 5), heard("m1", 99)}, long, Suspect, "m2"},
+		{"gone for long", []Observer{lost("m2", 60.1)}, long, Offline, ""},
+		{"gone until the timer ends", []Observer{lost("m2", 60)}, long, Suspect, "m2"},
+		{"two are gone, the later is named", []Observer{lost("m2", 50), lost("m3", 40)}, long, Suspect, "m3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, reason := Liveness(c.witnesses, Listening{For: c.listening, OfflineAfter: 30 * time.Second})
+			status, reason := Liveness(c.observers, Listening{For: c.listening, OfflineAfter: 30 * time.Second})
 			if status != c.want || !strings.Contains(reason, c.reason) || (reason == "") != (status != Suspect) {
 				t.Errorf("Liveness = %s, %q; want %s, %q", status, reason, c.want, c.reason)
 			}
@@ -65,24 +65,24 @@ func (l Listening) after(d time.Duration) Listening {
 // More evidence of life never makes a node less alive, whatever its order.
 func TestLivenessIsMonotone(t *testing.T) {
 	rank := map[Status]int{Offline: 0, Suspect: 1, Online: 2}
-	witness := rapid.Custom(func(t *rapid.T) Witness {
-		return Witness{
+	observer := rapid.Custom(func(t *rapid.T) Observer {
+		return Observer{
 			Master: draw(t, "master", "m1", "m2"), AgeS: draw(t, "age", 0.0, 2, 3, 4, 7, 29, 30, 31, 59, 60, 61, 1e6),
 			Reachable: rapid.Bool().Draw(t, "reachable"), OfflineAfter: drawLimit(t),
 		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		some := rapid.SliceOfN(witness, 1, 4).Draw(t, "witnesses")
+		some := rapid.SliceOfN(observer, 1, 4).Draw(t, "witnesses")
 		l := drawListening(t)
 		status, _ := Liveness(some, l)
 		if s, _ := Liveness(rapid.Permutation(some).Draw(t, "order"), l); s != status {
 			t.Fatalf("%v is %s, in another order %s", some, status, s)
 		}
-		fresh := append([]Witness{{Master: "m3", Reachable: true}}, some...)
+		fresh := append([]Observer{{Master: "m3", Reachable: true}}, some...)
 		if s, _ := Liveness(fresh, l); s != Online {
 			t.Fatalf("heard this moment, and %s", s)
 		}
-		younger := append([]Witness(nil), some...)
+		younger := append([]Observer(nil), some...)
 		younger[0].AgeS /= 2
 		if s, _ := Liveness(younger, l); rank[s] < rank[status] {
 			t.Fatalf("%v is %s, and heard later %s", some, status, s)
@@ -94,8 +94,8 @@ func TestLivenessIsMonotone(t *testing.T) {
 // it say by which limit they judge.
 func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		some := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Witness {
-			return Witness{
+		some := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Observer {
+			return Observer{
 				Master: draw(t, "master", "m1", "m2"), AgeS: rapid.Float64Range(0, 130).Draw(t, "age"), Reachable: rapid.Bool().Draw(t, "reachable"),
 				OfflineAfter: draw(t, "limit", 3*time.Second, 30*time.Second, 60*time.Second),
 			}
@@ -110,7 +110,7 @@ func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
 		if h, e := LivenessHolds(some, l); h != holds || e != ends {
 			t.Fatalf("%v holds %v, %v at one master, %v, %v at another", some, holds, ends, h, e)
 		}
-		laxer := append([]Witness(nil), some...)
+		laxer := append([]Observer(nil), some...)
 		laxer[0].OfflineAfter *= 2
 		rank := map[Status]int{Offline: 0, Suspect: 1, Online: 2}
 		if s, _ := Liveness(laxer, l); rank[s] < rank[status] {
@@ -120,7 +120,7 @@ func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
 }
 
 func TestWitnessAge(t *testing.T) {
-	if got := (Witness{AgeS: 1.25}).Age(); got != 1250*time.Millisecond {
+	if got := (Observer{AgeS: 1.25}).Age(); got != 1250*time.Millisecond {
 		t.Errorf("1.25 s is %v", got)
 	}
 }
@@ -128,17 +128,17 @@ func TestWitnessAge(t *testing.T) {
 // A status stays as long as it is said to, and the time that is said comes to an
 // end: then it changes, or time can not change it any more.
 func TestLivenessHolds(t *testing.T) {
-	witness := rapid.Custom(func(t *rapid.T) Witness {
-		return Witness{
+	observer := rapid.Custom(func(t *rapid.T) Observer {
+		return Observer{
 			Master: draw(t, "master", "m1", "m2"), AgeS: rapid.Float64Range(0, 90).Draw(t, "age"),
 			Reachable: rapid.Bool().Draw(t, "reachable"), OfflineAfter: drawLimit(t),
 		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		some := rapid.SliceOfN(witness, 0, 4).Draw(t, "witnesses")
+		some := rapid.SliceOfN(observer, 0, 4).Draw(t, "witnesses")
 		l := drawListening(t)
 		after := func(d time.Duration) Status {
-			later := append([]Witness(nil), some...)
+			later := append([]Observer(nil), some...)
 			for i := range later {
 				later[i].AgeS += d.Seconds()
 			}
@@ -169,9 +169,9 @@ func TestStatusTable(t *testing.T) {
 		for _, a := range ages {
 			for _, b := range ages {
 				for _, reachable := range [][2]bool{{true, true}, {true, false}, {false, true}, {false, false}} {
-					witnesses := []Witness{{Master: "m1", AgeS: a, Reachable: reachable[0]}, {Master: "m2", AgeS: b, Reachable: reachable[1]}}
+					observers := []Observer{{Master: "m1", AgeS: a, Reachable: reachable[0]}, {Master: "m2", AgeS: b, Reachable: reachable[1]}}
 					fresh, recent, youngest := false, false, min(a, b)
-					for _, w := range witnesses {
+					for _, w := range observers {
 						fresh = fresh || w.Reachable && w.AgeS <= 30
 						recent = recent || !w.Reachable && w.AgeS <= 60
 					}
@@ -182,8 +182,8 @@ func TestStatusTable(t *testing.T) {
 					case recent, preserved >= 0 && youngest <= 30+preserved.Seconds():
 						want = Suspect
 					}
-					if got, reason := Liveness(witnesses, l); got != want || (reason == "") != (got != Suspect) {
-						t.Errorf("%+v, preserved %v: %s %q, want %s", witnesses, preserved, got, reason, want)
+					if got, reason := Liveness(observers, l); got != want || (reason == "") != (got != Suspect) {
+						t.Errorf("%+v, preserved %v: %s %q, want %s", observers, preserved, got, reason, want)
 					}
 				}
 			}

@@ -53,7 +53,7 @@ func (f facts) assert(s State) {
 			f.add(fact{"first", c.Key, s.Generation, []any{-c.First.Wall, -int64(c.First.Logical)}, 0})
 		}
 	}
-	for _, w := range s.Words {
+	for _, w := range s.Overrides {
 		f.add(fact{"word", w.Field, 0, []any{w.Stamp.Wall, int64(w.Stamp.Logical), w.Master, w.Value, w.By}, 0})
 	}
 	if r := s.Removal; r != (Removal{}) {
@@ -166,7 +166,7 @@ func (f facts) identities(gone func(key string, boot uint64) bool) (all []identi
 
 // view computes what a reader sees.
 func (f facts) view(nodeID string) Node {
-	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Witness{}, Tunnel: []string{}}
+	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Observer{}, Tunnel: []string{}}
 	removal, removed := f.standing("removal", "")
 	gone := func(key string, boot uint64) bool {
 		if below, ok := f.standing("gone", key); ok && (boot < below.Rank[0].(uint64) || below.Rank[0] == uint64(math.MaxUint64)) {
@@ -232,7 +232,7 @@ func (f facts) view(nodeID string) Node {
 			n.Drained = value != ""
 		case isLabel && strings.HasPrefix(value, "="):
 			labels[name] = value[1:]
-		case isLabel && value == LabelGone:
+		case isLabel && value == LabelUnset:
 			delete(labels, name)
 		}
 	}

@@ -26,7 +26,7 @@ func TestRemovalHides(t *testing.T) {
 
 func TestLaterBootRegistersAnew(t *testing.T) {
 	s := accept(t, State{}, report(5, 3, "a", VM{SID: "1"}), 100)
-	s = Join(s, s.Say(150, "m", "ann", FieldDrain, "1"))
+	s = Join(s, s.Set(150, "m", "ann", FieldDrain, "1"))
 	s = Join(s, s.Remove(200, "m", "ann", "broken"))
 	s = accept(t, s, report(6, 1, "b"), 300)
 	n := View(testNode, s)
@@ -36,7 +36,7 @@ func TestLaterBootRegistersAnew(t *testing.T) {
 	if n.Drained {
 		t.Error("a drain outlived the node that it was about")
 	}
-	s = Join(s, s.Say(1, "m2", "bob", FieldDrain, "1"))
+	s = Join(s, s.Set(1, "m2", "bob", FieldDrain, "1"))
 	if !View(testNode, s).Drained {
 		t.Error("a word by a slow clock after a removal has no effect")
 	}
@@ -85,13 +85,13 @@ func TestRemovalAgainstLaterBootOnTheOtherSide(t *testing.T) {
 // say. The node is gone, and if it comes back it is drained.
 func TestRemovalAgainstDrain(t *testing.T) {
 	start := accept(t, State{}, report(5, 1, "a"), 100)
-	undrained := Join(start, start.Say(150, "m1", "ann", FieldDrain, "1"))
-	undrained = Join(undrained, undrained.Say(160, "m1", "ann", FieldDrain, ""))
-	drained := Join(start, start.Say(150, "m1", "ann", FieldDrain, "1"))
+	undrained := Join(start, start.Set(150, "m1", "ann", FieldDrain, "1"))
+	undrained = Join(undrained, undrained.Set(160, "m1", "ann", FieldDrain, ""))
+	drained := Join(start, start.Set(150, "m1", "ann", FieldDrain, "1"))
 	for name, start := range map[string]State{"never drained": start, "undrained": undrained, "drained": drained} {
 		for _, spoken := range []int64{0, 1, 160, 200, 300, 400} {
 			a := Join(start, start.Remove(300, "m1", "ann", "gone"))
-			b := Join(start, start.Say(spoken, "m2", "bob", FieldDrain, "1"))
+			b := Join(start, start.Set(spoken, "m2", "bob", FieldDrain, "1"))
 			s := Join(b, a)
 			if !s.Removed() {
 				t.Errorf("%s: a drain brought a removed node back", name)
@@ -107,14 +107,14 @@ func TestRemovalAgainstDrain(t *testing.T) {
 // other side's removal is about the life before, however late it was.
 func TestRemovalAgainstDrainOfALaterBoot(t *testing.T) {
 	start := accept(t, State{}, report(3, 1, "a"), 50)
-	start = Join(start, start.Say(60, "m1", "ann", FieldDrain, "1"))
+	start = Join(start, start.Set(60, "m1", "ann", FieldDrain, "1"))
 	a := Join(start, start.Remove(100, "m1", "ann", "gone"))
 	a = accept(t, a, report(4, 1, "a"), 120)
 	if View(testNode, a).Drained {
 		t.Fatal("a drain outlived the node that it was about")
 	}
-	a = Join(a, a.Say(150, "m1", "ann", FieldDrain, "1"))
-	b := Join(start, start.Say(160, "m2", "bob", FieldLabel+"x", "=old"))
+	a = Join(a, a.Set(150, "m1", "ann", FieldDrain, "1"))
+	b := Join(start, start.Set(160, "m2", "bob", FieldLabel+"x", "=old"))
 	b = Join(b, b.Remove(200, "m2", "bob", "gone"))
 	n := View(testNode, Join(a, b))
 	if n.RemovedAt != nil || n.Boot != 4 || !n.Drained || len(n.Labels) != 0 {
@@ -150,8 +150,8 @@ func TestRemoveTakesEverything(t *testing.T) {
 		if n.Drained || n.RemovedAt == nil {
 			t.Fatalf("shown %+v", n)
 		}
-		for _, w := range s.Words {
-			if after.Word(w.Field).Value != "" {
+		for _, w := range s.Overrides {
+			if after.Override(w.Field).Value != "" {
 				t.Fatalf("word %+v outlived the removal %+v", w, after.Removal)
 			}
 		}

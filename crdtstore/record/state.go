@@ -16,8 +16,8 @@ type State struct {
 	// another identity. The claims are those of this generation; Join drops those of an
 	// earlier one. Above 0 there is at least one claim.
 	Generation uint64
-	Claims     []Claim // ascending by Key, no Key twice
-	Words      []Word  // ascending by Field, no Field twice
+	Claims     []Claim    // ascending by Key, no Key twice
+	Overrides  []Override // ascending by Field, no Field twice
 	Removal    Removal
 	LastSeen   int64 // Unix milliseconds; 0: never
 }
@@ -27,7 +27,7 @@ type State struct {
 func Join(a, b State) State {
 	s := State{
 		Generation: max(a.Generation, b.Generation),
-		Words:      keepWords(joinWords(a.Words, b.Words)),
+		Overrides:  keepOverrides(joinOverrides(a.Overrides, b.Overrides)),
 		Removal:    a.Removal.join(b.Removal),
 		LastSeen:   max(a.LastSeen, b.LastSeen),
 	}
@@ -45,7 +45,7 @@ func Join(a, b State) State {
 // Equal reports whether two states are the same.
 func (s State) Equal(t State) bool {
 	return s.Generation == t.Generation && s.LastSeen == t.LastSeen && s.Removal == t.Removal &&
-		slices.Equal(s.Claims, t.Claims) && slices.Equal(s.Words, t.Words)
+		slices.Equal(s.Claims, t.Claims) && slices.Equal(s.Overrides, t.Overrides)
 }
 
 // SameClaims reports whether both states hold the same claims.
@@ -119,30 +119,30 @@ func (s State) Seen() int64 {
 // part.
 func (s State) Newest() int64 {
 	newest := max(s.Seen(), s.Removal.Stamp.Wall)
-	for _, w := range s.Words {
+	for _, w := range s.Overrides {
 		newest = max(newest, w.Stamp.Wall)
 	}
 	return newest
 }
 
-// Word returns the word that stands for a field, the zero Word where nobody has
+// Override returns the override that prevails of a field, the zero Override where nobody has
 // spoken of it.
-func (s State) Word(field string) Word {
-	i, ok := slices.BinarySearchFunc(s.Words, field, func(w Word, f string) int {
+func (s State) Override(field string) Override {
+	i, ok := slices.BinarySearchFunc(s.Overrides, field, func(w Override, f string) int {
 		return strings.Compare(w.Field, f)
 	})
 	if !ok {
-		return Word{}
+		return Override{}
 	}
-	return s.Words[i]
+	return s.Overrides[i]
 }
 
-// Say returns the state that asserts one new word about a field of s, stamped
+// Set returns the state that asserts one new override of a field of s, stamped
 // above the one that stands. now is in Unix milliseconds. Join it into s to let
 // it take effect.
-func (s State) Say(now int64, master, by, field, value string) State {
-	return State{Words: []Word{{
-		Field: field, Stamp: Next(now, s.Word(field).Stamp), Master: master, Value: value, By: by,
+func (s State) Set(now int64, master, by, field, value string) State {
+	return State{Overrides: []Override{{
+		Field: field, Stamp: Next(now, s.Override(field).Stamp), Master: master, Value: value, By: by,
 	}}}
 }
 
@@ -166,11 +166,11 @@ func (s State) RemovedBoot(boot uint64) bool {
 
 // Remove returns the state that asserts the removal of every claim of s, each at the
 // boots it has spoken of: what other identities say is not touched. It
-// takes back every word s knows, so that a drain or a label does not outlive the
-// node it was about; but a word that is said elsewhere at the same time stands,
+// takes back every override s knows, so that a drain or a label does not outlive the
+// node it was about; but an override that is set elsewhere at the same time prevails,
 // for it may be about the node's next boot. So what is taken back is stamped just
-// above the word it replaces, with no master: below everything else that anybody
-// can say over that word, whatever the clocks.
+// above the override it replaces, with no master: below everything else that anybody
+// can set over that override, whatever the clocks.
 func (s State) Remove(now int64, master, by, reason string) State {
 	out := State{Generation: s.Generation, Removal: Removal{
 		Boot: s.Removal.Boot, Stamp: Next(now, s.Removal.Stamp),
@@ -179,9 +179,9 @@ func (s State) Remove(now int64, master, by, reason string) State {
 	for _, c := range s.Claims {
 		out.Claims = append(out.Claims, Claim{Key: c.Key, RemovedBelow: above(c.Boot())})
 	}
-	for _, w := range s.Words {
+	for _, w := range s.Overrides {
 		if w.Value != "" {
-			out.Words = append(out.Words, Word{Field: w.Field, Stamp: Next(0, w.Stamp), By: by})
+			out.Overrides = append(out.Overrides, Override{Field: w.Field, Stamp: Next(0, w.Stamp), By: by})
 		}
 	}
 	return out

@@ -42,9 +42,9 @@ func (s Stamp) Compare(t Stamp) int {
 	return cmp.Compare(s.Logical, t.Logical)
 }
 
-// Next returns the stamp for a new word that replaces one stamped above, at
+// Next returns the stamp for a new override that replaces one stamped above, at
 // wall clock time now (Unix milliseconds). The result is always greater than
-// above, so a master whose clock runs behind can still have the last word, and
+// above, so a master whose clock runs behind can still have the last write, and
 // one whose clock runs ahead cannot silence the others. Only above the greatest
 // stamp of all, which no clock reaches, there is none; then it is returned itself.
 func Next(now int64, above Stamp) Stamp {

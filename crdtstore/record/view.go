@@ -7,7 +7,7 @@ import (
 )
 
 // Node is what a reader gets: the account of the node's owner, the operator's
-// words, and what the masters hear of it right now.
+// overrides, and what the masters observe of it right now.
 type Node struct {
 	NodeID string `json:"node_id"`
 	Boot   uint64 `json:"boot"`
@@ -24,7 +24,7 @@ type Node struct {
 	Drained   bool       `json:"drained"`
 	RemovedAt *time.Time `json:"removed_at,omitempty"`
 	LastSeen  time.Time  `json:"last_seen"`
-	SeenBy    []Witness  `json:"seen_by"`
+	SeenBy    []Observer `json:"seen_by"`
 	Tunnel    []string   `json:"tunnel"`
 	Signed    bool       `json:"signed"`
 	Conflict  *Conflict  `json:"conflict,omitempty"`
@@ -55,7 +55,7 @@ type ConflictClaim struct {
 // operator set stand over those of the agent. A body that does not decode, which
 // only a faulty master could have written, shows as empty.
 func View(nodeID string, s State) Node {
-	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Witness{}, Tunnel: []string{}}
+	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Observer{}, Tunnel: []string{}}
 	owner, ok := s.Owner()
 	if ok {
 		n.fill(owner, func(boot uint64) bool { return s.hides(owner, boot) })
@@ -73,14 +73,14 @@ func View(nodeID string, s State) Node {
 	if n.Labels == nil {
 		n.Labels = map[string]string{}
 	}
-	for _, w := range s.Words {
+	for _, w := range s.Overrides {
 		n.UpdatedAt = later(n.UpdatedAt, fromMillis(w.Stamp.Wall))
 		if w.Field == FieldDrain {
 			n.Drained = w.Value != ""
 		} else if name, ok := strings.CutPrefix(w.Field, FieldLabel); ok {
 			if v, set := strings.CutPrefix(w.Value, "="); set {
 				n.Labels[name] = v
-			} else if w.Value == LabelGone {
+			} else if w.Value == LabelUnset {
 				delete(n.Labels, name)
 			}
 		}
@@ -173,7 +173,7 @@ func (s State) latestClaim() *Claim {
 // unsigned claim that a signed one of a later boot has replaced is the usual
 // way of an agent that learns to sign, and no conflict.
 func (s State) conflict(owner Claim) *Conflict {
-	var rivals []Claim
+	var claims []Claim
 	for _, c := range s.Claims {
 		if c.isEmpty() || s.Hides(c) {
 			continue
@@ -181,13 +181,13 @@ func (s State) conflict(owner Claim) *Conflict {
 		if c.Key == "" && owner.Key != "" && c.Boot() <= owner.Boot() {
 			continue
 		}
-		rivals = append(rivals, c)
+		claims = append(claims, c)
 	}
-	if len(rivals) < 2 {
+	if len(claims) < 2 {
 		return nil
 	}
 	out := &Conflict{Reason: "several identities claim this node id"}
-	for _, c := range rivals {
+	for _, c := range claims {
 		p, _ := DecodeProfile(c.Profile.Body)
 		v, since := c.Latest(), fromMillis(c.First.Wall)
 		out.Since = later(out.Since, since)

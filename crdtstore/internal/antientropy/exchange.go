@@ -35,11 +35,11 @@ const (
 )
 
 const (
-	digestSize = len(record.Digest{})
-	maxFrame   = 2 << 20
-	maxSkipped = 64 << 20  // a frame that older programs may send, and that is passed over
-	fullFrame  = 256 << 10 // a frame is sent when it holds this much
-	patience   = 20 * time.Second
+	digestSize  = len(record.Digest{})
+	maxFrame    = 2 << 20
+	maxSkipped  = 64 << 20  // a frame that older programs may send, and that is passed over
+	fullFrame   = 256 << 10 // a frame is sent when it holds this much
+	idleTimeout = 20 * time.Second
 )
 
 // ErrMessage is wrapped by errors about messages that cannot be read.
@@ -288,12 +288,12 @@ func (c *conn) end(err *error) {
 }
 
 func (c *conn) send(b []byte) error {
-	_ = c.s.SetDeadline(time.Now().Add(patience))
+	_ = c.s.SetDeadline(time.Now().Add(idleTimeout))
 	return c.w.WriteMsg(b)
 }
 
 func (c *conn) read() ([]byte, error) {
-	_ = c.s.SetDeadline(time.Now().Add(patience))
+	_ = c.s.SetDeadline(time.Now().Add(idleTimeout))
 	return c.r.ReadMsg()
 }
 
@@ -353,7 +353,7 @@ func (c *conn) list(entry func([]byte) (int, error)) error {
 // bounded, so that what stands in the other frames heals all the same.
 func (c *conn) skip() error {
 	for {
-		_ = c.s.SetDeadline(time.Now().Add(patience))
+		_ = c.s.SetDeadline(time.Now().Add(idleTimeout))
 		n, err := c.r.NextMsgLen()
 		if err != nil || n <= maxFrame || n > maxSkipped {
 			return err

@@ -44,8 +44,8 @@ const (
 	// maxOffered bounds how many blocks a puller lets itself be offered in one
 	// transfer, and so what it remembers. No history has so many.
 	maxOffered = 1 << 22
-	// patience is how long one side waits for the other's next frame.
-	patience = 20 * time.Second
+	// idleTimeout is how long one side waits for the other's next frame.
+	idleTimeout = 20 * time.Second
 	// A puller hands over what has come when this many blocks or bytes wait.
 	batchBlocks = 256
 	batchBytes  = 4 << 20
@@ -76,7 +76,7 @@ func Pull(ctx context.Context, s network.Stream, h History, deliver func([]dag.B
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	w, r := msgio.NewVarintWriter(s), msgio.NewVarintReaderSize(s, maxFrame)
-	wait := func() { _ = s.SetDeadline(time.Now().Add(patience)) }
+	wait := func() { _ = s.SetDeadline(time.Now().Add(idleTimeout)) }
 
 	wait()
 	if err := w.WriteMsg(protowire.AppendVarint(nil, h.Number())); err != nil {
@@ -161,7 +161,7 @@ func Serve(ctx context.Context, s network.Stream, h History) (n int, err error) 
 		}
 	}()
 	w, r := msgio.NewVarintWriter(s), msgio.NewVarintReaderSize(s, maxOffer+16)
-	wait := func() { _ = s.SetDeadline(time.Now().Add(patience)) }
+	wait := func() { _ = s.SetDeadline(time.Now().Add(idleTimeout)) }
 	wait()
 	want, err := r.ReadMsg()
 	if err != nil {

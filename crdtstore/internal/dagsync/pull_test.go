@@ -562,13 +562,13 @@ func TestSlowTransfer(t *testing.T) {
 		}()
 		began := time.Now()
 		_, err := Pull(t.Context(), p, a, func(list []dag.Block) error {
-			time.Sleep(patience - time.Second)
+			time.Sleep(idleTimeout - time.Second)
 			return a.deliver(list)
 		})
 		if err := errors.Join(err, <-done); err != nil || !a.holds(b) {
 			t.Error(err)
 		}
-		if took := time.Since(began); took < 2*patience {
+		if took := time.Since(began); took < 2*idleTimeout {
 			t.Errorf("took only %s", took)
 		}
 	})

@@ -225,7 +225,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 			put := func() {
 				node := fmt.Sprintf("n%d", rnd.IntN(6))
 				news := record.Join(m.table[node], seen(rnd.Int64N(1e6)))
-				news.Words = record.Join(news, m.table[node].Say(rnd.Int64N(100), m.id, "", record.FieldDrain, fmt.Sprint(rnd.IntN(9)))).Words
+				news.Overrides = record.Join(news, m.table[node].Set(rnd.Int64N(100), m.id, "", record.FieldDrain, fmt.Sprint(rnd.IntN(9)))).Overrides
 				m.table[node] = news // as a store does, whatever the disk says
 				if err := m.Put(t.Context(), []Write{{node, news}}); err != nil {
 					refused++

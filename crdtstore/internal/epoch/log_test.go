@@ -339,7 +339,7 @@ func TestHistoriesConverge(t *testing.T) {
 				case 0, 1, 2, 3:
 					m.write(node, seen(rnd.Int64N(1000)))
 				case 4:
-					m.write(node, m.table[node].Say(rnd.Int64N(100), m.id, "", record.FieldDrain, fmt.Sprint(rnd.IntN(3))))
+					m.write(node, m.table[node].Set(rnd.Int64N(100), m.id, "", record.FieldDrain, fmt.Sprint(rnd.IntN(3))))
 				case 5, 6: // a transfer that breaks off
 					list := from.all()
 					if err := m.take(list[:rnd.IntN(len(list)+1)]...); err != nil {

@@ -52,13 +52,13 @@ type Gossip struct {
 	announce, pulse *pubsub.Topic
 	cancel          context.CancelFunc
 	readers         sync.WaitGroup
-	lost            lossTracer
+	lost            dropTracer
 }
 
 // Join joins both topics.
 func Join(opts Options) (_ *Gossip, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &Gossip{cancel: cancel, lost: lossTracer{hop: opts.Hop, arrived: opts.Arrived}}
+	g := &Gossip{cancel: cancel, lost: dropTracer{hop: opts.Hop, arrived: opts.Arrived}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
@@ -148,24 +148,24 @@ func (g *Gossip) Close() error {
 }
 
 // lossTracer counts what pubsub drops without an error, and sees what arrives.
-type lossTracer struct {
+type dropTracer struct {
 	noTracer
 	in, out atomic.Uint64
 	hop     func(peer.ID, bool)
 	arrived func(peer.ID, []byte)
 }
 
-func (t *lossTracer) UndeliverableMessage(*pubsub.Message) { t.in.Add(1) }
-func (t *lossTracer) DropRPC(*pubsub.RPC, peer.ID)         { t.out.Add(1) }
+func (t *dropTracer) UndeliverableMessage(*pubsub.Message) { t.in.Add(1) }
+func (t *dropTracer) DropRPC(*pubsub.RPC, peer.ID)         { t.out.Add(1) }
 
-func (t *lossTracer) DeliverMessage(m *pubsub.Message) {
+func (t *dropTracer) DeliverMessage(m *pubsub.Message) {
 	if m.GetTopic() == announceTopic && t.arrived != nil {
 		t.arrived(m.GetFrom(), m.GetData())
 	}
 	t.DuplicateMessage(m)
 }
 
-func (t *lossTracer) DuplicateMessage(m *pubsub.Message) {
+func (t *dropTracer) DuplicateMessage(m *pubsub.Message) {
 	if m.GetFrom() == m.ReceivedFrom && t.hop != nil {
 		t.hop(m.ReceivedFrom, m.GetTopic() == pulseTopic)
 	}

@@ -22,7 +22,7 @@ type Pulse struct {
 }
 
 // Heard is when one master heard a node, and whether it holds its tunnel.
-type Heard struct {
+type Observation struct {
 	Master string
 	At     time.Time
 	Tunnel bool
@@ -41,22 +41,22 @@ type shard struct {
 	lives map[string]*life
 	// pending are the nodes heard directly since the last Collect.
 	pending []*life
-	// roused are the nodes heard since the last Roused that somebody waits for.
-	roused []string
+	// woken are the nodes heard since the last Woken that somebody waits for.
+	woken []string
 }
 
 type life struct {
-	id      string
-	version record.Version // of the beat that Usage and UptimeS are from
-	at      time.Time      // when that beat was heard
-	usage   record.Usage
-	uptime  uint64
-	direct  record.Version // of the last beat that came to this master
-	heard   []Heard        // one per master
-	first   [1]Heard       // of which this is the first, to be found beside the rest
-	queued  bool
-	gone    bool // forgotten, while there is still something to tell of it
-	awaited bool // the next word of it is to be told by Roused
+	id           string
+	version      record.Version // of the beat that Usage and UptimeS are from
+	at           time.Time      // when that beat was heard
+	usage        record.Usage
+	uptime       uint64
+	direct       record.Version // of the last beat that came to this master
+	observations []Observation  // one per master
+	first        [1]Observation // of which this is the first, to be found beside the rest
+	queued       bool
+	forgotten    bool // forgotten, while there is still something to tell of it
+	wake         bool // Woken returns it when it is heard next
 }
 
 // New returns an empty board of the master self.
@@ -75,8 +75,8 @@ func (b *Board) shard(id string) *shard {
 func (s *shard) life(id string) *life {
 	l := s.lives[id]
 	if l == nil {
-		l = &life{id: id, awaited: true}
-		l.heard = l.first[:0]
+		l = &life{id: id, wake: true}
+		l.observations = l.first[:0]
 		s.lives[id] = l
 	}
 	return l
@@ -111,7 +111,7 @@ func (b *Board) Beat(now time.Time, id string, v record.Version, usage *record.U
 			l.uptime = *uptime
 		}
 	}
-	s.hear(l, b.self, now)
+	s.observe(l, b.self, now)
 	s.queue(l)
 	return true
 }
@@ -124,11 +124,11 @@ func (b *Board) Tunnel(now time.Time, id string, open bool) {
 	defer s.mu.Unlock()
 	l := s.life(id)
 	if open {
-		s.hear(l, b.self, now).Tunnel = true
+		s.observe(l, b.self, now).Tunnel = true
 	} else {
-		for i := range l.heard {
-			if l.heard[i].Master == b.self {
-				l.heard[i].Tunnel = false
+		for i := range l.observations {
+			if l.observations[i].Master == b.self {
+				l.observations[i].Tunnel = false
 			}
 		}
 	}
@@ -151,30 +151,30 @@ func (b *Board) Merge(now time.Time, master string, p Pulse) {
 	l := s.life(p.NodeID)
 	at := now.Add(-max(p.Age, 0))
 	// Of one version, which is how it stands with senders that do not count, the
-	// later word is taken.
+	// later one is taken.
 	if c := l.version.Compare(p.Version); c < 0 || c == 0 && l.at.Before(at) {
 		l.version, l.usage, l.uptime, l.at = p.Version, p.Usage, p.UptimeS, at
 	}
 	// A pulse that was overtaken may say what was before; the next one says it again.
-	s.hear(l, master, at).Tunnel = p.Tunnel
+	s.observe(l, master, at).Tunnel = p.Tunnel
 }
 
-func (s *shard) hear(l *life, master string, at time.Time) *Heard {
-	l.gone = false
-	if l.awaited {
-		l.awaited = false
-		s.roused = append(s.roused, l.id)
+func (s *shard) observe(l *life, master string, at time.Time) *Observation {
+	l.forgotten = false
+	if l.wake {
+		l.wake = false
+		s.woken = append(s.woken, l.id)
 	}
-	for i := range l.heard {
-		if h := &l.heard[i]; h.Master == master {
+	for i := range l.observations {
+		if h := &l.observations[i]; h.Master == master {
 			if h.At.Before(at) {
 				h.At = at
 			}
 			return h
 		}
 	}
-	l.heard = append(l.heard, Heard{Master: master, At: at})
-	return &l.heard[len(l.heard)-1]
+	l.observations = append(l.observations, Observation{Master: master, At: at})
+	return &l.observations[len(l.observations)-1]
 }
 
 // Collect returns what this master heard itself since the last Collect, for the
@@ -197,7 +197,7 @@ func (b *Board) Everything(now time.Time, age time.Duration) []Pulse {
 func (b *Board) pulses(now time.Time, all bool) []Pulse {
 	var out []Pulse
 	add := func(l *life) {
-		for _, h := range l.heard {
+		for _, h := range l.observations {
 			if h.Master == b.self {
 				out = append(out, Pulse{l.id, l.version, l.usage, l.uptime, now.Sub(h.At), h.Tunnel})
 			}
@@ -214,7 +214,7 @@ func (b *Board) pulses(now time.Time, all bool) []Pulse {
 			for _, l := range s.pending {
 				l.queued = false
 				add(l)
-				if l.gone {
+				if l.forgotten {
 					delete(s.lives, l.id)
 				}
 			}
@@ -227,15 +227,15 @@ func (b *Board) pulses(now time.Time, all bool) []Pulse {
 
 // Vital is what the board knows of one node.
 type Vital struct {
-	Version record.Version
-	Usage   record.Usage
-	UptimeS uint64
-	Heard   []Heard
+	Version     record.Version
+	Usage       record.Usage
+	UptimeS     uint64
+	Observation []Observation
 }
 
 // Vital returns what is known of a node, and whether anything is. buf is used
 // for Heard where it is large enough.
-func (b *Board) Vital(id string, buf []Heard) (Vital, bool) {
+func (b *Board) Vital(id string, buf []Observation) (Vital, bool) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +243,7 @@ func (b *Board) Vital(id string, buf []Heard) (Vital, bool) {
 	if l == nil {
 		return Vital{}, false
 	}
-	return Vital{l.version, l.usage, l.uptime, append(buf[:0], l.heard...)}, true
+	return Vital{l.version, l.usage, l.uptime, append(buf[:0], l.observations...)}, true
 }
 
 // Prune drops the nodes that are not known and that nobody has heard for so long.
@@ -253,8 +253,8 @@ func (b *Board) Prune(now time.Time, silent time.Duration, known func(id string)
 		s := &b.part[i]
 		s.mu.Lock()
 		for id, l := range s.lives {
-			heard := func(h Heard) bool { return now.Sub(h.At) <= silent }
-			if !l.queued && !slices.ContainsFunc(l.heard, heard) && !known(id) {
+			observations := func(h Observation) bool { return now.Sub(h.At) <= silent }
+			if !l.queued && !slices.ContainsFunc(l.observations, observations) && !known(id) {
 				delete(s.lives, id)
 			}
 		}
@@ -268,7 +268,7 @@ func (b *Board) LastHeard(id string) (at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.lives[id]; l != nil {
-		for _, h := range l.heard {
+		for _, h := range l.observations {
 			if at.Before(h.At) {
 				at = h.At
 			}
@@ -283,7 +283,7 @@ func (b *Board) Direct(id string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.lives[id]; l != nil {
-		for _, h := range l.heard {
+		for _, h := range l.observations {
 			if h.Master == b.self {
 				return h.At
 			}
@@ -292,26 +292,26 @@ func (b *Board) Direct(id string) time.Time {
 	return time.Time{}
 }
 
-// Await has Roused name the node when it is heard next, by whatever master. Nodes
-// of which nothing is known yet are always awaited.
-func (b *Board) Await(id string) {
+// WakeOn has Woken return the node when it is heard next, by whatever master. Nodes
+// of which nothing is known yet always wake.
+func (b *Board) WakeOn(id string) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.lives[id]; l != nil {
-		l.awaited = true
+		l.wake = true
 	}
 }
 
-// Roused returns the awaited nodes that were heard since it was called last. They
-// are awaited no more.
-func (b *Board) Roused() []string {
+// Woken returns the nodes of WakeOn that were heard since it was called last. They
+// do not wake again.
+func (b *Board) Woken() []string {
 	var out []string
 	for i := range b.part {
 		s := &b.part[i]
 		s.mu.Lock()
-		out = append(out, s.roused...)
-		s.roused = s.roused[:0]
+		out = append(out, s.woken...)
+		s.woken = s.woken[:0]
 		s.mu.Unlock()
 	}
 	return out
@@ -323,7 +323,7 @@ func (b *Board) Forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.lives[id]; l != nil {
-		if l.gone = true; !l.queued {
+		if l.forgotten = true; !l.queued {
 			delete(s.lives, id)
 		}
 	}

@@ -71,18 +71,18 @@ func (n *naive) vital(id string) (Vital, bool) {
 		}
 	}
 	for m, t := range at {
-		v.Heard = append(v.Heard, Heard{Master: m, At: t})
+		v.Observation = append(v.Observation, Observation{Master: m, At: t})
 	}
 	return v, known
 }
 
 func (v Vital) sorted() Vital {
-	v.Heard = slices.SortedFunc(slices.Values(v.Heard), func(a, b Heard) int { return cmp.Compare(a.Master, b.Master) })
+	v.Observation = slices.SortedFunc(slices.Values(v.Observation), func(a, b Observation) int { return cmp.Compare(a.Master, b.Master) })
 	return v
 }
 
 func (v Vital) String() string {
-	return fmt.Sprintf("%v %v %d %v", v.Version, v.Usage, v.UptimeS, v.Heard)
+	return fmt.Sprintf("%v %v %d %v", v.Version, v.Usage, v.UptimeS, v.Observation)
 }
 
 func drawVersion(r *rapid.T) record.Version {
@@ -139,8 +139,8 @@ func TestBoardAgreesWithTheNaiveOne(t *testing.T) {
 				for _, p := range b.Collect(now) {
 					got = append(got, p.NodeID)
 					v, _ := b.Vital(p.NodeID, nil)
-					i := slices.IndexFunc(v.Heard, func(h Heard) bool { return h.Master == "self" })
-					if p.Version != v.Version || p.Usage != v.Usage || p.UptimeS != v.UptimeS || p.Age != now.Sub(v.Heard[i].At) {
+					i := slices.IndexFunc(v.Observation, func(h Observation) bool { return h.Master == "self" })
+					if p.Version != v.Version || p.Usage != v.Usage || p.UptimeS != v.UptimeS || p.Age != now.Sub(v.Observation[i].At) {
 						r.Fatalf("%+v is told, %v is known", p, v)
 					}
 				}
@@ -158,7 +158,7 @@ func TestBoardAgreesWithTheNaiveOne(t *testing.T) {
 				}
 				for _, id := range ids {
 					v, _ := model.vital(id)
-					for _, h := range v.Heard {
+					for _, h := range v.Observation {
 						if h.Master == "self" && now.Sub(h.At) <= age {
 							want = append(want, id)
 						}
@@ -171,7 +171,7 @@ func TestBoardAgreesWithTheNaiveOne(t *testing.T) {
 			"": func(r *rapid.T) {
 				for _, id := range ids {
 					want, known := model.vital(id)
-					got, ok := b.Vital(id, make([]Heard, 1))
+					got, ok := b.Vital(id, make([]Observation, 1))
 					if ok != known || got.sorted().String() != want.sorted().String() {
 						r.Fatalf("%s is %v (%v), want %v (%v)", id, got.sorted(), ok, want.sorted(), known)
 					}
@@ -265,11 +265,11 @@ func TestRoused(t *testing.T) {
 	b, now := New("self"), time.Now()
 	want := func(when string, ids ...string) {
 		t.Helper()
-		if got := b.Roused(); !slices.Equal(slices.Sorted(slices.Values(got)), ids) {
+		if got := b.Woken(); !slices.Equal(slices.Sorted(slices.Values(got)), ids) {
 			t.Errorf("%s: roused %q, want %q", when, got, ids)
 		}
 	}
-	b.Await("n")
+	b.WakeOn("n")
 	want("nobody was heard")
 	b.Beat(now, "n", record.Version{}, nil, nil)
 	b.Merge(now, "other", Pulse{NodeID: "o"})
@@ -277,13 +277,13 @@ func TestRoused(t *testing.T) {
 	b.Beat(now, "n", record.Version{}, nil, nil)
 	b.Merge(now, "other", Pulse{NodeID: "o"})
 	want("nobody awaits them")
-	b.Await("n")
-	b.Await("n")
+	b.WakeOn("n")
+	b.WakeOn("n")
 	want("nothing was heard since")
 	b.Beat(now, "n", record.Version{Boot: 1, Seq: 1}, nil, nil)
 	b.Beat(now, "n", record.Version{Boot: 1, Seq: 2}, nil, nil)
 	want("heard twice", "n")
-	b.Await("n")
+	b.WakeOn("n")
 	if b.Beat(now, "n", record.Version{Boot: 1, Seq: 2}, nil, nil) {
 		t.Error("a repeated beat was taken")
 	}
@@ -310,7 +310,7 @@ func TestTunnel(t *testing.T) {
 	}
 	holds := func(b *Board) (held bool) {
 		v, _ := b.Vital("n", nil)
-		for _, h := range v.Heard {
+		for _, h := range v.Observation {
 			held = held || h.Tunnel
 		}
 		return held

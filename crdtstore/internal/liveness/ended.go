@@ -11,7 +11,7 @@ import (
 type Ended struct {
 	Wall    int64 // the stamp, Unix milliseconds; the greatest prevails
 	Logical uint32
-	Master  string // id of the master that was told first
+	Master  string // id of the master that was asked first
 	By      string // who ended it
 	Age     time.Duration
 }

@@ -43,7 +43,7 @@ func goldenMessage() Message {
 			Heads:    [][]byte{{0x01, 0x70, 0x12, 0x01, 0xaa}, {0x01, 0x70, 0x12, 0x01, 0xbb}},
 			Contacts: []Contact{{"12D3KooWoak", []string{"/ip4/10.0.0.1/tcp/9004"}}},
 			Cutoff:   1_740_000_000_000, Joining: true, EdgeAddrs: []string{"/ip4/10.0.0.2/tcp/9005"},
-			Hearing: &Hearing{Masters: []string{"12D3KooWoak"}, Nodes: 2, Holds: []string{"12D3KooWoak"}}, Fetching: true,
+			Connectivity: &Connectivity{Masters: []string{"12D3KooWoak"}, Nodes: 2, Holds: []string{"12D3KooWoak"}}, Fetching: true,
 			Run: "00000199c82cc000aaaaaaaaaaaaaaaa", Seq: 3600, Announced: 12,
 			Echoes:     []Echo{{"12D3KooWoak", "00000199c82cc000bbbbbbbbbbbbbbbb", 1800, true}},
 			Settings:   &Settings{OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour, Others: []Setting{{"heartbeat-interval", "10s"}}},

@@ -24,22 +24,22 @@ type Message struct {
 
 // MasterInfo is what a master says of itself.
 type MasterInfo struct {
-	Name      string
-	Version   string
-	RPCURLs   []string
-	UIURLs    []string
-	MeshAddrs []string
-	Wall      int64 // its wall clock, Unix milliseconds
-	Nodes     int
-	Digest    []byte
-	Epoch     uint64
-	Heads     [][]byte // CIDs
-	Contacts  []Contact
-	Cutoff    int64 // Unix milliseconds, see docs/architecture.md
-	Joining   bool  // it does not have all records yet
-	EdgeAddrs []string
-	Hearing   *Hearing // nil: of an earlier version, which does not say
-	Fetching  bool     // blocks of others are on their way to it
+	Name         string
+	Version      string
+	RPCURLs      []string
+	UIURLs       []string
+	MeshAddrs    []string
+	Wall         int64 // its wall clock, Unix milliseconds
+	Nodes        int
+	Digest       []byte
+	Epoch        uint64
+	Heads        [][]byte // CIDs
+	Contacts     []Contact
+	Cutoff       int64 // Unix milliseconds, see docs/architecture.md
+	Joining      bool  // it does not have all records yet
+	EdgeAddrs    []string
+	Connectivity *Connectivity // nil: of an earlier version, which does not say
+	Fetching     bool          // blocks of others are on their way to it
 
 	// Run names the run of its program, and Seq numbers its pulses from 1 on; see package
 	// runs. Announced is the number of its last announcement in that run.
@@ -69,14 +69,14 @@ type Collision struct {
 	Refused string // the run that does not
 }
 
-// Hearing is whom a master hears.
-type Hearing struct {
+// Connectivity is whom a master hears.
+type Connectivity struct {
 	Masters []string // ids of the other masters that it hears
 	Nodes   int      // that it has itself heard within offline-after
 	Holds   []string // ids of the masters whose records it has, while it is joining
 }
 
-// Contact is another master that the sender vouches for.
+// Contact is another master that the sender introduces.
 type Contact struct {
 	ID    string
 	Addrs []string
@@ -120,7 +120,7 @@ func (m *MasterInfo) append(b []byte) []byte {
 		b = putUint(b, 13, 1)
 	}
 	b = putStrings(b, 14, m.EdgeAddrs)
-	if h := m.Hearing; h != nil {
+	if h := m.Connectivity; h != nil {
 		b = putMessage(b, 15, func(b []byte) []byte {
 			return putStrings(putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes)), 3, h.Holds)
 		})
@@ -236,8 +236,8 @@ func (m *MasterInfo) decode(b []byte) error {
 				m.EdgeAddrs = append(m.EdgeAddrs, string(v))
 			}
 		case 15:
-			m.Hearing = &Hearing{}
-			return m.Hearing.decode(v)
+			m.Connectivity = &Connectivity{}
+			return m.Connectivity.decode(v)
 		case 16:
 			m.Fetching = n != 0
 		case 17:
@@ -265,7 +265,7 @@ func (m *MasterInfo) decode(b []byte) error {
 	})
 }
 
-func (h *Hearing) decode(b []byte) error {
+func (h *Connectivity) decode(b []byte) error {
 	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
 		switch num {
 		case 1:

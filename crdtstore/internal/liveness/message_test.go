@@ -38,8 +38,8 @@ func drawMaster(r *rapid.T) *MasterInfo {
 		Contacts: rapid.SliceOfN(rapid.Custom(func(r *rapid.T) Contact {
 			return Contact{ID: rapid.String().Draw(r, "id"), Addrs: texts.Draw(r, "addrs")}
 		}), 0, 3).Draw(r, "contacts"),
-		Hearing:  rapid.SampledFrom([]*Hearing{nil, {}, {Masters: []string{"a", "b"}}, {Nodes: 7}}).Draw(r, "hearing"),
-		Settings: rapid.SampledFrom([]*Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {Retention: time.Hour, Others: []Setting{{"a", "b"}, {"c", ""}}}}).Draw(r, "settings"),
+		Connectivity: rapid.SampledFrom([]*Connectivity{nil, {}, {Masters: []string{"a", "b"}}, {Nodes: 7}}).Draw(r, "hearing"),
+		Settings:     rapid.SampledFrom([]*Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {Retention: time.Hour, Others: []Setting{{"a", "b"}, {"c", ""}}}}).Draw(r, "settings"),
 	}
 }
 
@@ -48,8 +48,8 @@ func text(m Message) string {
 	s := ""
 	if m.Master != nil {
 		one := *m.Master
-		if one.Hearing != nil {
-			s, one.Hearing = fmt.Sprintf("%+v", *one.Hearing), nil
+		if one.Connectivity != nil {
+			s, one.Connectivity = fmt.Sprintf("%+v", *one.Connectivity), nil
 		}
 		if one.Settings != nil {
 			s, one.Settings = s+fmt.Sprintf("%+v", *one.Settings), nil

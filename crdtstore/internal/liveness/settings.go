@@ -8,8 +8,8 @@ import (
 
 // Settings are those of a master that should be the same on all.
 type Settings struct {
-	OfflineAfter time.Duration // by which it judges the silence of nodes; 0: not told
-	Retention    time.Duration // 0: not told
+	OfflineAfter time.Duration // by which it judges the silence of nodes; 0: not said
+	Retention    time.Duration // 0: not said
 	Others       []Setting
 }
 

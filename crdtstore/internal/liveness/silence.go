@@ -2,7 +2,7 @@ package liveness
 
 import "time"
 
-// Silence tells which nodes are silent at a moment. Each master's word counts by that
+// Silence tells which nodes are silent at a moment. Each master's observation counts by that
 // master's own limit: what is late to a strict one may be in time to the one that hears
 // the node.
 type Silence struct {
@@ -26,10 +26,10 @@ func (q *Silence) limitOf(master string) time.Duration {
 
 // Of reports whether a node was alive a moment ago, or when silence began to be doubted,
 // and whether it should have been heard again by now, half of the limit being over.
-func (q *Silence) Of(heard []Heard) (alive, late bool) {
+func (q *Silence) Of(observations []Observation) (alive, late bool) {
 	late = true
-	for i := range heard {
-		age, limit := q.Now.Sub(heard[i].At), q.limitOf(heard[i].Master)
+	for i := range observations {
+		age, limit := q.Now.Sub(observations[i].At), q.limitOf(observations[i].Master)
 		if age <= q.Window(limit) {
 			alive = true
 		}
@@ -57,7 +57,7 @@ func (b *Board) Silent(q Silence, missed func(id string) bool) (late, alive int)
 		s := &b.part[i]
 		s.mu.Lock()
 		for _, l := range s.lives {
-			switch is, isLate := q.Of(l.heard); {
+			switch is, isLate := q.Of(l.observations); {
 			case isLate && missed(l.id):
 				alive++
 				late++

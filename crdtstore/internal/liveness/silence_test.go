@@ -64,14 +64,14 @@ func TestWhoHeardWhen(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	for _, order := range [][]string{{"b", "self", "c"}, {"c", "b", "self"}, {"self", "c", "b"}} {
 		b, ages := New("self"), map[string]time.Duration{"self": 20 * time.Second, "b": 10 * time.Second, "c": 30 * time.Second}
-		heard := false
+		observations := false
 		for _, m := range order {
-			if got := b.Direct("n"); got.IsZero() == heard {
+			if got := b.Direct("n"); got.IsZero() == observations {
 				t.Errorf("%v: this master has heard it at %v, before %s has", order, got, m)
 			}
 			if m == "self" {
 				b.Beat(now.Add(-ages[m]), "n", record.Version{}, nil, nil)
-				heard = true
+				observations = true
 			} else {
 				b.Merge(now, m, Pulse{NodeID: "n", Age: ages[m]})
 			}

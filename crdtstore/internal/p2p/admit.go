@@ -64,7 +64,7 @@ type done struct {
 	Collision *CollisionError `json:"collision,omitempty"`
 }
 
-// Contact is a master that another one vouches for.
+// Contact is a master that another one introduces.
 type Contact struct {
 	ID    string   `json:"id"`
 	Addrs []string `json:"addrs"`
@@ -146,17 +146,17 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	proven := hmac.Equal(last.Proof, m.proof("listener", id, m.host.ID(), theirs.Nonce, mine.Nonce))
-	m.told(id, last, proven)
+	m.heedCollision(id, last, proven)
 	switch {
 	case last.Refused != "":
-		return toldBy(last.Refused)
+		return refusedBy(last.Refused)
 	case !proven:
 		return errSecrets
 	}
 	if err := m.enter(ctx, c, theirs, last.Masters); err != nil {
 		return m.refuse(write, nil, err)
 	}
-	if err := write(done{Masters: m.vouched(id)}); err != nil {
+	if err := write(done{Masters: m.introduced(id)}); err != nil {
 		m.withdraw(id)
 		return err
 	}
@@ -198,7 +198,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return err
 	}
 	if answer.Refused != "" {
-		return toldBy(answer.Refused)
+		return refusedBy(answer.Refused)
 	}
 	err := m.check(theirs, id, s.Conn().RemoteMultiaddr())
 	if err == nil && !hmac.Equal(answer.Proof, m.proof("dialer", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
@@ -215,10 +215,10 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return m.refuse(write, proof, err)
 	}
 	var seen done
-	err = errors.Join(write(done{Proof: proof, Masters: m.vouched(id)}), read(&seen))
+	err = errors.Join(write(done{Proof: proof, Masters: m.introduced(id)}), read(&seen))
 	if err == nil && seen.Refused != "" {
-		m.told(id, seen, true)
-		err = toldBy(seen.Refused)
+		m.heedCollision(id, seen, true)
+		err = refusedBy(seen.Refused)
 	}
 	if err != nil {
 		m.withdraw(id)
@@ -237,7 +237,7 @@ func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
 	switch {
 	case errors.As(err, new(refusal)):
 		state = err.Error()
-	case errors.As(err, new(told)):
+	case errors.As(err, new(remoteRefusal)):
 		state = "it refuses"
 	}
 	m.states.State(slog.LevelWarn, "refused "+ip, state, "master refused", "master", id, "from", ip, "err", err)

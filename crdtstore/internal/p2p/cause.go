@@ -41,28 +41,28 @@ func (f failure) Error() string { return f.reason }
 // lasts reports whether somebody has to do something before another attempt can succeed.
 func (f failure) lasts() bool { return f.cause == Secret || f.cause == NoMeshPort }
 
-// told is why the other side refused this master, in its own words.
-type told struct{ text string }
+// remoteRefusal is why the other side refused this master, as it said.
+type remoteRefusal struct{ text string }
 
-func (t told) Error() string { return "refused by the other side: " + t.text }
+func (t remoteRefusal) Error() string { return "refused by the other side: " + t.text }
 
-// Is makes the other side's words the error that they were there.
-func (t told) Is(err error) bool { return t.text == err.Error() }
+// Is makes what the other side said the error that they were there.
+func (t remoteRefusal) Is(err error) bool { return t.text == err.Error() }
 
-// maxTold bounds what is shown of another side's words, in runes.
-const maxTold = 200
+// maxRefusalText bounds what is shown of another side's refusal, in runes.
+const maxRefusalText = 200
 
-func toldBy(text string) told {
+func refusedBy(text string) remoteRefusal {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
 	}, text)
-	if r := []rune(text); len(r) > maxTold {
-		text = string(r[:maxTold]) + "…"
+	if r := []rune(text); len(r) > maxRefusalText {
+		text = string(r[:maxRefusalText]) + "…"
 	}
-	return told{text}
+	return remoteRefusal{text}
 }
 
 // explain says why an attempt to meet a master at an address failed. Where that is not
@@ -76,7 +76,7 @@ func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failur
 		return failure{Secret, errSecrets.Error()}
 	case errors.Is(err, errOneSide):
 		return failure{Secret, errOneSide.Error()}
-	case errors.As(err, new(told)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
+	case errors.As(err, new(remoteRefusal)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
 		return failure{Refused, err.Error()}
 	}
 	if f, ok := dialFailure(err); ok {

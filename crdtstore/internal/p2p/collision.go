@@ -97,9 +97,9 @@ func (m *Mesh) refuse(write func(any) error, proof []byte, err error) error {
 	return refusal{err}
 }
 
-// told takes what the other side says of a collision. proven is whether it has proved
+// heedCollision takes what the other side says of a collision. proven is whether it has proved
 // that it is a master.
-func (m *Mesh) told(by peer.ID, last done, proven bool) {
+func (m *Mesh) heedCollision(by peer.ID, last done, proven bool) {
 	if c := last.Collision; c != nil && proven && c.Refused == m.cfg.Run && c.Kept != m.cfg.Run {
 		m.cfg.Runs.Yield(by, *c)
 	}

@@ -131,22 +131,22 @@ func (m *Mesh) forgetAddrs(current []target) {
 }
 
 // expect decides, where there is no secret, whether a peer at an address is one
-// this master was told about: it was vouched for, or it comes from an IP that
+// this master knows of: it was introduced, or it comes from an IP that
 // Peers name, and no other peer id is pinned at the address it says it has. The
 // port is not compared: the masters on one machine may each name but one other.
 // So without a secret, whoever has the IP of a master can become one.
-func (m *Mesh) expect(id peer.ID, from ma.Multiaddr, says []string) error {
+func (m *Mesh) expect(id peer.ID, from ma.Multiaddr, addrs []string) error {
 	ip := remoteIP(from)
 	m.mu.Lock()
-	vouched, named := m.known[id] != nil, time.Since(m.named[ip.String()]) <= namedAge
+	introduced, named := m.contacts[id] != nil, time.Since(m.named[ip.String()]) <= namedAge
 	m.mu.Unlock()
-	if vouched {
+	if introduced {
 		return nil
 	}
 	if !named {
 		return errUnnamed
 	}
-	for _, a := range parseAddrs(says) {
+	for _, a := range parseAddrs(addrs) {
 		if remoteIP(a) == ip {
 			return m.pins.pin(a.String(), id)
 		}
@@ -189,7 +189,7 @@ type Unmet struct {
 func (m *Mesh) Unmet(met func(peer.ID) bool) []Unmet {
 	m.mu.Lock()
 	claimed := map[string]peer.ID{} // whose an address is, as masters that were met say
-	for id, c := range m.known {
+	for id, c := range m.contacts {
 		for _, a := range c.addrs {
 			claimed[a.String()] = id
 		}
@@ -285,11 +285,11 @@ func where(a ma.Multiaddr) string {
 	return a.String()
 }
 
-// tellUnmet logs which configured peers were not met, when that changes.
-func (m *Mesh) tellUnmet() {
+// logUnmet logs which configured peers were not met, when that changes.
+func (m *Mesh) logUnmet() {
 	m.mu.Lock()
 	met := map[peer.ID]bool{}
-	for id, c := range m.known {
+	for id, c := range m.contacts {
 		met[id] = c.met
 	}
 	m.mu.Unlock()

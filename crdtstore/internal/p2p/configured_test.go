@@ -244,7 +244,7 @@ func TestReasonsDoNotVary(t *testing.T) {
 			t.Errorf("%v is %q", c.err, got)
 		}
 	}
-	if long := toldBy(strings.Repeat("x\n\x1b", 1000)).text; len(long) > maxTold+3 || strings.ContainsAny(long, "\n\x1b") {
+	if long := refusedBy(strings.Repeat("x\n\x1b", 1000)).text; len(long) > maxRefusalText+3 || strings.ContainsAny(long, "\n\x1b") {
 		t.Errorf("another side's words are shown as %q", long)
 	}
 }
@@ -253,8 +253,8 @@ func TestReasonsDoNotVary(t *testing.T) {
 func TestNamedAddressesExpire(t *testing.T) {
 	m := still(t, "", "127.0.0.1:1")
 	stranger, from := testHost(t).ID(), ma.StringCast("/ip4/127.0.0.1/tcp/4001")
-	says := []string{"/ip4/127.0.0.1/tcp/9004"}
-	if err := m.expect(stranger, from, says); err != nil {
+	addrs := []string{"/ip4/127.0.0.1/tcp/9004"}
+	if err := m.expect(stranger, from, addrs); err != nil {
 		t.Fatal(err)
 	}
 	// The name stands for another address now.
@@ -267,7 +267,7 @@ func TestNamedAddressesExpire(t *testing.T) {
 	m.named["127.0.0.1"] = time.Now().Add(-namedAge - time.Second)
 	m.mu.Unlock()
 	m.resolve(t.Context())
-	if err := m.expect(stranger, from, says); !errors.Is(err, errUnnamed) {
+	if err := m.expect(stranger, from, addrs); !errors.Is(err, errUnnamed) {
 		t.Errorf("an address that nothing stands for any more: %v", err)
 	}
 	if len(m.named) != 1 {

@@ -26,7 +26,7 @@ func (m *Mesh) Learn(list []Contact) {
 	now := time.Now()
 	for _, c := range list {
 		id, err := peer.Decode(c.ID)
-		if err != nil || id == m.host.ID() || m.known[id] == nil && !m.makeRoom(now) {
+		if err != nil || id == m.host.ID() || m.contacts[id] == nil && !m.makeRoom(now) {
 			continue
 		}
 		m.contact(id, parseAddrs(c.Addrs)).named = now
@@ -36,10 +36,10 @@ func (m *Mesh) Learn(list []Contact) {
 // contact returns the contact of an id. No addresses: it keeps those it has. The caller
 // holds mu.
 func (m *Mesh) contact(id peer.ID, addrs []ma.Multiaddr) *contact {
-	c := m.known[id]
+	c := m.contacts[id]
 	if c == nil {
 		c = &contact{}
-		m.known[id] = c
+		m.contacts[id] = c
 	}
 	if len(addrs) > 0 {
 		c.addrs = addrs
@@ -49,40 +49,40 @@ func (m *Mesh) contact(id peer.ID, addrs []ma.Multiaddr) *contact {
 
 // hearsayAge is for how long after it was last named a master is looked for that was
 // never met.
-const hearsayAge = time.Minute
+const introducedAge = time.Minute
 
 // makeRoom makes room for one more master that was never met, in the place of the one
 // that was not named for longest. The caller holds mu.
 func (m *Mesh) makeRoom(now time.Time) bool {
 	n := 0
 	var oldest peer.ID
-	for id, c := range m.known {
+	for id, c := range m.contacts {
 		if c.met || c.ours {
 			continue
 		}
 		n++
-		if oldest == "" || c.named.Before(m.known[oldest].named) {
+		if oldest == "" || c.named.Before(m.contacts[oldest].named) {
 			oldest = id
 		}
 	}
 	if n < maxHearsay {
 		return true
 	}
-	if now.Sub(m.known[oldest].named) < hearsayAge {
+	if now.Sub(m.contacts[oldest].named) < introducedAge {
 		return false
 	}
-	delete(m.known, oldest)
+	delete(m.contacts, oldest)
 	return true
 }
 
 // ForgetHearsay stops looking for the masters that were never heard and that nobody has
-// named for a minute. Masters that name each other's hearsay would keep one alive for
+// named for a minute. Masters that introduce each other's introduced would keep one alive for
 // ever.
-func (m *Mesh) ForgetHearsay(now time.Time, heard func(id string) bool) {
+func (m *Mesh) ForgetUnheard(now time.Time, heard func(id string) bool) {
 	m.mu.Lock()
 	var old []peer.ID
-	for id, c := range m.known {
-		if !c.ours && m.members[id] == nil && now.Sub(c.named) > hearsayAge {
+	for id, c := range m.contacts {
+		if !c.ours && m.members[id] == nil && now.Sub(c.named) > introducedAge {
 			old = append(old, id)
 		}
 	}
@@ -99,17 +99,17 @@ func (m *Mesh) Forget(id peer.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.members[id] == nil {
-		delete(m.known, id)
+		delete(m.contacts, id)
 		m.states.Ended("master " + id.String())
 	}
 }
 
-// Contacts returns the masters that this one vouches for, in the order of their ids.
+// Contacts returns the masters that this one introduces, in the order of their ids.
 func (m *Mesh) Contacts() []Contact {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []Contact
-	for id, c := range m.known {
+	for id, c := range m.contacts {
 		if len(c.addrs) == 0 {
 			continue
 		}
@@ -123,9 +123,9 @@ func (m *Mesh) Contacts() []Contact {
 	return out
 }
 
-// vouched returns the masters that are named to another one in the handshake: as many as
+// introduced returns the masters that are named to another one in the handshake: as many as
 // a frame takes. It hears of the rest by pulses.
-func (m *Mesh) vouched(to peer.ID) (out []Contact) {
+func (m *Mesh) introduced(to peer.ID) (out []Contact) {
 	size := 0
 	for _, c := range m.Contacts() {
 		if c.ID == to.String() {

@@ -60,7 +60,7 @@ func TestHearsayIsBoundedAndKeptUpToDate(t *testing.T) {
 	// What was not named for a minute makes room, and no other.
 	old := decode(t, many[7].ID)
 	m.mu.Lock()
-	m.known[old].named = time.Now().Add(-2 * hearsayAge)
+	m.contacts[old].named = time.Now().Add(-2 * introducedAge)
 	m.mu.Unlock()
 	m.Learn(many[maxHearsay:])
 	if m.Knows(old) || !m.Knows(decode(t, many[maxHearsay].ID)) || m.Knows(decode(t, many[maxHearsay+1].ID)) {
@@ -79,11 +79,11 @@ func TestHearsayIsForgotten(t *testing.T) {
 	two := strangers(t, 2)
 	m.Learn(two)
 	heard := func(id string) bool { return id == two[1].ID }
-	m.ForgetHearsay(time.Now(), heard)
+	m.ForgetUnheard(time.Now(), heard)
 	if !m.Knows(decode(t, two[0].ID)) {
 		t.Error("forgotten at once")
 	}
-	m.ForgetHearsay(time.Now().Add(2*hearsayAge), heard)
+	m.ForgetUnheard(time.Now().Add(2*introducedAge), heard)
 	if m.Knows(decode(t, two[0].ID)) || !m.Knows(decode(t, two[1].ID)) || !m.Knows(met.host.ID()) {
 		t.Error("other masters were forgotten than the one that nobody names and nobody heard")
 	}
@@ -93,7 +93,7 @@ func TestHearsayIsForgotten(t *testing.T) {
 func TestVouchedFitAFrame(t *testing.T) {
 	m, late := still(t, "s"), still(t, "s")
 	m.Learn(strangers(t, maxHearsay))
-	b, err := json.Marshal(done{Proof: make([]byte, 32), Masters: m.vouched(late.host.ID())})
+	b, err := json.Marshal(done{Proof: make([]byte, 32), Masters: m.introduced(late.host.ID())})
 	if err != nil || len(b) > maxHello {
 		t.Errorf("the list takes %d bytes of %d, %v", len(b), maxHello, err)
 	}

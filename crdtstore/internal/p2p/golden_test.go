@@ -43,7 +43,7 @@ func TestGoldenAdmit(t *testing.T) {
 	a, b := dialer.host.ID(), listener.host.ID()
 	nonceA, nonceB := bytes.Repeat([]byte{0xa}, 32), bytes.Repeat([]byte{0xb}, 32)
 	others := []Contact{{ID: someID, Addrs: []string{"/ip4/10.0.0.3/tcp/9004"}}}
-	says := []struct {
+	addrs := []struct {
 		from string
 		what any
 	}{
@@ -57,7 +57,7 @@ func TestGoldenAdmit(t *testing.T) {
 		{"dialer", &done{Masters: others}},
 	}
 	var text strings.Builder
-	for _, s := range says {
+	for _, s := range addrs {
 		w := &wire{}
 		_, write := frames(w)
 		if err := write(s.what); err != nil {
@@ -72,8 +72,8 @@ func TestGoldenAdmit(t *testing.T) {
 	i := 0
 	for line := range strings.Lines(golden.Text(t, "admit", text.String())) {
 		_, frame, _ := strings.Cut(strings.TrimSpace(line), " ")
-		got := reflect.New(reflect.TypeOf(says[i].what).Elem()).Interface()
-		if err := json.Unmarshal([]byte(frame), got); err != nil || !reflect.DeepEqual(got, says[i].what) {
+		got := reflect.New(reflect.TypeOf(addrs[i].what).Elem()).Interface()
+		if err := json.Unmarshal([]byte(frame), got); err != nil || !reflect.DeepEqual(got, addrs[i].what) {
 			t.Errorf("%s reads as %+v, %v", line, got, err)
 		}
 		i++

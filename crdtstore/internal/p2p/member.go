@@ -183,7 +183,7 @@ func (m *Mesh) appear(id peer.ID) {
 	// What a master speaks is what we speak; to wait for the identify protocol
 	// to say so would be to race it.
 	speaks := m.host.Mux().Protocols()
-	if err := m.came.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: speaks}); err != nil {
+	if err := m.appeared.Emit(event.EvtPeerProtocolsUpdated{Peer: id, Added: speaks}); err != nil {
 		m.log.Warn("cannot announce a master to pubsub", "master", id, "err", err)
 	}
 }

@@ -97,9 +97,9 @@ func TestLastingStreamEnds(t *testing.T) {
 			for _, n := range []*node{a, b} {
 				n.cfg.Lasting = func(id protocol.ID) bool { return id == lasts }
 			}
-			came := make(chan network.Stream, 1)
+			appeared := make(chan network.Stream, 1)
 			b.Host().SetStreamHandler(lasts, func(s network.Stream) {
-				came <- s
+				appeared <- s
 				_, _ = s.Read([]byte{0}) // the name of the protocol, and then until it ends
 				_, _ = s.Read([]byte{0})
 			})
@@ -112,7 +112,7 @@ func TestLastingStreamEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _ = mine.Write([]byte{0})
-			ends(mine, await(t, "the stream", came))
+			ends(mine, await(t, "the stream", appeared))
 			await(t, "the opener to notice", a.left)
 			await(t, "the other to notice", b.left)
 			if err := a.finds(t, b); err != nil {

@@ -56,23 +56,23 @@ type Config struct {
 // Mesh keeps this master connected to all others that it knows of. Its methods
 // may be called concurrently.
 type Mesh struct {
-	cfg     Config
-	secret  atomic.Pointer[string] // what proofs are made with; nil: cfg.Secret
-	log     *slog.Logger
-	host    host.Host
-	guard   *guard
-	pins    *pins
-	came    event.Emitter
-	states  *statelog.Log
-	began   time.Time
-	started chan struct{} // closed when others are let in
+	cfg      Config
+	secret   atomic.Pointer[string] // what proofs are made with; nil: cfg.Secret
+	log      *slog.Logger
+	host     host.Host
+	guard    *guard
+	pins     *pins
+	appeared event.Emitter
+	states   *statelog.Log
+	began    time.Time
+	started  chan struct{} // closed when others are let in
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 
 	mu       sync.Mutex
 	members  map[peer.ID]*member  // admitted and connected
-	known    map[peer.ID]*contact // every master ever heard of
+	contacts map[peer.ID]*contact // every master ever heard of
 	peers    []*configured
 	named    map[string]time.Time // IPs that Peers stand for, and when they last did
 	at       map[string]peer.ID   // who was found at an address; may be ourselves
@@ -92,7 +92,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, host: cfg.Host, pins: pins,
-		members: map[peer.ID]*member{}, known: map[peer.ID]*contact{}, named: map[string]time.Time{},
+		members: map[peer.ID]*member{}, contacts: map[peer.ID]*contact{}, named: map[string]time.Time{},
 		at: map[string]peer.ID{}, attempts: map[string]*attempt{}, busy: map[string]bool{},
 		states: statelog.New(cfg.Logger), began: time.Now(), started: make(chan struct{}),
 	}
@@ -101,11 +101,11 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	bus := eventbus.NewBus()
 	m.guard = &guard{Host: m.host, bus: bus, mesh: m}
-	if m.came, err = bus.Emitter(new(event.EvtPeerProtocolsUpdated)); err != nil {
+	if m.appeared, err = bus.Emitter(new(event.EvtPeerProtocolsUpdated)); err != nil {
 		return nil, err
 	}
 	m.Learn(cfg.Known)
-	for _, c := range m.known {
+	for _, c := range m.contacts {
 		c.met = true
 	}
 	// Whoever comes too early waits, rather than take this for no master.
@@ -146,7 +146,7 @@ func (m *Mesh) Close() error {
 	}
 	err := m.host.Close()
 	m.loops.Wait()
-	return errors.Join(err, m.came.Close())
+	return errors.Join(err, m.appeared.Close())
 }
 
 func (m *Mesh) loop(ctx context.Context, every time.Duration, f func(context.Context)) {
@@ -186,11 +186,11 @@ func (m *Mesh) spawn(name string, f func()) {
 }
 
 // Knows reports whether a peer is a master that was admitted, or that an
-// admitted one vouches for, connected or not.
+// admitted one introduces, connected or not.
 func (m *Mesh) Knows(id peer.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.known[id] != nil
+	return m.contacts[id] != nil
 }
 
 // Addrs are the addresses at which others should look for this master.

@@ -55,7 +55,7 @@ func (m *Mesh) seek(ctx context.Context) {
 	}
 	m.mu.Lock()
 	missing := map[peer.ID][]ma.Multiaddr{}
-	for id, c := range m.known {
+	for id, c := range m.contacts {
 		if m.members[id] == nil && len(c.addrs) > 0 {
 			missing[id] = c.addrs
 		}
@@ -68,7 +68,7 @@ func (m *Mesh) seek(ctx context.Context) {
 			}
 		})
 	}
-	m.tellUnmet()
+	m.logUnmet()
 }
 
 // missed logs that a known master cannot be reached at the addresses that it gave.
@@ -77,7 +77,7 @@ func (m *Mesh) missed(id peer.ID, err error) {
 	if f, ok := dialFailure(err); ok {
 		state = string(f.cause)
 	}
-	if errors.As(err, new(told)) || errors.Is(err, errSecrets) || errors.Is(err, errOneSide) {
+	if errors.As(err, new(remoteRefusal)) || errors.Is(err, errSecrets) || errors.Is(err, errOneSide) {
 		state = "not admitted"
 	}
 	m.states.State(slog.LevelWarn, "master "+id.String(), state, "cannot reach a master", "master", id, "state", state, "err", err)

@@ -117,7 +117,7 @@ func TestCheckpointIsShared(t *testing.T) {
 		r := newOnDisk(t, self, t.TempDir())
 		for _, other := range masters {
 			if other != self {
-				r.peers.heard(time.Now(), other, Summary{}, record.Digest{})
+				r.peers.observe(time.Now(), other, Summary{}, record.Digest{})
 			}
 		}
 		for i := range 500 {

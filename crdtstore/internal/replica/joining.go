@@ -27,7 +27,7 @@ const (
 // Joining is how far a master that began with nothing is with holding what the others
 // hold.
 type Joining struct {
-	Of      int      // nodes, the most that another master has told of
+	Of      int      // nodes, the most that another master says it holds
 	Missing []string // ids of masters whose records are not all here yet, ascending
 	Damaged bool     // it began with a damaged history rather than with nothing
 }
@@ -161,7 +161,7 @@ func (r *Replica) joiningStep(id string, step Step) Step {
 }
 
 // heard takes what another master says of itself.
-func (j *joining) heard(now time.Time, id string, s Summary, digest record.Digest) {
+func (j *joining) observe(now time.Time, id string, s Summary, digest record.Digest) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.active {

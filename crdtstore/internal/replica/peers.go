@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// settle is how long another master may hold something else before states are
+	// compareAfter is how long another master may hold something else before states are
 	// compared. Until then the history is given time to do it.
-	settle = 3 * time.Second
-	// patience is how long a master may fetch blocks until states are compared with it
+	compareAfter = 3 * time.Second
+	// fetchGrace is how long a master may fetch blocks until states are compared with it
 	// all the same: what it is about to get need not be sent twice, and what it learned
 	// from states it would write once more.
-	patience = time.Minute
-	// silence is how long after its last word a master does not count as living.
+	fetchGrace = time.Minute
+	// silence is how long after its last message a master does not count as living.
 	silence = 5 * time.Second
 	// maxBroken is how many transfers from one master may break off with nothing,
 	// one after the other, until states are compared instead.
@@ -83,8 +83,8 @@ func (r *Replica) Heard(ctx context.Context, from string, s Summary) (Step, erro
 func (r *Replica) Note(from string, s Summary) (apart time.Duration) {
 	now := r.opts.Now()
 	digest, _ := r.table.Digest()
-	r.joining.heard(now, from, s, digest)
-	return r.peers.heard(now, from, s, digest)
+	r.joining.observe(now, from, s, digest)
+	return r.peers.observe(now, from, s, digest)
 }
 
 // Next says what to do about another master's summary, with what Note returned of it.
@@ -116,9 +116,9 @@ func (r *Replica) next(ctx context.Context, from string, s Summary, apart time.D
 	// some. If it holds something else all the same, and not only for the moment that
 	// things take on their way, compare states.
 	switch {
-	case lacks && !(apart > settle && r.peers.stuck(from)):
+	case lacks && !(apart > compareAfter && r.peers.stuck(from)):
 		return Pull, nil
-	case apart > settle && (!s.Fetching || apart > patience):
+	case apart > compareAfter && (!s.Fetching || apart > fetchGrace):
 		return Compare, nil
 	}
 	return Rest, nil
@@ -161,7 +161,7 @@ func (p *peers) stuck(id string) bool {
 
 // heard notes a summary and returns for how long that master has held something
 // else than this one.
-func (p *peers) heard(now time.Time, id string, s Summary, digest record.Digest) time.Duration {
+func (p *peers) observe(now time.Time, id string, s Summary, digest record.Digest) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.of[id]

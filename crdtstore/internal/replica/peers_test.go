@@ -31,7 +31,7 @@ func TestWhatToDoAboutAnother(t *testing.T) {
 	other := record.Digest{1}
 	nowhere := cid.MustParse("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")
 	heads := func(all ...cid.Cid) []cid.Cid { return all }
-	settled := int64(settle/time.Millisecond) + 1
+	settled := int64(compareAfter/time.Millisecond) + 1
 	for _, s := range []struct {
 		why   string
 		after int64
@@ -46,7 +46,7 @@ func TestWhatToDoAboutAnother(t *testing.T) {
 		{"it is in an epoch before", 0, Summary{Epoch: 0, Digest: other, Heads: heads(nowhere)}, Rest},
 		{"it fetches what is not there, for long", settled, Summary{Epoch: 1, Digest: other, Fetching: true}, Rest},
 		{"it is done, and holds something else", 0, Summary{Epoch: 1, Digest: other}, Compare},
-		{"it fetches for too long", int64(patience/time.Millisecond) + 1, Summary{Epoch: 1, Digest: other, Fetching: true}, Compare},
+		{"it fetches for too long", int64(fetchGrace/time.Millisecond) + 1, Summary{Epoch: 1, Digest: other, Fetching: true}, Compare},
 		{"it holds the same again", 0, Summary{Epoch: 1, Digest: same}, Rest},
 		{"it holds something else again", 1000, Summary{Epoch: 1, Digest: other}, Rest},
 	} {
@@ -76,7 +76,7 @@ func TestBlocksThatDoNotCome(t *testing.T) {
 	c := newClocked(t)
 	says := Summary{Epoch: 1, Digest: record.Digest{1}, Heads: []cid.Cid{cid.MustParse("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")}}
 	c.step(t, says)
-	c.pass(int64(settle/time.Millisecond) + 1)
+	c.pass(int64(compareAfter/time.Millisecond) + 1)
 	var steps []Step
 	for range 8 {
 		step := c.step(t, says)

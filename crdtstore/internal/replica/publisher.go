@@ -100,12 +100,12 @@ func (p *publisher) Mark(nodes ...string) *Flush {
 		}
 	}
 	p.asked = true
-	p.rouse()
+	p.wakeUp()
 	return p.next
 }
 
-// rouse has Run look for what is pending.
-func (p *publisher) rouse() {
+// wakeUp has Run look for what is pending.
+func (p *publisher) wakeUp() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -133,13 +133,13 @@ func (p *publisher) change(ctx context.Context, node string, join func() bool) e
 	}
 	p.mu.Unlock()
 	if f == nil {
-		return p.settle(ctx, node)
+		return p.compareAfter(ctx, node)
 	}
 	return p.Wait(ctx, f)
 }
 
-// settle waits until nothing that was marked for a node is still on its way.
-func (p *publisher) settle(ctx context.Context, node string) error {
+// waitWritten waits until nothing that was marked for a node is still on its way.
+func (p *publisher) compareAfter(ctx context.Context, node string) error {
 	p.mu.Lock()
 	for p.joining[node] > 0 {
 		if p.joined == nil {
@@ -246,7 +246,7 @@ func (p *publisher) Run() {
 		}
 		select {
 		case <-time.After(retryFlush):
-			p.rouse()
+			p.wakeUp()
 		case <-p.closing:
 		}
 	}

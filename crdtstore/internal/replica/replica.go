@@ -72,10 +72,10 @@ type Options struct {
 
 	// AssertSettle is how long the masters that are responsible for records have,
 	// after a new epoch was adopted, before the others assert what is missing.
-	AssertSettle time.Duration
-	EpochBytes   int           // how much is written to an epoch at least before it is cut
-	EpochAge     time.Duration // when it is cut although it holds less
-	Retention    time.Duration // how long a node may be silent before it expires
+	AssertDelay time.Duration
+	EpochBytes  int           // how much is written to an epoch at least before it is cut
+	EpochAge    time.Duration // when it is cut although it holds less
+	Retention   time.Duration // how long a node may be silent before it expires
 
 	Logger *slog.Logger
 }

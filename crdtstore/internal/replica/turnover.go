@@ -161,7 +161,7 @@ func (r *Replica) Responsible(node string) string { return Heir(node, r.living()
 func (r *Replica) retire(ctx context.Context) error {
 	r.adopting.Lock()
 	defer r.adopting.Unlock()
-	if len(r.living()) > 1 && r.opts.Now().Sub(r.adopted) < r.opts.AssertSettle {
+	if len(r.living()) > 1 && r.opts.Now().Sub(r.adopted) < r.opts.AssertDelay {
 		return nil
 	}
 	missing, err := r.history.Missing(ctx, r.states())

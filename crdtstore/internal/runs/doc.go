@@ -1,5 +1,5 @@
 // Package runs tells apart the runs of masters: which run of a master is the one that
-// lives now, what is late word of an earlier one, and when two processes have the same
+// lives now, what is late message of an earlier one, and when two processes have the same
 // identity.
 //
 // It goes by what must have been before what, and by no clock. Each pulse has a number,

@@ -132,7 +132,7 @@ func (w *world) drain(a *agent, m *master, drained bool) {
 		value = "1"
 	}
 	w.speak(a, m, record.FieldDrain, value)
-	if s := m.replica.State(a.node); m.up && m.disk.unwell == nil && !s.Removed() && !s.IsZero() && record.View(a.node, s).Drained != drained {
+	if s := m.replica.State(a.node); m.up && m.disk.failure == nil && !s.Removed() && !s.IsZero() && record.View(a.node, s).Drained != drained {
 		w.fail("%s was told that drained is %v of %s, and shows the contrary", m.id, drained, a.node)
 	}
 }
@@ -142,7 +142,7 @@ func (w *world) speak(a *agent, m *master, field, value string) {
 	if known.IsZero() || known.Removed() {
 		return
 	}
-	if m.assert(a.node, known.Say(m.replica.Wall(), m.id, "op", field, value)) {
+	if m.assert(a.node, known.Set(m.replica.Wall(), m.id, "op", field, value)) {
 		w.say("%s takes the word %s=%q about %s", m.id, field, value, a.node)
 	}
 }

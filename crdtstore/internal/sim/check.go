@@ -80,7 +80,7 @@ func (w *world) snapshots(but *master) map[*master]snapshot {
 func (w *world) whole(m *master) {
 	w.say("%s is whole", m.id)
 	for o, s := range m.before {
-		if at, heard := m.heardAt[o.id]; !heard || w.now-at > recent || !o.up || o.life != s.life || !m.talks(o) {
+		if at, heard := m.observedAt[o.id]; !heard || w.now-at > recent || !o.up || o.life != s.life || !m.talks(o) {
 			continue
 		}
 		for node, st := range s.states {

@@ -28,12 +28,12 @@ var (
 // go-ds-crdt it lets the value of the greatest height prevail inside a key, then
 // the greater bytes.
 type disk struct {
-	self   string
-	writer string // see [epoch.Writer]
-	rnd    *rand.Rand
-	now    func() time.Time
-	epochs []*section // ascending by number
-	unwell error
+	self    string
+	writer  string // see [epoch.Writer]
+	rnd     *rand.Rand
+	now     func() time.Time
+	epochs  []*section // ascending by number
+	failure error
 
 	full    bool // nothing more can be written
 	joining bool // nobody has found that it holds what the others hold
@@ -51,7 +51,7 @@ type section struct {
 	number  uint64
 	created time.Time
 	cutoff  int64
-	turns   [][]dag.Block
+	txns    [][]dag.Block
 	synced  int // turns that are on stable storage
 
 	// What follows is made of the turns.
@@ -84,18 +84,18 @@ func (d *disk) cur() *section { return d.epochs[len(d.epochs)-1] }
 // crash forgets what was not synced, or a part of it: the end is lost.
 func (d *disk) crash() {
 	for _, s := range d.epochs {
-		s.turns = s.turns[:s.synced+d.rnd.IntN(len(s.turns)-s.synced+1)]
+		s.txns = s.txns[:s.synced+d.rnd.IntN(len(s.txns)-s.synced+1)]
 		s.rebuild()
 	}
-	d.unwell, d.dieIn, d.dead = nil, 0, false
+	d.failure, d.dieIn, d.dead = nil, 0, false
 }
 
 // mend lets the disk take writes again. A history sees that by itself.
-func (d *disk) mend() { d.full, d.unwell = false, nil }
+func (d *disk) recover() { d.full, d.failure = false, nil }
 
 // open hands over what the disk holds, as a process does that starts.
 func (d *disk) open() {
-	d.unwell, d.dead = nil, false
+	d.failure, d.dead = nil, false
 	d.writer = epoch.Writer(d.self, d.rnd.Uint32())
 	cutoff := int64(0)
 	for _, s := range d.epochs {
@@ -115,12 +115,12 @@ func (d *disk) hand(key string, b []byte) {
 
 func (s *section) rebuild() {
 	s.blocks, s.values, s.heads, s.written = map[cid.Cid]dag.Block{}, map[string]value{}, nil, 0
-	for _, t := range s.turns {
+	for _, t := range s.txns {
 		for _, b := range t {
 			s.take(b)
 		}
 	}
-	s.synced = len(s.turns)
+	s.synced = len(s.txns)
 }
 
 // take applies a block and returns its elements.
@@ -183,7 +183,7 @@ func (d *disk) held() map[string]record.State {
 
 func (d *disk) Number() uint64 { return d.cur().number }
 func (d *disk) Cutoff() int64  { return d.cur().cutoff }
-func (d *disk) Health() error  { return d.unwell }
+func (d *disk) Health() error  { return d.failure }
 
 func (d *disk) Put(_ context.Context, writes []epoch.Write) error {
 	var elements []dag.Element
@@ -218,8 +218,8 @@ func (d *disk) put(elements []dag.Element) error {
 	// A full disk may show before anything is written, or when it is synced.
 	late := d.full && d.rnd.IntN(2) == 0
 	if d.full && !late {
-		d.unwell = errDiskFull
-		return d.unwell
+		d.failure = errDiskFull
+		return d.failure
 	}
 	if d.dead && d.rnd.IntN(3) == 0 {
 		return errCrashed // before anything is written
@@ -230,7 +230,7 @@ func (d *disk) put(elements []dag.Element) error {
 		n := fitting(elements)
 		b := s.build(elements[:n])
 		elements = elements[n:]
-		s.turns = append(s.turns, []dag.Block{b})
+		s.txns = append(s.txns, []dag.Block{b})
 		s.take(b)
 		blocks = append(blocks, b)
 	}
@@ -239,10 +239,10 @@ func (d *disk) put(elements []dag.Element) error {
 		return errCrashed // others have it, this disk may not
 	}
 	if late {
-		d.unwell = errDiskFull
-		return d.unwell
+		d.failure = errDiskFull
+		return d.failure
 	}
-	s.synced, d.unwell = len(s.turns), nil
+	s.synced, d.failure = len(s.txns), nil
 	return nil
 }
 
@@ -277,17 +277,17 @@ func (s *section) build(elements []dag.Element) dag.Block {
 // Reopened is for disks that fail while the process runs; here the process dies.
 func (d *disk) Reopened() uint64 { return 0 }
 
-func (d *disk) Unsynced() bool { return d.cur().synced < len(d.cur().turns) }
+func (d *disk) Unsynced() bool { return d.cur().synced < len(d.cur().txns) }
 
 func (d *disk) Sync(context.Context) error {
 	switch {
 	case d.dead:
 		return errCrashed
 	case d.full:
-		d.unwell = errDiskFull
-		return d.unwell
+		d.failure = errDiskFull
+		return d.failure
 	}
-	d.cur().synced, d.unwell = len(d.cur().turns), nil
+	d.cur().synced, d.failure = len(d.cur().txns), nil
 	return nil
 }
 
@@ -297,8 +297,8 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (er
 	case d.dead:
 		return errCrashed
 	case d.full:
-		d.unwell = errDiskFull
-		return d.unwell
+		d.failure = errDiskFull
+		return d.failure
 	case number != s.number:
 		return fmt.Errorf("%w: %d, this master is in %d", epoch.ErrEpoch, number, s.number)
 	}
@@ -317,7 +317,7 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (er
 		}
 	}
 	if len(turn) > 0 {
-		s.turns = append(s.turns, turn)
+		s.txns = append(s.txns, turn)
 	}
 	return err
 }
@@ -358,7 +358,7 @@ func (d *disk) Adopt(_ context.Context, number uint64, cutoff int64) error {
 	if d.dead {
 		return errCrashed // before what the one before holds is synced
 	}
-	was.synced = len(was.turns)
+	was.synced = len(was.txns)
 	return nil
 }
 
@@ -380,7 +380,7 @@ func (d *disk) Retire(context.Context) error {
 	if d.full {
 		return errDiskFull // it cannot be synced
 	}
-	d.cur().synced = len(d.cur().turns)
+	d.cur().synced = len(d.cur().txns)
 	last := len(d.epochs) - 1
 	if d.dies() { // when some of them are gone
 		d.epochs = d.epochs[d.rnd.IntN(last+1):]

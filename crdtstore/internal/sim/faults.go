@@ -31,7 +31,7 @@ func (w *world) strike(s Step, m *master) {
 	case "full":
 		w.say("the disk of %s is full", m.id)
 		m.disk.full = true
-		w.after(int64(s.B%15_000), m.disk.mend)
+		w.after(int64(s.B%15_000), m.disk.recover)
 	case "step":
 		m.skew += int64(s.B-1<<15) * 1000
 		w.say("the clock of %s steps, it is %s ahead", m.id, time.Duration(m.skew)*time.Millisecond)
@@ -88,7 +88,7 @@ func (w *world) rot(m *master) {
 	for key, v := range m.disk.cur().sorted() {
 		for _, o := range w.masters {
 			s := o.disk.cur()
-			if o == m || s.synced != len(s.turns) {
+			if o == m || s.synced != len(s.txns) {
 				continue
 			}
 			safe, held := true, s.held()
@@ -109,7 +109,7 @@ func (w *world) wipe(m *master) {
 	for node, st := range m.disk.held() {
 		if !slices.ContainsFunc(w.masters, func(o *master) bool {
 			s := o.disk.cur()
-			return o != m && s.synced == len(s.turns) && o.disk.held()[node].Dominates(st)
+			return o != m && s.synced == len(s.txns) && o.disk.held()[node].Dominates(st)
 		}) {
 			return
 		}

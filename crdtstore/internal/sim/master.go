@@ -26,15 +26,15 @@ type master struct {
 
 	up bool
 	// What follows belongs to the running process.
-	life     uint64 // counts processes, so that timers of a dead one do nothing
-	table    *table.Table
-	replica  *replica.Replica
-	seen     map[uint64]bool
-	busy     map[string]bool // transfers that are on their way
-	fetching int             // those of blocks, to this master
-	began    int64           // when the process started
-	heardAt  map[string]int64
-	met      map[string]bool // masters that were heard, and to which streams could be opened
+	life       uint64 // counts processes, so that timers of a dead one do nothing
+	table      *table.Table
+	replica    *replica.Replica
+	seen       map[uint64]bool
+	busy       map[string]bool // transfers that are on their way
+	fetching   int             // those of blocks, to this master
+	began      int64           // when the process started
+	observedAt map[string]int64
+	met        map[string]bool // masters that were heard, and to which streams could be opened
 	// before is what the others held that ran when this process started, while it joins.
 	before   map[*master]snapshot
 	flushing bool
@@ -62,12 +62,12 @@ func (m *master) start() {
 	m.table, m.seen, m.busy, m.fetching = table.New(), map[uint64]bool{}, map[string]bool{}, 0
 	m.flushing, m.waiting = false, nil
 	m.began, m.met, m.before = m.w.now, map[string]bool{}, nil
-	m.heardAt = map[string]int64{}
+	m.observedAt = map[string]int64{}
 	m.replica = replica.New(replica.Options{
 		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters, Direct: m.direct,
 		Now: m.w.time, Wall: m.wall,
-		AssertSettle: assertAfter * time.Millisecond,
-		EpochBytes:   m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
+		AssertDelay: assertAfter * time.Millisecond,
+		EpochBytes:  m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
 		Logger: m.w.log,
 	})
 	m.disk.apply = m.replica.Arrived
@@ -241,7 +241,7 @@ func (m *master) pulse() {
 	_, s.Nodes = m.table.Digest()
 	m.w.flood(m, func(to *master) {
 		to.known[m.id] = true
-		to.heardAt[m.id] = m.w.now
+		to.observedAt[m.id] = m.w.now
 		to.met[m.id] = to.met[m.id] || to.talks(m)
 		step, _ := to.replica.Heard(context.Background(), m.id, s)
 		to.do(step, m)
@@ -253,7 +253,7 @@ func (m *master) pulse() {
 func (m *master) hears() []string {
 	var out []string
 	for _, o := range m.w.masters {
-		if at, heard := m.heardAt[o.id]; heard && m.w.now-at <= recent {
+		if at, heard := m.observedAt[o.id]; heard && m.w.now-at <= recent {
 			out = append(out, o.id)
 		}
 	}

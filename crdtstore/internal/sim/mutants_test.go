@@ -25,7 +25,7 @@ var mutants = []struct {
 	},
 	{
 		"equal stamps are not told apart",
-		"record/word.go", "		cmp.Compare(w.Master, v.Master),\n		cmp.Compare(w.Value, v.Value),\n		cmp.Compare(w.By, v.By))", "		0)",
+		"record/override.go", "		cmp.Compare(w.Master, v.Master),\n		cmp.Compare(w.Value, v.Value),\n		cmp.Compare(w.By, v.By))", "		0)",
 	},
 	{
 		"unequal accounts of one version are not told apart",
@@ -44,7 +44,7 @@ var mutants = []struct {
 		"internal/replica/expire.go", "const keepFactor = 10", "const keepFactor = 0",
 	},
 	{
-		"the clock decides which word is the last",
+		"the clock decides which override is the last",
 		"record/version.go", "if now > above.Wall {", "if true {",
 	},
 	{
@@ -73,7 +73,7 @@ var mutants = []struct {
 	},
 	{
 		"states are never compared (INV-7)",
-		"internal/replica/peers.go", "	case apart > settle && (", "	case apart > 1<<62 && (",
+		"internal/replica/peers.go", "	case apart > compareAfter && (", "	case apart > 1<<62 && (",
 	},
 	{
 		"greater epochs are not followed",

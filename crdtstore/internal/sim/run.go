@@ -90,7 +90,7 @@ func (w *world) quiet() int64 {
 	w.calm = true
 	w.heal()
 	for _, m := range w.masters {
-		m.disk.mend()
+		m.disk.recover()
 		m.disk.dieIn = 0
 		if !m.up {
 			m.start()

@@ -13,7 +13,7 @@ import (
 // has seen nothing but what is left: its sums, its order, and what it tells.
 func TestTableWithDrops(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		tab, want, told := New(), map[string]record.State{}, map[string]*Entry{}
+		tab, want, published := New(), map[string]record.State{}, map[string]*Entry{}
 		var read []*Entry // at any time
 		id := func() string { return fmt.Sprint("n", rapid.IntRange(0, 5).Draw(r, "node")) }
 		r.Repeat(map[string]func(*rapid.T){
@@ -37,17 +37,17 @@ func TestTableWithDrops(t *testing.T) {
 				}
 				if current {
 					delete(want, e.ID)
-					delete(told, e.ID)
+					delete(published, e.ID)
 				}
 			},
 			"tell": func(*rapid.T) {
 				n := id()
-				before, after := tab.Tell(n)
-				if before != told[n] || after != tab.Get(n) {
-					r.Fatalf("%s is told as %p, %p; it was %p and is %p", n, before, after, told[n], tab.Get(n))
+				before, after := tab.Publish(n)
+				if before != published[n] || after != tab.Get(n) {
+					r.Fatalf("%s is told as %p, %p; it was %p and is %p", n, before, after, published[n], tab.Get(n))
 				}
-				if told[n] = after; after == nil {
-					delete(told, n)
+				if published[n] = after; after == nil {
+					delete(published, n)
 				}
 			},
 			"": func(*rapid.T) {

@@ -14,9 +14,9 @@ import (
 // cell is a node's place in the table. It stays until the node is dropped, so that
 // the sorted order only changes when a node is new or dropped.
 type cell struct {
-	id    string
-	entry atomic.Pointer[Entry]
-	told  *Entry // see Tell
+	id        string
+	entry     atomic.Pointer[Entry]
+	published *Entry // see Publish
 }
 
 // Table is the set of entries. Its methods may be called concurrently. Call New.
@@ -126,20 +126,20 @@ func (t *Table) Get(id string) *Entry {
 	return nil
 }
 
-// Tell returns the entry of a node as it was when Tell was called for it last, and
+// Publish returns the entry of a node as it was when Publish was called for it last, and
 // as it is; nil where there was or is none. Only one caller at a time may use it.
-func (t *Table) Tell(id string) (before, after *Entry) {
+func (t *Table) Publish(id string) (before, after *Entry) {
 	t.mu.RLock()
 	c := t.cells[id]
 	t.mu.RUnlock()
 	if c == nil {
 		return nil, nil
 	}
-	before, after = c.told, c.entry.Load()
+	before, after = c.published, c.entry.Load()
 	if after == dropped {
 		after = nil
 	}
-	c.told = after
+	c.published = after
 	return before, after
 }
 

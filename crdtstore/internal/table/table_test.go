@@ -22,7 +22,7 @@ func someState(r *rapid.T) record.State {
 	case 0:
 		return record.State{LastSeen: rapid.Int64Range(1, 5).Draw(r, "seen")}
 	case 1:
-		return record.State{}.Say(rapid.Int64Range(1, 3).Draw(r, "now"), "m", "", record.FieldDrain, "1")
+		return record.State{}.Set(rapid.Int64Range(1, 3).Draw(r, "now"), "m", "", record.FieldDrain, "1")
 	case 2:
 		known := account(rapid.Uint64Range(1, 3).Draw(r, "boot"), 1, "x")
 		return known.Remove(rapid.Int64Range(1, 3).Draw(r, "now"), "m", "", "")

@@ -56,8 +56,8 @@ func TestLastWordWins(t *testing.T) {
 		for now := range int64(rapid.IntRange(1, 12).Draw(t, "words")) {
 			master := draw(t, "master", "fast", "right", "slow", "stopped")
 			value := draw(t, "value", "", "1")
-			s = Join(s, s.Say(10*hour+now+ahead[master], master, "ann", FieldDrain, value))
-			if w := s.Word(FieldDrain); w.Value != value || w.Master != master {
+			s = Join(s, s.Set(10*hour+now+ahead[master], master, "ann", FieldDrain, value))
+			if w := s.Override(FieldDrain); w.Value != value || w.Master != master {
 				t.Fatalf("%s said %q last, and %+v stands", master, value, w)
 			}
 			if n := View(testNode, s); n.Drained != (value != "") {
@@ -71,18 +71,18 @@ func TestLastWordWins(t *testing.T) {
 func TestWordsOfBothSidesStand(t *testing.T) {
 	start := accept(t, State{}, report(1, 1, "a"), 100)
 	other := accept(t, State{}, Report{NodeID: "node-2", Boot: 1, Seq: 1}, 100)
-	a := Join(start, start.Say(5, "m1", "ann", FieldDrain, "1"))
-	b := Join(start, start.Say(7_200_000, "m2", "bob", FieldLabel+"zone", "=eu"))
+	a := Join(start, start.Set(5, "m1", "ann", FieldDrain, "1"))
+	b := Join(start, start.Set(7_200_000, "m2", "bob", FieldLabel+"zone", "=eu"))
 	n := View(testNode, Join(a, b))
 	if !n.Drained || n.Labels["zone"] != "eu" {
 		t.Errorf("drain and label: %+v", n)
 	}
-	b2 := Join(other, other.Say(9, "m2", "bob", FieldDrain, "1"))
+	b2 := Join(other, other.Set(9, "m2", "bob", FieldDrain, "1"))
 	if !View("node-2", Join(b2, other)).Drained || !View(testNode, Join(a, start)).Drained {
 		t.Error("drains of two nodes on two sides do not both stand")
 	}
-	both := Join(Join(start, start.Say(5, "m1", "ann", FieldDrain, "1")), start.Say(6, "m2", "bob", FieldDrain, "1"))
-	if w := both.Word(FieldDrain); w.Value != "1" || w.By != "bob" {
+	both := Join(Join(start, start.Set(5, "m1", "ann", FieldDrain, "1")), start.Set(6, "m2", "bob", FieldDrain, "1"))
+	if w := both.Override(FieldDrain); w.Value != "1" || w.By != "bob" {
 		t.Errorf("drained on both sides: %+v", w)
 	}
 }
@@ -91,14 +91,14 @@ func TestLabelsOfOperatorStandOverThoseOfAgent(t *testing.T) {
 	r := report(1, 1, "a")
 	r.Labels = map[string]string{"zone": "agent", "rack": "agent"}
 	s := accept(t, State{}, r, 100)
-	s = Join(s, s.Say(200, "m", "ann", FieldLabel+"zone", "=operator"))
-	s = Join(s, s.Say(201, "m", "ann", FieldLabel+"rack", LabelGone))
-	s = Join(s, s.Say(202, "m", "ann", FieldLabel+"empty", "="))
+	s = Join(s, s.Set(200, "m", "ann", FieldLabel+"zone", "=operator"))
+	s = Join(s, s.Set(201, "m", "ann", FieldLabel+"rack", LabelUnset))
+	s = Join(s, s.Set(202, "m", "ann", FieldLabel+"empty", "="))
 	n := View(testNode, s)
 	if v, ok := n.Labels["empty"]; n.Labels["zone"] != "operator" || !ok || v != "" || len(n.Labels) != 2 {
 		t.Errorf("labels %v", n.Labels)
 	}
-	back := Join(s, s.Say(300, "m", "ann", FieldLabel+"rack", ""))
+	back := Join(s, s.Set(300, "m", "ann", FieldLabel+"rack", ""))
 	if n := View(testNode, back); n.Labels["rack"] != "agent" {
 		t.Errorf("what the operator took back still hides the agent's label: %v", n.Labels)
 	}
@@ -106,7 +106,7 @@ func TestLabelsOfOperatorStandOverThoseOfAgent(t *testing.T) {
 	if n = View(testNode, accept(t, s, r, 300)); n.Labels["zone"] != "operator" {
 		t.Errorf("the agent's next report took the operator's label away: %v", n.Labels)
 	}
-	if s.Word("other") != (Word{}) {
+	if s.Override("other") != (Override{}) {
 		t.Error("Word of a field that nobody spoke of")
 	}
 }

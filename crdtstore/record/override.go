@@ -12,12 +12,12 @@ const (
 	// FieldLabel, followed by a label's name, carries that label's value behind
 	// "=", or LabelGone where the operator took the label away.
 	FieldLabel = "label/"
-	LabelGone  = "-"
+	LabelUnset = "-"
 )
 
-// Word is an operator's word about one field. The last writer wins: by Stamp,
+// Override is what an operator set of one field. The last writer wins: by Stamp,
 // then by Master, Value and By, so that the order is total.
-type Word struct {
+type Override struct {
 	Field  string
 	Stamp  Stamp
 	Master string // id of the master through which it was said
@@ -25,7 +25,7 @@ type Word struct {
 	By     string // who said it, for display
 }
 
-func (w Word) compare(v Word) int {
+func (w Override) compare(v Override) int {
 	if c := w.Stamp.Compare(v.Stamp); c != 0 {
 		return c
 	}
@@ -35,17 +35,17 @@ func (w Word) compare(v Word) int {
 		cmp.Compare(w.By, v.By))
 }
 
-func (w Word) join(v Word) Word {
+func (w Override) join(v Override) Override {
 	if w.compare(v) < 0 {
 		return v
 	}
 	return w
 }
 
-func joinWords(a, b []Word) []Word {
+func joinOverrides(a, b []Override) []Override {
 	return joinSorted(a, b,
-		func(w, v Word) int { return strings.Compare(w.Field, v.Field) },
-		Word.join)
+		func(w, v Override) int { return strings.Compare(w.Field, v.Field) },
+		Override.join)
 }
 
 // ReasonExpired is the reason of a removal that no operator asked for: the node was
@@ -53,7 +53,7 @@ func joinWords(a, b []Word) []Word {
 const ReasonExpired = "expired"
 
 // Removal says when the node was removed last, by whom and why. What is removed stands
-// in the claims (Claim.RemovedBelow). The zero Removal: never. Words it leaves alone;
+// in the claims (Claim.RemovedBelow). The zero Removal: never. Overrides it leaves alone;
 // see [State.Remove].
 type Removal struct {
 	// Boot, in states of schema version 1, hides the accounts of all claims up to this

@@ -17,7 +17,7 @@ type access int
 const (
 	accessOpen  access = iota // reading, registering, heartbeats
 	accessVM                  // calls to a node's compute service
-	accessAdmin               // an operator's word about a node
+	accessAdmin               // an operator's override of a node
 )
 
 // origin is where a connection or a request comes from.

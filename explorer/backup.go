@@ -17,7 +17,7 @@ const (
 	// takes as much disk meanwhile as its file is long.
 	maxTransfers = 4
 	// transferPatience is how long the other side may leave one piece standing.
-	transferPatience = 30 * time.Second
+	transferTimeout = 30 * time.Second
 	// defaultMaxRestore is some millions of nodes.
 	defaultMaxRestore = 4 << 30
 )
@@ -58,7 +58,7 @@ func (s *Server) transfer(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// foreignRead reports whether a page of another site is behind a GET. The door
+// foreignRead reports whether a page of another site is behind a GET. protect
 // lets these through, since a browser keeps the answer from that page; a whole
 // backup is too much to be sent for nothing.
 func foreignRead(r *http.Request) bool {
@@ -164,7 +164,7 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 		p.begun = true
 		p.begin()
 	}
-	_ = p.conn.SetWriteDeadline(time.Now().Add(transferPatience))
+	_ = p.conn.SetWriteDeadline(time.Now().Add(transferTimeout))
 	return p.w.Write(b)
 }
 
@@ -177,7 +177,7 @@ type patientReader struct {
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
-	_ = p.conn.SetReadDeadline(time.Now().Add(transferPatience))
+	_ = p.conn.SetReadDeadline(time.Now().Add(transferTimeout))
 	n, err := p.r.Read(b)
 	if err != nil {
 		// From here on the answer takes its time. The server goes on reading, to

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	maxStreams     = 512
-	keepAlive      = 5 * time.Second
-	streamPatience = 10 * time.Second // how long a reader may leave one write standing
-	snapshotPage   = 500
+	maxStreams         = 512
+	keepAlive          = 5 * time.Second
+	streamWriteTimeout = 10 * time.Second // how long a reader may leave one write standing
+	snapshotPage       = 500
 )
 
 // events serves /events: a snapshot, then every change. With ?snapshot=brief
@@ -212,7 +212,7 @@ func (o *stream) Write(b []byte) (int, error) {
 
 func (o *stream) write(b []byte) {
 	if o.err == nil {
-		_ = o.conn.SetWriteDeadline(time.Now().Add(streamPatience))
+		_ = o.conn.SetWriteDeadline(time.Now().Add(streamWriteTimeout))
 		_, o.err = o.w.Write(b)
 	}
 }

@@ -32,7 +32,7 @@ func (s *Server) apiHandler() http.Handler {
 	mux.Handle("GET /events", s.counted("/events", s.protected(s.events)))
 	mux.Handle("GET /explorer/events", s.counted("/events", s.protected(s.events)))
 	s.handleTransfers(mux)
-	return s.door(mux)
+	return s.protect(mux)
 }
 
 // handleAPI registers what the API and the page's listener have in common.
@@ -72,9 +72,9 @@ func (s *Server) wellKnown(w http.ResponseWriter, _ *http.Request) {
 	}))
 }
 
-// door is what every request passes: it keeps web pages of other sites out and
+// protect wraps the handler that every request passes: it keeps web pages of other sites out and
 // finds out who asks.
-func (s *Server) door(next http.Handler) http.Handler {
+func (s *Server) protect(next http.Handler) http.Handler {
 	// A page of another site can make the user's browser send requests here,
 	// over a loopback that we trust. For writes the browser says where they
 	// come from.

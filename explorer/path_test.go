@@ -23,7 +23,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
 )
 
-// tunnelled is a node that can only dial out: an agent with a key, whose door notes the
+// tunnelled is a node that can only dial out: an agent with a key, whose gateway notes the
 // operations that it is asked for.
 type tunnelled struct {
 	*tunnel.Client

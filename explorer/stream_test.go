@@ -79,7 +79,7 @@ func TestStreamDropsSlowReaders(t *testing.T) {
 		if err := <-ended; !errors.Is(err, errDeadline) {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > streamPatience {
+		if took := time.Since(began); took > streamWriteTimeout {
 			t.Error("dropped after", took)
 		}
 	})

@@ -39,5 +39,5 @@ func (s *Server) uiHandler() http.Handler {
 		h.Set("Cache-Control", "no-cache") // a new version of the program has a new page
 		page.ServeHTTP(w, r)
 	}))
-	return s.door(mux)
+	return s.protect(mux)
 }

@@ -43,8 +43,8 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 			errorData{Hint: "send at most 4 MiB"}))
 		return
 	}
-	calls, batch := sketch(body)
-	repeatable := !slices.ContainsFunc(calls, func(c sketched) bool { return !s.repeatable(c) })
+	calls, batch := readEnvelopes(body)
+	repeatable := !slices.ContainsFunc(calls, func(c requestEnvelope) bool { return !s.repeatable(c) })
 	answer, lost, err := s.askMasters(r, others, body, repeatable)
 	switch {
 	case err == nil:
@@ -273,26 +273,26 @@ func newMasterClient() *http.Client {
 }
 
 // sketched is what of a call has to be known to hand it on.
-type sketched struct {
+type requestEnvelope struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params"`
 }
 
-// sketch reads the calls in a body, none where it is not JSON-RPC: the other
+// readEnvelopes reads the calls in a body, none where it is not JSON-RPC: the other
 // master says then what is wrong.
-func sketch(body []byte) (calls []sketched, batch bool) {
+func readEnvelopes(body []byte) (calls []requestEnvelope, batch bool) {
 	if firstByte(body) == '[' {
 		_ = json.Unmarshal(body, &calls)
 		return calls, true
 	}
-	var one sketched
+	var one requestEnvelope
 	_ = json.Unmarshal(body, &one)
-	return []sketched{one}, false
+	return []requestEnvelope{one}, false
 }
 
 // answerCalls answers all calls with the same error.
-func answerCalls(w http.ResponseWriter, calls []sketched, batch bool, err *jsonrpc.Error) {
+func answerCalls(w http.ResponseWriter, calls []requestEnvelope, batch bool, err *jsonrpc.Error) {
 	answers := make([]json.RawMessage, 0, len(calls))
 	for _, c := range calls {
 		if c.ID == nil && batch {
@@ -312,13 +312,13 @@ func answerCalls(w http.ResponseWriter, calls []sketched, batch bool, err *jsonr
 
 // repeatable reports whether a call may be sent again when its outcome is not
 // known.
-func (s *Server) repeatable(c sketched) bool {
+func (s *Server) repeatable(c requestEnvelope) bool {
 	return client.Repeatable(s.realName(c.Method)) || s.isOperation(c)
 }
 
 // isOperation reports whether a call carries a name by which its node tells a
 // repetition.
-func (s *Server) isOperation(c sketched) bool {
+func (s *Server) isOperation(c requestEnvelope) bool {
 	_, ok := operationParams(c.Params)
 	return ok && client.Mutates(s.realName(c.Method))
 }
@@ -343,7 +343,7 @@ func operationParams(raw json.RawMessage) (params map[string]json.RawMessage, ok
 // repetition marks the operations in a body as such that were sent before.
 func (s *Server) repetition(body []byte) []byte {
 	mark := func(raw json.RawMessage) json.RawMessage {
-		var c sketched
+		var c requestEnvelope
 		var request map[string]json.RawMessage
 		if json.Unmarshal(raw, &c) != nil || !s.isOperation(c) || json.Unmarshal(raw, &request) != nil {
 			return raw

@@ -50,7 +50,7 @@ type running struct {
 	startedAt time.Time
 	node      *node
 	watcher   *watcher // nil: no compute service
-	dir       *directory
+	dir       *membership
 	tunnels   *tunnels // nil: calls do not come by the agent
 	watchDisk func(context.Context)
 }
@@ -68,9 +68,9 @@ type deps struct {
 	framed func(masterID string) caller
 	sample func(context.Context) (host.Figures, error)
 	// spread chooses when within a time something first happens. nil: at random.
-	spread func(within time.Duration) time.Duration
-	serve  bool // the status socket
-	inlet  bool // calls for the compute service come by the agent
+	spread  func(within time.Duration) time.Duration
+	serve   bool // the status socket
+	ingress bool // calls for the compute service come by the agent
 }
 
 // New makes an agent and checks its configuration; a value that cannot be used
@@ -78,10 +78,10 @@ type deps struct {
 // discards.
 func New(cfg Config, log *slog.Logger) (*Agent, error) {
 	return newAgent(cfg, log, deps{
-		dial:   func(ep client.Endpoint, o client.Options) caller { return client.Dial(ep, o) },
-		sample: host.New().Sample,
-		serve:  true,
-		inlet:  true,
+		dial:    func(ep client.Endpoint, o client.Options) caller { return client.Dial(ep, o) },
+		sample:  host.New().Sample,
+		serve:   true,
+		ingress: true,
 	})
 }
 
@@ -97,7 +97,7 @@ func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
 		d.spread = rand.N[time.Duration]
 	}
 	for _, addr := range cfg.Explorers {
-		if d.tunnel == nil && !d.inlet && isMultiaddr(addr) {
+		if d.tunnel == nil && !d.ingress && isMultiaddr(addr) {
 			return nil, configErrorf("explorers", "%q: tunnels are not available here; use host:port of the master's API, such as tcp://host:%d",
 				addr, DefaultExplorerPort)
 		}
@@ -197,8 +197,8 @@ func (a *Agent) Start() (err error) {
 	}
 	look := func() error { return probe(dir) }
 	r.node.setTrouble(aboutDisk, diskTrouble(dir, look()))
-	if a.deps.inlet {
-		if r.node.profile.AgentPath, err = a.openInlet(r, id, newborn); err != nil {
+	if a.deps.ingress {
+		if r.node.profile.AgentPath, err = a.openIngress(r, id, newborn); err != nil {
 			return err
 		}
 	}
@@ -215,7 +215,7 @@ func (a *Agent) Start() (err error) {
 		}
 	}
 	a.launch(r)
-	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.dir.places), "data", dir)
+	a.log.Info("agent started", "node", nodeID, "boot", boot, "explorers", len(r.dir.endpoints), "data", dir)
 	return nil
 }
 
@@ -278,7 +278,7 @@ func (a *Agent) launch(r *running) {
 		r.node.open()
 		r.dir.run(ctx, func(l *link) {
 			ctx, cancel := context.WithCancel(ctx)
-			l.seat.stop = cancel
+			l.slot.stop = cancel
 			all.Go(func() {
 				defer cancel()
 				l.run(ctx)

@@ -171,7 +171,7 @@ func (c *Config) validate() error {
 		return configErrorf("explorers", "is empty; name at least one, such as 127.0.0.1:9002")
 	}
 	for _, addr := range c.Explorers {
-		if _, err := parsePlace(addr); err != nil {
+		if _, err := parseEndpoint(addr); err != nil {
 			return err
 		}
 	}

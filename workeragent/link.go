@@ -52,10 +52,10 @@ type answer struct {
 }
 
 // link keeps one explorer informed. Its fields belong to the goroutine in run,
-// but for state, which others read, and seat, which belongs to the directory.
+// but for state, which others read, and slot, which belongs to the membership.
 type link struct {
 	node    *node
-	dir     *directory
+	dir     *membership
 	call    caller
 	route   *route        // what call is, for a learned link; nil: a configured one
 	first   time.Duration // to wait before the first call
@@ -64,7 +64,7 @@ type link struct {
 	wake    chan struct{} // holds a token when it may be its turn to beat
 	log     *slog.Logger
 	state   linkState
-	seat    seat
+	slot    slot
 
 	interval   time.Duration
 	offline    time.Duration // after which the explorer counts the node as silent; 0: not told
@@ -76,7 +76,7 @@ type link struct {
 	last       string        // what the log said last
 }
 
-func newLink(n *node, d *directory, address string, call caller, interval time.Duration, log *slog.Logger) *link {
+func newLink(n *node, d *membership, address string, call caller, interval time.Duration, log *slog.Logger) *link {
 	l := &link{node: n, dir: d, call: call, changed: n.subscribe(), wake: make(chan struct{}, 1),
 		interval: interval, log: log.With("explorer", address)}
 	l.state.init(address, interval)
@@ -188,7 +188,7 @@ func (l *link) beat(ctx context.Context) (time.Duration, bool) {
 		wait = rand.N(l.interval)
 	}
 	l.failures, l.confirmed, l.good = 0, true, began
-	l.dir.fared(l, true)
+	l.dir.noteOutcome(l, true)
 	l.say(slog.LevelInfo, StateRegistered, "registered", "interval", l.interval)
 	l.state.beaten(l.interval)
 	// max: a slow explorer is not asked again at once.
@@ -281,7 +281,7 @@ func (l *link) expired(err error) (time.Duration, bool) {
 func (l *link) fails(state, problem string) {
 	l.failures++
 	l.state.failed(state, l.failures, problem)
-	l.dir.fared(l, false)
+	l.dir.noteOutcome(l, false)
 }
 
 // retries is the back-off for what heals by itself. All its ceilings are shares
@@ -317,7 +317,7 @@ func (l *link) ask(ctx context.Context, method string, params, result any) error
 	defer cancel()
 	if l.failures%2 == 0 {
 		if framed := l.dir.framed(l); framed != nil {
-			if err := framed.Call(ctx, method, params, result); !errors.Is(err, errDeaf) {
+			if err := framed.Call(ctx, method, params, result); !errors.Is(err, errNoCalls) {
 				return err
 			}
 		}
@@ -332,7 +332,7 @@ func (l *link) timeout() time.Duration { return min(max(l.interval/2, minTimeout
 func (l *link) heed(a answer) error {
 	l.interval = max(seconds(a.IntervalS, l.interval), minInterval)
 	l.offline = seconds(a.OfflineAfterS, l.offline)
-	words := readWords(a.Masters)
+	infos := decodeMembers(a.Masters)
 	local := l.local
 	if l.route != nil {
 		local = l.route.local()
@@ -340,12 +340,12 @@ func (l *link) heed(a answer) error {
 			l.state.at(addr)
 		}
 	}
-	for _, w := range words {
+	for _, w := range infos {
 		if w.Status == statusSelf && !l.dir.leadsTo(l, w.ID) {
-			return l.route.misled(w.ID)
+			return l.route.wrongMaster(w.ID)
 		}
 	}
-	l.dir.learn(words, local)
+	l.dir.learn(infos, local)
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 // somebody else, who is not to have the node.
 type pinned struct {
 	addr     string
-	dir      *directory
+	dir      *membership
 	identify func(ctx context.Context, addr string) (string, error)
 	open     func(addrs []string) (caller, error)
 	call     caller // nil: it is asked again who is there
@@ -48,7 +48,7 @@ func (p *pinned) Close() {
 }
 
 // pin notes who is met at an address, and returns who was met there first.
-func (d *directory) pin(addr, id string) string {
+func (d *membership) pin(addr, id string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if was := d.pins[addr]; was != "" {

@@ -19,15 +19,15 @@ func (c *pinnedCall) Close()                                       {}
 // there, also after a restart, and another one is refused with what to do.
 func TestEdgeAddressWithoutID(t *testing.T) {
 	const addr = "/ip4/10.0.0.1/tcp/9005"
-	place, err := parsePlace(addr)
+	place, err := parseEndpoint(addr)
 	if err != nil || place.edge != addr || place.master != "" {
 		t.Fatalf("%+v, %v", place, err)
 	}
 	path := filepath.Join(t.TempDir(), mastersFile)
 	there, inner, opened := idA, &pinnedCall{}, []string(nil)
 	open := func() *pinned {
-		d := newDirectory(path, slog.New(slog.DiscardHandler))
-		d.places = append(d.places, place)
+		d := newMembership(path, slog.New(slog.DiscardHandler))
+		d.endpoints = append(d.endpoints, place)
 		d.load(false)
 		return &pinned{addr: addr, dir: d,
 			identify: func(context.Context, string) (string, error) { return there, nil },
@@ -42,7 +42,7 @@ func TestEdgeAddressWithoutID(t *testing.T) {
 	if err := call(p); err != nil {
 		t.Fatal(err)
 	}
-	p.dir.known[idA] = &master{id: idA} // as its answer says
+	p.dir.known[idA] = &member{id: idA} // as its answer says
 	if err := p.dir.save(); err != nil {
 		t.Fatal(err)
 	}

@@ -20,14 +20,14 @@ type crowd struct {
 	calls []time.Time // all attempts, in order
 }
 
-// member is the connection of one of them.
-type member struct {
+// spreadMaster is the connection of one of them.
+type spreadMaster struct {
 	*crowd
 	heard   time.Time
 	longest time.Duration // between two beats that were heard
 }
 
-func (m *member) Call(_ context.Context, method string, _, result any) error {
+func (m *spreadMaster) Call(_ context.Context, method string, _, result any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -45,7 +45,7 @@ func (m *member) Call(_ context.Context, method string, _, result any) error {
 	return nil
 }
 
-func (m *member) Close() {}
+func (m *spreadMaster) Close() {}
 
 func (c *crowd) set(away bool) {
 	c.mu.Lock()
@@ -90,16 +90,16 @@ func TestNoStorm(t *testing.T) {
 		defer all.Wait()
 		defer cancel()
 		c := new(crowd)
-		var members []*member
+		var members []*spreadMaster
 		a := &Agent{cfg: Config{HeartbeatInterval: interval}, deps: deps{spread: rand.N[time.Duration]}}
 		log := slog.New(slog.DiscardHandler)
 		_, key, _ := ed25519.GenerateKey(nil)
 		for range agents {
-			m := &member{crowd: c}
+			m := &spreadMaster{crowd: c}
 			members = append(members, m)
 			n := newNode("n", key, 1, record.Profile{})
 			n.open()
-			l := newLink(n, newDirectory("", log), "a", m, interval, log)
+			l := newLink(n, newMembership("", log), "a", m, interval, log)
 			l.first = a.firstCall(false)
 			all.Go(func() { l.run(ctx) })
 		}

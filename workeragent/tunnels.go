@@ -67,7 +67,7 @@ type edge struct {
 	failures int // in a row
 	next     time.Time
 	last     string // what the log said last
-	deaf     bool   // it takes no calls over the edge
+	noCalls  bool   // it takes no calls over the edge
 }
 
 func newTunnels(node string, boot func() uint64, client *tunnel.Client, log *slog.Logger) *tunnels {
@@ -335,24 +335,24 @@ func (t *tunnels) framed(id string) caller {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.edges[id]
-	if e == nil || e.tunnel == nil || e.deaf {
+	if e == nil || e.tunnel == nil || e.noCalls {
 		return nil
 	}
-	return &asker{master: e.master, deaf: func() {
+	return &asker{master: e.master, onNoCalls: func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		e.deaf = true
+		e.noCalls = true
 	}}
 }
 
 // errDeaf: the master takes no calls over the edge. It has done nothing.
-var errDeaf = errors.New("this master takes calls over HTTP only")
+var errNoCalls = errors.New("this master takes calls over HTTP only")
 
 // asker calls a master over the connection of tunnels.
 type asker struct {
-	master *tunnel.Master
-	deaf   func() // called when the master takes no calls this way; nil: there is no other way
-	id     uint64
+	master    *tunnel.Master
+	onNoCalls func() // called when the master takes no calls this way; nil: there is no other way
+	id        uint64
 }
 
 func (a *asker) Call(ctx context.Context, method string, params, result any) error {
@@ -370,9 +370,9 @@ func (a *asker) Call(ctx context.Context, method string, params, result any) err
 		return fmt.Errorf("answer of master %s: %w", a.master.ID(), err)
 	}
 	if resp.Error != nil {
-		if resp.Error.Code == jsonrpc.CodeUnauthorized && a.deaf != nil {
-			a.deaf()
-			return errDeaf
+		if resp.Error.Code == jsonrpc.CodeUnauthorized && a.onNoCalls != nil {
+			a.onNoCalls()
+			return errNoCalls
 		}
 		return resp.Error
 	}

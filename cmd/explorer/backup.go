@@ -132,7 +132,7 @@ func (r *remote) fetchBackup(ctx context.Context, w io.Writer) (saved, error) {
 		return saved{}, err
 	}
 	defer c.Close()
-	ctx, wait := r.patience(ctx)
+	ctx, wait := r.stallGuard(ctx)
 	defer wait.stop()
 	body, err := c.Download(ctx, "/backup", nil)
 	if err != nil {
@@ -187,7 +187,7 @@ func (r *remote) sendBackup(ctx context.Context, in io.Reader) (json.RawMessage,
 		return nil, err
 	}
 	defer c.Close()
-	ctx, wait := r.patience(ctx)
+	ctx, wait := r.stallGuard(ctx)
 	defer wait.stop()
 	answer, err := c.Upload(ctx, "/restore", going{in, wait})
 	if err != nil {
@@ -201,31 +201,31 @@ func (r *remote) sendBackup(ctx context.Context, in io.Reader) (json.RawMessage,
 	return result, nil
 }
 
-// patience gives a transfer up when the master has not moved on for the time
+// stallGuard gives a transfer up when the master has not moved on for the time
 // that --timeout gives. As a whole it may take any time.
-type patience struct {
+type stallGuard struct {
 	limit  time.Duration
 	timer  *time.Timer
 	cancel context.CancelCauseFunc
 	broken atomic.Pointer[error] // why there is nothing more to read
 }
 
-func (r *remote) patience(ctx context.Context) (context.Context, *patience) {
+func (r *remote) stallGuard(ctx context.Context) (context.Context, *stallGuard) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	p := &patience{limit: r.limit(), cancel: cancel}
+	p := &stallGuard{limit: r.limit(), cancel: cancel}
 	p.timer = time.AfterFunc(p.limit, func() {
 		cancel(fmt.Errorf("the master has been silent for %v; --timeout allows more", p.limit))
 	})
 	return ctx, p
 }
 
-func (p *patience) stop() {
+func (p *stallGuard) stop() {
 	p.timer.Stop()
 	p.cancel(nil)
 }
 
 // explain returns the reason behind an error, where it is on this side.
-func (p *patience) explain(ctx context.Context, err error) error {
+func (p *stallGuard) explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -238,7 +238,7 @@ func (p *patience) explain(ctx context.Context, err error) error {
 // coming is what the master sends: it is waited for while it is read.
 type coming struct {
 	io.Reader
-	*patience
+	*stallGuard
 }
 
 func (c coming) Read(b []byte) (int, error) {
@@ -251,7 +251,7 @@ func (c coming) Read(b []byte) (int, error) {
 // At the end it has work to do that may take long, and says itself when it is done.
 type going struct {
 	io.Reader
-	*patience
+	*stallGuard
 }
 
 func (g going) Read(b []byte) (int, error) {

@@ -28,8 +28,8 @@ where that is enough to tell it from all others; remove takes whole ids only.`,
 	list := &cobra.Command{Use: "list", Short: "List nodes (what happens without a command, too)"}
 	nodesList(list, r)
 	cmd.AddCommand(list, nodesGet(r), nodesWatch(r),
-		nodeWord(r, "drain", "Mark a node as drained: its capacity is no longer offered", "is drained"),
-		nodeWord(r, "undrain", "Take the mark of drain away", "is not drained"),
+		overrideCommand(r, "drain", "Mark a node as drained: its capacity is no longer offered", "is drained"),
+		overrideCommand(r, "undrain", "Take the mark of drain away", "is not drained"),
 		nodeLabel(r), nodeRemove(r), nodesEndPreservation(r),
 	)
 	return cmd
@@ -171,11 +171,11 @@ func (r *remote) printNode(n crdtstore.Node) {
 	}
 	t.row("labels", strings.Join(labels, ", "))
 	t.row("up", age(time.Duration(min(n.UptimeS, 1<<31))*time.Second))
-	var witnesses []string
+	var observers []string
 	for _, w := range n.SeenBy {
-		witnesses = append(witnesses, fmt.Sprintf("%s %s ago", w.Master, age(time.Duration(w.AgeS*float64(time.Second)))))
+		observers = append(observers, fmt.Sprintf("%s %s ago", w.Master, age(time.Duration(w.AgeS*float64(time.Second)))))
 	}
-	t.row("seen by", strings.Join(witnesses, ", "))
+	t.row("seen by", strings.Join(observers, ", "))
 	t.row("last seen", n.LastSeen.Format(time.RFC3339))
 	t.row("signed", map[bool]string{true: "yes", false: "no"}[n.Signed])
 	t.row("account", fmt.Sprintf("boot %d, sequence %d", n.Boot, n.Seq))
@@ -254,7 +254,7 @@ func nodesEndPreservation(r *remote) *cobra.Command {
 }
 
 // nodeWord makes the commands drain and undrain.
-func nodeWord(r *remote, name, short, done string) *cobra.Command {
+func overrideCommand(r *remote, name, short, done string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " NODE", Short: short, Args: needs("the id of a NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -45,10 +45,10 @@ remembers nothing is not asked again at all.`
 func vmCalls(r *remote) []*cobra.Command {
 	return []*cobra.Command{
 		vmDeploy(r),
-		vmWord(r, "start", "Start a VM"),
-		vmWord(r, "stop", "Stop a VM"),
-		vmWord(r, "restart", "Restart a VM"),
-		vmWord(r, "delete", "Delete a VM and all that is on it"),
+		vmOperation(r, "start", "Start a VM"),
+		vmOperation(r, "stop", "Stop a VM"),
+		vmOperation(r, "restart", "Restart a VM"),
+		vmOperation(r, "delete", "Delete a VM and all that is on it"),
 		vmLogs(r), vmStats(r), vmExec(r), vmConsole(r),
 	}
 }
@@ -119,7 +119,7 @@ func (v *onVM) about(ctx context.Context, c *client.Client, given string) (node,
 }
 
 // vmWord makes the commands that change what a VM does.
-func vmWord(r *remote, word, short string) *cobra.Command {
+func vmOperation(r *remote, word, short string) *cobra.Command {
 	v := &onVM{remote: r, whole: word == "delete"}
 	cmd := &cobra.Command{Use: word + " SID", Short: short, Args: needs("the SID or name of a VM")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -22,9 +22,9 @@ const (
 	// refusalLimit is how long masters are asked again that did nothing: one that
 	// has just lost its way to the node finds another one in this time.
 	refusalLimit = 10 * time.Second
-	// patience is how long a master may be silent before another one is asked
+	// switchAfter is how long a master may be silent before another one is asked
 	// besides. In an operation it doubles once all were asked.
-	patience = 3 * time.Second
+	switchAfter = 3 * time.Second
 	// pause is between two rounds through the masters, at first; it doubles.
 	pause, maxPause = 100 * time.Millisecond, time.Second
 )
@@ -41,15 +41,15 @@ type operation struct {
 	over     chan struct{}
 	attempts sync.WaitGroup
 
-	began    time.Time
-	tries    int           // attempts that were begun
-	underWay int           // attempts that have not ended
-	patience time.Duration // before the next attempt beside those under way
-	pause    time.Duration // after this round
-	mayRun   bool          // an attempt that has ended may have reached the node
-	hope     bool          // a master was reached in this round, and could not serve just now
-	closed   error         // a master has said that repeating tells nothing
-	failed   []error       // by master: how the last attempt there ended
+	began       time.Time
+	tries       int           // attempts that were begun
+	underWay    int           // attempts that have not ended
+	switchAfter time.Duration // before the next attempt beside those under way
+	pause       time.Duration // after this round
+	mayRun      bool          // an attempt that has ended may have reached the node
+	hope        bool          // a master was reached in this round, and could not serve just now
+	closed      error         // a master has said that repeating tells nothing
+	failed      []error       // by master: how the last attempt there ended
 }
 
 // outcome is how an attempt ended.
@@ -62,7 +62,7 @@ type outcome struct {
 // newOperation names an operation, unless its caller did.
 func (c *Client) newOperation(method string, params map[string]json.RawMessage) (*operation, error) {
 	o := &operation{
-		client: c, method: method, limit: operationLimit, patience: min(patience, c.opts.Timeout), pause: pause,
+		client: c, method: method, limit: operationLimit, switchAfter: min(switchAfter, c.opts.Timeout), pause: pause,
 		done: make(chan outcome), over: make(chan struct{}), failed: make([]error, len(c.conns)),
 	}
 	if given, ok := params["op_id"]; !ok {
@@ -106,9 +106,9 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 			return nil, o.failure(context.Cause(ctx))
 		case <-next.C:
 			o.attempt(ctx, (begin+o.tries)%len(o.client.conns))
-			next.Reset(o.patience)
+			next.Reset(o.switchAfter)
 			if o.tries >= len(o.client.conns) {
-				o.patience *= 2
+				o.switchAfter *= 2
 			}
 		case out := <-o.done:
 			o.underWay--

@@ -59,7 +59,7 @@ func race[T any](ctx context.Context, c *Client, ask func(context.Context, *Conn
 		}
 	}()
 	defer close(over)
-	silent := time.NewTicker(min(patience, c.opts.Timeout))
+	silent := time.NewTicker(min(switchAfter, c.opts.Timeout))
 	defer silent.Stop()
 	next()
 	for {
@@ -82,7 +82,7 @@ func race[T any](ctx context.Context, c *Client, ask func(context.Context, *Conn
 			switch {
 			case asked < len(c.conns) && ctx.Err() == nil:
 				next()
-				silent.Reset(min(patience, c.opts.Timeout))
+				silent.Reset(min(switchAfter, c.opts.Timeout))
 			case open > 0:
 			case len(failed) == 1:
 				return value, func() {}, failed[0]

@@ -63,7 +63,7 @@ func (c *Client) Upload(ctx context.Context, path string, body io.Reader) (answe
 			}
 		}()
 		if left--; left > 0 {
-			defer time.AfterFunc(min(patience, c.opts.Timeout), func() {
+			defer time.AfterFunc(min(switchAfter, c.opts.Timeout), func() {
 				if !in.read.Load() {
 					cancel()
 				}

@@ -18,7 +18,7 @@ import (
 
 const (
 	// streamPatience is how long a client may take to accept what it is sent.
-	streamPatience = 30 * time.Second
+	streamWriteTimeout = 30 * time.Second
 	// maxTypedMessage bounds one WebSocket message from a client, in bytes.
 	maxTypedMessage = 64 << 10
 )
@@ -108,7 +108,7 @@ func (s *Service) sendLogs(w http.ResponseWriter, r *http.Request, p streamParam
 	// The limit of the server is for answers that end; that here is for each line.
 	control := http.NewResponseController(w)
 	send := func(text string) error {
-		_ = control.SetWriteDeadline(time.Now().Add(streamPatience))
+		_ = control.SetWriteDeadline(time.Now().Add(streamWriteTimeout))
 		if _, err := io.WriteString(w, text); err != nil {
 			return err
 		}
@@ -197,7 +197,7 @@ func showOn(conn *websocket.Conn, console io.Reader) error {
 	for {
 		n, err := console.Read(buf)
 		if n > 0 {
-			ctx, cancel := context.WithTimeout(context.Background(), streamPatience)
+			ctx, cancel := context.WithTimeout(context.Background(), streamWriteTimeout)
 			err := conn.Write(ctx, websocket.MessageBinary, buf[:n])
 			cancel()
 			if err != nil {

@@ -170,7 +170,7 @@ func (d *Driver) Keep(_ context.Context, sids []string) error {
 	var wg sync.WaitGroup
 	for i, m := range unknown {
 		d.log.Warn("nobody knows the machine of these files; it is ended, remove them if nobody misses them", "dir", m.dir)
-		wg.Go(func() { errs[i] = m.end(noPatience()) })
+		wg.Go(func() { errs[i] = m.end(noStopTimeout()) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -191,12 +191,12 @@ func (d *Driver) Close(ctx context.Context) error {
 	}
 	d.mu.Unlock()
 
-	patience, cancel := context.WithTimeout(ctx, d.cfg.Grace)
+	stopTimeout, cancel := context.WithTimeout(ctx, d.cfg.Grace)
 	defer cancel()
 	errs := make([]error, len(machines))
 	var wg sync.WaitGroup
 	for i, m := range machines {
-		wg.Go(func() { errs[i] = m.end(patience) })
+		wg.Go(func() { errs[i] = m.end(stopTimeout) })
 	}
 	wg.Wait()
 	return errors.Join(errors.Join(errs...), d.lock.Close())
@@ -239,9 +239,9 @@ func (d *Driver) Stop(ctx context.Context, sid string) error {
 	if err != nil {
 		return err
 	}
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Grace)
+	stopTimeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Grace)
 	defer cancel()
-	return m.end(patience)
+	return m.end(stopTimeout)
 }
 
 // Delete ends a machine at once and removes its files.
@@ -250,7 +250,7 @@ func (d *Driver) Delete(_ context.Context, sid string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.end(noPatience()); err != nil {
+	if err := m.end(noStopTimeout()); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -260,8 +260,8 @@ func (d *Driver) Delete(_ context.Context, sid string) error {
 	return os.RemoveAll(m.dir)
 }
 
-// noPatience is the patience that has ended.
-func noPatience() context.Context {
+// noStopTimeout is a stop timeout that has ended.
+func noStopTimeout() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx

@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long a test waits for a guest on a busy machine.
-const patience = time.Minute
+const stopTimeout = time.Minute
 
 // needQEMU skips the test on a machine without QEMU.
 func needQEMU(t *testing.T) {
@@ -97,7 +97,7 @@ func eventually(t *testing.T, check func() error) {
 		if err == nil {
 			return
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > stopTimeout {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +160,7 @@ func wantProcesses(t *testing.T, dir string, n int) []int {
 // screen reads a console until the text is there.
 func screen(t *testing.T, console io.ReadCloser, text string) {
 	t.Helper()
-	defer time.AfterFunc(patience, func() { console.Close() }).Stop()
+	defer time.AfterFunc(stopTimeout, func() { console.Close() }).Stop()
 	var seen []byte
 	buf := make([]byte, 1024)
 	for !bytes.Contains(seen, []byte(text)) {

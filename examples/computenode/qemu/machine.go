@@ -257,14 +257,14 @@ func (m *machine) run(p *process) {
 
 // end ends the process, if one runs: it is asked to, and then forced to when
 // patience ends.
-func (m *machine) end(patience context.Context) error {
+func (m *machine) end(stopTimeout context.Context) error {
 	m.op.Lock()
 	defer m.op.Unlock()
-	p, err := m.find(context.WithoutCancel(patience))
+	p, err := m.find(context.WithoutCancel(stopTimeout))
 	if err != nil || p == nil {
 		return err
 	}
-	if err := p.end(patience); err != nil {
+	if err := p.end(stopTimeout); err != nil {
 		return err
 	}
 	m.reserved.Store(0)

@@ -144,15 +144,15 @@ func (p *process) endsWithin(d time.Duration) bool {
 
 // end asks the guest to shut down and waits for as long as patience lasts, then
 // ends QEMU.
-func (p *process) end(patience context.Context) error {
-	if patience.Err() == nil && !p.paused.Load() && p.monitor.execute(patience, "system_powerdown", nil) == nil {
+func (p *process) end(stopTimeout context.Context) error {
+	if stopTimeout.Err() == nil && !p.paused.Load() && p.monitor.execute(stopTimeout, "system_powerdown", nil) == nil {
 		select {
 		case <-p.ended:
 			return nil
-		case <-patience.Done():
+		case <-stopTimeout.Done():
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(patience), quitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(stopTimeout), quitTimeout)
 	defer cancel()
 	// That writes out what it has cached; if it fails, the next step does not.
 	if p.monitor.execute(ctx, "quit", nil) == nil && p.endsWithin(quitTimeout) {

@@ -10,7 +10,7 @@ import (
 
 // begin begins an operation that ends when a value is sent to it: with that error, or
 // with an answer for nil.
-func begin(t *testing.T, m *Memory, id string) (end chan<- error, result <-chan error) {
+func begin(t *testing.T, m *Journal, id string) (end chan<- error, result <-chan error) {
 	t.Helper()
 	how, got := make(chan error, 1), make(chan error, 1)
 	go func() {
@@ -94,7 +94,7 @@ func TestLeftBehindAgesFromTheLastRecord(t *testing.T) {
 func TestAgesByDefault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c counter
-		do := func(m *Memory, id string) error {
+		do := func(m *Journal, id string) error {
 			_, err := m.Do(t.Context(), id, [32]byte{}, c.run(id))
 			return err
 		}
@@ -212,14 +212,14 @@ func TestBeganLate(t *testing.T) {
 // The file is written anew while operations run. Whatever is found of the file later,
 // they have begun: they are unknown, and not run again.
 func TestRewrittenWhileTheyRun(t *testing.T) {
-	for name, rewrite := range map[string]func(*testing.T, *memDisk, *Memory){
-		"because the disk failed": func(t *testing.T, d *memDisk, m *Memory) {
+	for name, rewrite := range map[string]func(*testing.T, *memDisk, *Journal){
+		"because the disk failed": func(t *testing.T, d *memDisk, m *Journal) {
 			d.failing = 1
 			_, err := m.Do(t.Context(), "fails", [32]byte{}, never(t))
 			wantError(t, err, ErrDisk)
 			time.Sleep(probeEvery)
 		},
-		"because it is long": func(_ *testing.T, _ *memDisk, m *Memory) { m.journal.limit = 0 },
+		"because it is long": func(_ *testing.T, _ *memDisk, m *Journal) { m.journal.limit = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

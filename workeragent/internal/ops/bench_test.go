@@ -11,7 +11,7 @@ import (
 
 func answering(context.Context) ([]byte, error) { return []byte(`"result":{"sid":"vm-1"}`), nil }
 
-func benchMemory(b *testing.B) *Memory {
+func benchMemory(b *testing.B) *Journal {
 	m, err := Open(filepath.Join(b.TempDir(), "operations"), Options{MaxOps: 1 << 30})
 	if err != nil {
 		b.Fatal(err)

@@ -1,9 +1,9 @@
 // Package ops remembers operations on disk, so that each runs at most once however
 // often it is asked for.
 //
-//	memory, err := ops.Open("/var/lib/agent/operations", ops.Options{})
+//	journal, err := ops.Open("/var/lib/agent/operations", ops.Options{})
 //	…
-//	answer, err := memory.Do(ctx, id, fingerprint, func(ctx context.Context) ([]byte, error) {
+//	answer, err := journal.Do(ctx, id, fingerprint, func(ctx context.Context) ([]byte, error) {
 //		return deploy(ctx) // ops.NotRun(err) where it certainly did nothing
 //	})
 //
@@ -23,7 +23,7 @@
 // does not run again; most often it holds for Age. An operation that is repeated
 // after that is a new one.
 //
-// Ages count the time for which a Memory was open, by the monotonic clock, carried
+// Ages count the time for which a Journal was open, by the monotonic clock, carried
 // over restarts in the records themselves. That is at most the time that has
 // passed, so whatever becomes of the wall clock, nothing is forgotten too early.
 //
@@ -32,7 +32,7 @@
 // The file is a log of records, rewritten as a whole when most of it is outdated,
 // and whenever it is opened; docs/protocol.md has the format. It holds ids,
 // fingerprints and answers, not what was asked for, which may be secret; only its
-// owner can read it. One Memory at a time may have the file; the caller sees to it.
+// owner can read it. One Journal at a time may have the file; the caller sees to it.
 //
 // A disk that takes no writes: new operations are refused with [ErrDisk] and did
 // not run. An answer that could not be saved is not given out, but [ErrUnsaved];

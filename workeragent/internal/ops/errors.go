@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Errors of [Memory.Do]. They are wrapped; use errors.Is.
+// Errors of [Journal.Do]. They are wrapped; use errors.Is.
 var (
 	// ErrOtherCall: the id belongs to an operation with another fingerprint.
 	// Nothing was run.
@@ -27,11 +27,11 @@ var (
 	// ErrDamaged: records are lost, so it is not known whether the operation ran
 	// before; it was not run now. A [*WaitError] says when to come again.
 	ErrDamaged = errors.New("the memory of operations was damaged")
-	// ErrFresh: the Memory has only begun to remember, so it is not known whether the
+	// ErrFresh: the Journal has only begun to remember, so it is not known whether the
 	// operation, which the caller asks for again, ran before that; it was not run now. A
 	// [*WaitError] says when to come again.
 	ErrFresh = errors.New("the memory of operations is new")
-	// ErrClosed: the Memory was closed. Nothing was run.
+	// ErrClosed: the Journal was closed. Nothing was run.
 	ErrClosed = errors.New("the memory of operations is closed")
 
 	// ErrNewer: the file was written by a newer program, and was left as it is.

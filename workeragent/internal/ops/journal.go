@@ -1,170 +1,348 @@
 package ops
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
+	"sync"
 	"time"
 )
 
-const (
-	// slack is how many bytes a log may grow besides doubling before it is
-	// rewritten.
-	slack = 1 << 20
-	// frameSize is about how many bytes of records share a frame in a rewritten
-	// log; damage loses whole frames.
-	frameSize = 64 << 10
-	// probeEvery is how often a disk that failed is tried again.
-	probeEvery = time.Second
-	// maxDamaged is how many damaged files are kept.
-	maxDamaged = 4
-)
+// MaxID is how many bytes an id may have.
+const MaxID = 128
 
-// journal is the file. One goroutine at a time uses it.
-type journal struct {
-	disk disk
-	path string
-	log  *slog.Logger
+// Run carries an operation out. Its context is not that of a caller, for it goes
+// on when the caller goes away; it ends by [Options].RunLimit, and when the Journal
+// is closed. The answer is not to be modified afterwards. With an error the outcome
+// is unknown, unless it is one of [NotRun].
+type Run func(ctx context.Context) (answer []byte, err error)
 
-	file   file // nil: it failed, or was never written
-	mark   mark
-	size   int64 // of the file
-	limit  int64 // the size at which it is rewritten
-	failed error // why file is nil
-	tried  time.Time
-	aside  bool // what is there is damaged, and is to be kept beside
+// Journal is the idempotency journal: the operations whose outcome is remembered. Its methods may be called
+// concurrently.
+type Journal struct {
+	opts    Options
+	journal *journalFile
+	opened  time.Time
+	base    time.Duration // what the clock said then
+	stop    chan struct{} // closed: operations are to end at once
+	tasks   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	ops     map[string]*op
+	ended   []*op // by the time of their end
+	bytes   int64 // of ids and answers
+	changes uint64
+	durable uint64        // changes up to this one are on stable storage
+	next    *batch        // what is written next; nil: nothing
+	writing bool          // a goroutine writes batches
+	trustAt time.Duration // before, an id that is not remembered may have been lost
+	damaged time.Duration // when, if trustAt is to come
+	fresh   time.Duration // before, a repetition may be of what was never asked for here
+	closed  bool          // no new operations
+	shut    bool          // no writes either
 }
 
-// save writes records to stable storage: a frame, or the whole file anew from all
-// that is known.
-func (j *journal) save(records []byte, all func() []record) error {
-	if j.file == nil && j.failed != nil && time.Since(j.tried) < probeEvery {
-		return j.failed
-	}
-	if j.file == nil || j.size+int64(len(records)) > j.limit {
-		err := j.rewrite(all())
-		if err == nil || j.file == nil {
-			return err
-		}
-		// The old file still does; perhaps there is room for a line but not for
-		// a second copy.
-		j.limit = j.size + slack
-		j.log.Warn("cannot compact the memory of operations", "file", j.path, "error", err)
-	}
-	return j.append(records)
+// op is what is remembered of an operation.
+type op struct {
+	record
+	change uint64  // the last one
+	flight *flight // nil: it has ended, and those who waited know
 }
 
-// append writes a frame behind the others. Once it is on stable storage a mark is
-// put behind it, an empty frame, which shows to who reads it that what stands
-// before was there.
-func (j *journal) append(records []byte) error {
-	err := j.write(appendFrame(nil, j.mark, records))
-	if err == nil {
-		err = j.file.Sync()
-	}
+// flight is what those who wait for an operation wait for.
+type flight struct {
+	done   chan struct{} // closed when answer and err are set
+	answer []byte
+	err    error
+}
+
+// batch is records that are written together.
+type batch struct {
+	records []byte
+	change  uint64        // the last one in it
+	done    chan struct{} // closed when err is set
+	err     error
+}
+
+// Open reads the file at path, or begins one, in a directory that exists. It fails
+// where the file cannot be read, or with [ErrNewer]. A disk that takes no writes
+// is not an error; see the package comment.
+func Open(path string, opts Options) (*Journal, error) { return open(osDisk{}, path, opts) }
+
+func open(d disk, path string, opts Options) (*Journal, error) {
+	opts, err := opts.withDefaults()
 	if err != nil {
-		// What the file holds now nobody knows, and a second fsync would not
-		// tell: the kernel may have dropped what the first could not write.
-		j.fail(err)
-		return err
+		return nil, err
 	}
-	if err := j.write(appendFrame(nil, j.mark, nil)); err != nil {
-		j.fail(err)
+	m := &Journal{
+		opts: opts, opened: time.Now(), ops: map[string]*op{}, stop: make(chan struct{}),
+		journal: &journalFile{disk: d, path: path, log: opts.Log},
 	}
-	return nil
-}
-
-func (j *journal) write(b []byte) error {
-	n, err := j.file.Write(b)
-	j.size += int64(n)
-	return err
-}
-
-func (j *journal) fail(err error) {
-	if j.failed == nil {
-		j.log.Error("operations cannot be written down; no new ones are run", "file", j.path, "error", err)
-	}
-	if j.file != nil {
-		err = errors.Join(err, j.file.Close())
-		j.file = nil
-	}
-	j.failed, j.tried = err, time.Now()
-}
-
-// rewrite puts a new file in place of the old one. With an error the old one is
-// as it was, or j.file is nil.
-func (j *journal) rewrite(records []record) (err error) {
-	next := journal{disk: j.disk, path: j.path + ".new", log: j.log, mark: newMark()}
-	defer func() {
-		if err != nil && j.file == nil {
-			j.fail(err)
+	file, err := d.read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if opts.Late {
+			m.fresh = opts.MinAge
 		}
-	}()
-	if next.file, err = j.disk.create(next.path); err != nil {
-		return err
+	case err != nil:
+		return nil, fmt.Errorf("read memory of operations: %w", err)
+	default:
+		c, err := parse(file)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		m.load(c)
+		if c.damage != "" {
+			m.journal.aside = true
+			opts.Log.Error("the memory of operations is damaged; operations that it does not know are refused for a while",
+				"file", path, "damage", c.damage, "for", opts.MinAge, "known", len(m.ops))
+		}
 	}
-	if err = next.fill(records); err != nil {
-		return errors.Join(err, next.file.Close(), j.disk.remove(next.path))
+	// The file is always written anew, not continued. That cuts off its end, and
+	// nothing depends on whether what was read had reached the disk.
+	m.changes = 1
+	if err := m.journal.save(nil, m.snapshot); err == nil {
+		m.durable = 1
 	}
-	j.keepDamaged()
-	if err = j.disk.rename(next.path, j.path); err != nil {
-		return errors.Join(err, next.file.Close(), j.disk.remove(next.path))
-	}
-	if j.file != nil {
-		_ = j.file.Close() // nothing of it is needed any more
-	}
-	j.file, j.mark, j.size, j.limit = next.file, next.mark, next.size, 2*next.size+slack
-	// Only now it is certain which file is found after a power cut.
-	if err = j.disk.syncDir(j.path); err != nil {
-		err = errors.Join(err, j.file.Close())
-		j.file = nil
-		return err
-	}
-	if j.failed != nil {
-		j.log.Info("operations can be written down again", "file", j.path)
-		j.failed = nil
-	}
-	return nil
+	return m, nil
 }
 
-// fill writes all of a new file to stable storage.
-func (j *journal) fill(records []record) error {
-	buf, content := appendHeader(nil, j.mark), []byte(nil)
-	for i, r := range records {
-		if content = r.append(content); len(content) < frameSize && i < len(records)-1 {
-			continue
-		}
-		if err := j.write(appendFrame(buf, j.mark, content)); err != nil {
-			return err
-		}
-		buf, content = buf[:0], content[:0]
+// load takes what a file holds.
+func (m *Journal) load(c content) {
+	latest := map[string]int{}
+	for i, r := range c.records {
+		m.base = max(m.base, r.at)
+		latest[r.id] = i
 	}
-	if err := j.write(appendFrame(buf, j.mark, nil)); err != nil {
-		return err
-	}
-	return j.file.Sync()
-}
-
-// keepDamaged gives the damaged file a second name, so that it outlives being
-// replaced. Where that cannot be, it does not: what can be read of it is in memory.
-func (j *journal) keepDamaged() {
-	name := j.path + ".damaged"
-	for n := 2; j.aside; n++ {
-		err := j.disk.link(j.path, name)
-		if err == nil {
-			j.aside = false
-		} else if !errors.Is(err, fs.ErrExist) || n > maxDamaged {
-			j.log.Warn("the damaged memory of operations is not kept", "file", j.path, "error", err)
-			return
+	for i, r := range c.records {
+		switch {
+		case r.kind == kindDamage:
+			m.damaged, m.trustAt = r.at, r.at+m.opts.MinAge
+		case r.kind == kindFresh:
+			m.fresh = r.at + m.opts.MinAge
+		case latest[r.id] == i && r.kind != kindBegun && r.kind != kindForgotten:
+			m.remember(r)
 		}
-		name = fmt.Sprintf("%s.damaged.%d", j.path, n)
+	}
+	// The process ended before these did.
+	for i, r := range c.records {
+		if latest[r.id] == i && r.kind == kindBegun {
+			r.kind, r.at = kindUnknown, m.base
+			m.remember(r)
+		}
+	}
+	if c.damage != "" {
+		m.damaged, m.trustAt = m.base, m.base+m.opts.MinAge
 	}
 }
 
-func (j *journal) close() error {
-	if j.file == nil {
+func (m *Journal) remember(r record) {
+	o := &op{record: r, change: 1}
+	o.answer = append([]byte(nil), r.answer...) // not to hold on to the whole file
+	m.ops[r.id] = o
+	m.ended = append(m.ended, o)
+	m.bytes += o.size()
+}
+
+func (r *record) size() int64 { return int64(len(r.id) + len(r.answer)) }
+
+// now is the clock of the Journal: for how long it was open, over all restarts.
+func (m *Journal) now() time.Duration {
+	return (m.base + time.Since(m.opened)).Truncate(time.Millisecond)
+}
+
+// snapshot returns all that is to be in the file.
+func (m *Journal) snapshot() []record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]record, 0, len(m.ops)+1)
+	if m.trustAt > m.now() {
+		all = append(all, record{kind: kindDamage, at: m.damaged})
+	}
+	if m.fresh > m.now() {
+		all = append(all, record{kind: kindFresh, at: m.fresh - m.opts.MinAge})
+	}
+	for _, o := range m.ended {
+		all = append(all, o.record)
+	}
+	for _, o := range m.ops {
+		if o.kind == kindBegun {
+			all = append(all, o.record)
+		}
+	}
+	return all
+}
+
+// Do returns the answer of an operation, which it runs if that never began. It
+// waits until ctx ends; the operation goes on then. The answer is not to be
+// modified.
+//
+// Errors are those of this package, that of [NotRun], and that of ctx. An id has 1
+// to [MaxID] bytes.
+func (m *Journal) Do(ctx context.Context, id string, fingerprint [32]byte, run Run) ([]byte, error) {
+	return m.do(ctx, id, fingerprint, false, run)
+}
+
+// Repeat is Do for a caller that has asked before and got no answer. While a Journal
+// that began late (see [Options]) is younger than MinAge, what it does not know may have
+// been asked for when it was not there yet, and is refused with [ErrFresh].
+func (m *Journal) Repeat(ctx context.Context, id string, fingerprint [32]byte, run Run) ([]byte, error) {
+	return m.do(ctx, id, fingerprint, true, run)
+}
+
+func (m *Journal) do(ctx context.Context, id string, fingerprint [32]byte, again bool, run Run) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if id == "" || len(id) > MaxID {
+		return nil, fmt.Errorf("the id has %d bytes; give 1 to %d", len(id), MaxID)
+	}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil, ErrClosed
+	}
+	m.drop(m.opts.Age)
+	o := m.ops[id]
+	switch {
+	case o == nil && again && m.now() < m.fresh:
+		after := m.fresh - m.now()
+		m.mu.Unlock()
+		return nil, &WaitError{ErrFresh, after}
+	case o == nil:
+		var err error
+		if o, err = m.begin(id, fingerprint, run); err != nil {
+			m.mu.Unlock()
+			return nil, err
+		}
+	case o.fingerprint != fingerprint:
+		m.mu.Unlock()
+		return nil, ErrOtherCall
+	}
+	f := o.flight
+	if f == nil {
+		return m.kept(ctx, o)
+	}
+	m.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.answer, f.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// kept returns the answer of an operation that has ended. It is called with m.mu
+// held, and unlocks it.
+func (m *Journal) kept(ctx context.Context, o *op) ([]byte, error) {
+	r, saved := o.record, o.change <= m.durable
+	var b *batch
+	if r.kind == kindDone && !saved {
+		b = m.write(nil) // perhaps the disk is well again
+	}
+	m.mu.Unlock()
+	switch r.kind {
+	case kindTooLarge:
+		return nil, ErrTooLarge
+	case kindUnknown:
+		return nil, ErrUnknown
+	}
+	if b != nil {
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if b.err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnsaved, b.err)
+		}
+	}
+	return r.answer, nil
+}
+
+// begin makes an operation, where there is room. The caller holds m.mu.
+func (m *Journal) begin(id string, fingerprint [32]byte, run Run) (*op, error) {
+	now := m.now()
+	if now < m.trustAt {
+		return nil, &WaitError{ErrDamaged, m.trustAt - now}
+	}
+	full := func() bool { return len(m.ops) >= m.opts.MaxOps || m.bytes >= m.opts.MaxBytes }
+	if full() {
+		m.drop(m.opts.MinAge, full)
+	}
+	if full() {
+		after := time.Second // until one that runs has ended
+		if len(m.ended) > 0 {
+			after = max(after, m.ended[0].at+m.opts.MinAge-now)
+		}
+		return nil, &WaitError{ErrFull, after}
+	}
+	o := &op{
+		record: record{kind: kindBegun, at: now, id: id, fingerprint: fingerprint},
+		flight: &flight{done: make(chan struct{})},
+	}
+	m.ops[id] = o
+	m.bytes += o.size()
+	begun := m.change(o)
+	m.tasks.Go(func() { m.carryOut(o, o.flight, begun, run) })
+	return o, nil
+}
+
+// drop forgets operations that ended as long ago as age, the first first, while all
+// conditions hold. The caller holds m.mu.
+func (m *Journal) drop(age time.Duration, while ...func() bool) {
+	now := m.now()
+	for len(m.ended) > 0 && now-m.ended[0].at >= age {
+		for _, holds := range while {
+			if !holds() {
+				return
+			}
+		}
+		o := m.ended[0]
+		m.ended[0] = nil
+		m.ended = m.ended[1:]
+		m.forget(o)
+	}
+}
+
+func (m *Journal) forget(o *op) {
+	delete(m.ops, o.id)
+	m.bytes -= o.size()
+}
+
+// Close takes no new operations and waits for those that run until ctx ends. Then
+// it ends their contexts; what they do after that is unknown. Where it returns an
+// error the file is not to be opened again by this process.
+func (m *Journal) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
 		return nil
 	}
-	return j.file.Close()
+	m.closed = true
+	m.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		m.tasks.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return m.journal.close()
+	case <-ctx.Done():
+	}
+	close(m.stop)
+	select {
+	case <-ended:
+		return m.journal.close()
+	case <-time.After(stopGrace):
+	}
+	m.mu.Lock()
+	m.shut = true
+	m.mu.Unlock()
+	return errors.New("operations, or the disk, did not end in time")
 }
+
+// stopGrace is how long operations have to end once they were told to.
+const stopGrace = 200 * time.Millisecond

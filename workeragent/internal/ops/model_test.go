@@ -19,7 +19,7 @@ type histories struct {
 	t    *rapid.T
 	ctx  context.Context
 	disk *memDisk
-	m    *Memory
+	m    *Journal
 	opts Options
 
 	known  map[string]*truth

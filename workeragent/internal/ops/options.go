@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Options bound a Memory. The zero Options are good.
+// Options bound a Journal. The zero Options are good.
 type Options struct {
 	// Age is how long an operation is remembered after its end. 0: 24 h.
 	Age time.Duration
@@ -29,7 +29,7 @@ type Options struct {
 	// operation, whose outcome is then unknown. 0: 10 min.
 	RunLimit time.Duration
 	// Late says that operations may have run before there was a file, where there is
-	// none; see [Memory.Repeat].
+	// none; see [Journal.Repeat].
 	Late bool
 	// Log takes damage, and disks that fail. nil: it is discarded.
 	Log *slog.Logger

@@ -22,14 +22,14 @@ const (
 	kindUnknown                   // it began, and nobody will learn how it ended
 	kindForgotten                 // it did not run after all
 	kindDamage                    // of no operation: records were lost at this time
-	kindFresh                     // of no operation: the memory began at this time
+	kindFresh                     // of no operation: the journal began at this time
 )
 
 // record says all that is known of an operation. A later one of the same id takes
 // its place.
 type record struct {
 	kind        kind
-	at          time.Duration // by the clock of the Memory, in whole milliseconds
+	at          time.Duration // by the clock of the Journal, in whole milliseconds
 	id          string
 	fingerprint [32]byte
 	answer      []byte // kindDone only

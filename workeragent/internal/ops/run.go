@@ -8,7 +8,7 @@ import (
 
 // carryOut runs an operation once its beginning is on stable storage, and tells
 // those who wait once its end is.
-func (m *Memory) carryOut(o *op, f *flight, begun *batch, run Run) {
+func (m *Journal) carryOut(o *op, f *flight, begun *batch, run Run) {
 	<-begun.done
 	if begun.err != nil {
 		m.mu.Lock()
@@ -52,7 +52,7 @@ func (m *Memory) carryOut(o *op, f *flight, begun *batch, run Run) {
 }
 
 // call runs an operation, bounded and apart from those who wait for it.
-func (m *Memory) call(run Run) (answer []byte, err error) {
+func (m *Journal) call(run Run) (answer []byte, err error) {
 	select {
 	case <-m.stop:
 		return nil, NotRun(ErrClosed)
@@ -77,7 +77,7 @@ func (m *Memory) call(run Run) (answer []byte, err error) {
 }
 
 // change notes that an operation has changed, to be written. The caller holds m.mu.
-func (m *Memory) change(o *op) *batch {
+func (m *Journal) change(o *op) *batch {
 	m.changes++
 	o.change = m.changes
 	return m.write(&o.record)
@@ -86,7 +86,7 @@ func (m *Memory) change(o *op) *batch {
 // write adds a record to the next batch; nil: none, only the batch. Batches are
 // written one after the other, so whatever comes in while one is written shares the
 // next fsync. The caller holds m.mu.
-func (m *Memory) write(r *record) *batch {
+func (m *Journal) write(r *record) *batch {
 	if m.shut {
 		b := &batch{done: make(chan struct{}), err: ErrClosed}
 		close(b.done)
@@ -107,7 +107,7 @@ func (m *Memory) write(r *record) *batch {
 }
 
 // writeBatches writes batches until there are no more.
-func (m *Memory) writeBatches() {
+func (m *Journal) writeBatches() {
 	for {
 		m.mu.Lock()
 		b := m.next

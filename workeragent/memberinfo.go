@@ -8,11 +8,11 @@ import (
 
 // Bounds on what is learned, so that a master that names nonsense costs little.
 const (
-	maxMasters = 64
-	maxPlaces  = 16  // of one master, and of one kind
-	maxPlace   = 256 // bytes
-	maxName    = 128 // bytes, of an id too
-	maxList    = 1 << 20
+	maxMasters   = 64
+	maxAddrs     = 16  // of one master, and of one kind
+	maxAddrBytes = 256 // bytes
+	maxName      = 128 // bytes, of an id too
+	maxList      = 1 << 20
 )
 
 // The statuses of a master that matter to an agent.
@@ -22,8 +22,8 @@ const (
 	statusLeft  = "left"
 )
 
-// word is what a master says of a master, itself or another.
-type word struct {
+// memberInfo is what a master says of a master, itself or another.
+type memberInfo struct {
 	ID        string   `json:"id"`
 	Name      string   `json:"name"`
 	Status    string   `json:"status"`
@@ -31,16 +31,16 @@ type word struct {
 	EdgeAddrs []string `json:"edge_addrs"`
 }
 
-// readWords reads the masters in an answer. A list that makes no sense is none: a
+// decodeMembers reads the masters in an answer. A list that makes no sense is none: a
 // heartbeat that was taken has not failed for it.
-func readWords(list json.RawMessage) (words []word) {
-	if len(list) == 0 || len(list) > maxList || json.Unmarshal(list, &words) != nil {
+func decodeMembers(list json.RawMessage) (infos []memberInfo) {
+	if len(list) == 0 || len(list) > maxList || json.Unmarshal(list, &infos) != nil {
 		return nil
 	}
-	if len(words) > maxMasters {
-		words = words[:maxMasters]
+	if len(infos) > maxMasters {
+		infos = infos[:maxMasters]
 	}
-	return slices.DeleteFunc(words, func(w word) bool { return !validID(w.ID) })
+	return slices.DeleteFunc(infos, func(w memberInfo) bool { return !validID(w.ID) })
 }
 
 func validID(id string) bool {
@@ -53,13 +53,13 @@ func validID(id string) bool {
 // where it is known.
 func usable(id string, addrs []string, edges, fromHere bool, known []string) (out []string) {
 	for _, addr := range addrs {
-		if len(out) == maxPlaces {
+		if len(out) == maxAddrs {
 			break
 		}
-		if len(addr) > maxPlace {
+		if len(addr) > maxAddrBytes {
 			continue
 		}
-		p, err := parsePlace(addr)
+		p, err := parseEndpoint(addr)
 		if err != nil || p.ep.Network == "unix" || (p.edge != "") != edges || edges && p.master != id {
 			continue
 		}

@@ -22,16 +22,16 @@ const (
 	sweepEvery = 30 * time.Second
 )
 
-// directory is what the agent knows of the masters of its grid, and which of its
+// membership is what the agent knows of the masters of its grid, and which of its
 // links beats to which: one for each master. Configured addresses keep their
 // links for ever. A master that an answer named, and to which no configured
 // address leads, gets a link of its own.
 //
 // While its mutex is held, only the states of links and the node are locked.
-type directory struct {
+type membership struct {
 	log     *slog.Logger
 	path    string                     // of the file; empty: none is kept
-	link    func(m *master) *link      // makes one to a learned master
+	link    func(m *member) *link      // makes one to a learned master
 	first   func() time.Duration       // to wait before the first call after a start
 	tunnels bool                       // edge addresses can be called
 	tunnel  func(master string) caller // over a tunnel that is up; nil: there are none
@@ -40,17 +40,17 @@ type directory struct {
 	dirty   chan struct{} // holds one when the file should be written
 	changed chan struct{} // holds one when masters would return something else
 
-	mu     sync.Mutex // guards what follows, and the seats of the links
-	known  map[string]*master
-	places []place           // that are configured
-	pins   map[string]string // edge address that is configured without an id → id of the master first met there
-	leads  map[string]string // configured address → id of the master it led to last
-	links  []*link           // the configured ones in their order, then the learned ones
-	saved  []byte
+	mu        sync.Mutex // guards what follows, and the slots of the links
+	known     map[string]*member
+	endpoints []endpoint        // that are configured
+	pins      map[string]string // edge address that is configured without an id → id of the master first met there
+	leads     map[string]string // configured address → id of the master it led to last
+	links     []*link           // the configured ones in their order, then the learned ones
+	saved     []byte
 }
 
-// master is what is known of one master.
-type master struct {
+// member is what is known of one master.
+type member struct {
 	id, name string
 	urls     []string  // of its API, as far as usable from here
 	edges    []string  // for tunnels
@@ -60,26 +60,26 @@ type master struct {
 	proven   bool      // it has answered in this run
 }
 
-// seat is a link's place in the directory.
-type seat struct {
+// slot is a link's entry in the membership.
+type slot struct {
 	master   string // id; empty: not known yet
 	failures int    // in a row
 	good     time.Time
 	stop     context.CancelFunc
 }
 
-// knownMaster is what the directory tells of a master.
+// knownMaster is what the membership says of a master.
 type knownMaster struct {
 	ID, Name  string
 	EdgeAddrs []string // multiaddrs with the id
 	Well      bool     // the last beat to it went well
 }
 
-func newDirectory(path string, log *slog.Logger) *directory {
-	return &directory{
+func newMembership(path string, log *slog.Logger) *membership {
+	return &membership{
 		log: log, path: path,
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		known: map[string]*master{}, leads: map[string]string{}, pins: map[string]string{},
+		known: map[string]*member{}, leads: map[string]string{}, pins: map[string]string{},
 	}
 }
 
@@ -91,9 +91,9 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// news has everything looked at again that depends on the directory. The caller
+// news has everything looked at again that depends on the membership. The caller
 // holds mu.
-func (d *directory) news() {
+func (d *membership) news() {
 	signal(d.work)
 	signal(d.dirty)
 	signal(d.changed)
@@ -103,11 +103,11 @@ func (d *directory) news() {
 }
 
 // learn takes what a master says of the masters, and whether it is on this machine.
-func (d *directory) learn(words []word, fromHere bool) {
+func (d *membership) learn(infos []memberInfo, fromHere bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, changed := time.Now(), false
-	for _, w := range words {
+	for _, w := range infos {
 		if d.take(w, fromHere, now) {
 			changed = true
 		}
@@ -119,7 +119,7 @@ func (d *directory) learn(words []word, fromHere bool) {
 
 // take takes what was said of one master, and reports whether it was news. The
 // caller holds mu.
-func (d *directory) take(w word, fromHere bool, now time.Time) (changed bool) {
+func (d *membership) take(w memberInfo, fromHere bool, now time.Time) (changed bool) {
 	m := d.known[w.ID]
 	if w.Status == statusLeft {
 		if m != nil && !m.left {
@@ -131,7 +131,7 @@ func (d *directory) take(w word, fromHere bool, now time.Time) (changed bool) {
 		if len(d.known) >= maxMasters && !d.makeRoom(now) {
 			return false
 		}
-		m = &master{id: w.ID}
+		m = &member{id: w.ID}
 		d.known[w.ID], changed = m, true
 		d.log.Debug("learned of a master", "master", w.ID, "name", clip(w.Name))
 	}
@@ -159,8 +159,8 @@ func (d *directory) take(w word, fromHere bool, now time.Time) (changed bool) {
 
 // makeRoom forgets a master that has never answered, the one that was not named
 // for longest. The caller holds mu.
-func (d *directory) makeRoom(now time.Time) bool {
-	var oldest *master
+func (d *membership) makeRoom(now time.Time) bool {
+	var oldest *member
 	for _, m := range d.known {
 		if !m.proven && !m.fixed && m.named.Before(now) && (oldest == nil || m.named.Before(oldest.named)) {
 			oldest = m
@@ -173,14 +173,14 @@ func (d *directory) makeRoom(now time.Time) bool {
 }
 
 // drop forgets a master. The caller holds mu.
-func (d *directory) drop(m *master) {
+func (d *membership) drop(m *member) {
 	delete(d.known, m.id)
 	d.links = slices.DeleteFunc(d.links, func(l *link) bool {
-		if l.route == nil || l.seat.master != m.id {
+		if l.route == nil || l.slot.master != m.id {
 			return false
 		}
-		if l.seat.stop != nil {
-			l.seat.stop()
+		if l.slot.stop != nil {
+			l.slot.stop()
 		}
 		return true
 	})
@@ -188,57 +188,57 @@ func (d *directory) drop(m *master) {
 
 // leadsTo notes to which master a link leads. It returns false when that is not
 // the one that a learned link is for.
-func (d *directory) leadsTo(l *link, id string) bool {
+func (d *membership) leadsTo(l *link, id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if l.route != nil {
-		return l.seat.master == id
+		return l.slot.master == id
 	}
-	if l.seat.master != id {
-		l.seat.master, d.leads[l.state.get().Address] = id, id
+	if l.slot.master != id {
+		l.slot.master, d.leads[l.state.get().Address] = id, id
 		d.news()
 	}
 	return true
 }
 
-// fared notes how the last call of a link went.
-func (d *directory) fared(l *link, well bool) {
+// noteOutcome notes how the last call of a link went.
+func (d *membership) noteOutcome(l *link, well bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	before := l.seat
+	before := l.slot
 	if well {
-		l.seat.failures, l.seat.good = 0, time.Now()
-		if m := d.known[l.seat.master]; m != nil {
+		l.slot.failures, l.slot.good = 0, time.Now()
+		if m := d.known[l.slot.master]; m != nil {
 			m.proven = true
 		}
 	} else {
-		l.seat.failures++
+		l.slot.failures++
 	}
-	if before.holds() != l.seat.holds() || before.well() != l.seat.well() || before.settled() != l.seat.settled() {
+	if before.holds() != l.slot.holds() || before.well() != l.slot.well() || before.settled() != l.slot.settled() {
 		d.news()
 	}
 }
 
 // well reports whether the last beat went well.
-func (s seat) well() bool { return s.failures == 0 && !s.good.IsZero() }
+func (s slot) well() bool { return s.failures == 0 && !s.good.IsZero() }
 
 // holds reports whether the address still counts as leading to its master.
-func (s seat) holds() bool { return s.failures == 0 || s.failures < givenUp && !s.good.IsZero() }
+func (s slot) holds() bool { return s.failures == 0 || s.failures < givenUp && !s.good.IsZero() }
 
 // settled reports whether it is known where the address leads, or that it leads
 // nowhere for now.
-func (s seat) settled() bool { return s.master != "" || s.failures > 0 || !s.good.IsZero() }
+func (s slot) settled() bool { return s.master != "" || s.failures > 0 || !s.good.IsZero() }
 
 // active reports whether a link should beat: no earlier one does so to the same
 // master.
-func (d *directory) active(l *link) bool {
+func (d *membership) active(l *link) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, other := range d.links {
 		if other == l {
 			break
 		}
-		if l.seat.master != "" && other.seat.master == l.seat.master && other.seat.holds() {
+		if l.slot.master != "" && other.slot.master == l.slot.master && other.slot.holds() {
 			return false
 		}
 	}
@@ -247,12 +247,12 @@ func (d *directory) active(l *link) bool {
 
 // framed returns a caller for the master of a link over a tunnel; nil: there is
 // none.
-func (d *directory) framed(l *link) caller {
+func (d *membership) framed(l *link) caller {
 	if d.tunnel == nil {
 		return nil
 	}
 	d.mu.Lock()
-	id := l.seat.master
+	id := l.slot.master
 	d.mu.Unlock()
 	if id == "" {
 		return nil
@@ -262,7 +262,7 @@ func (d *directory) framed(l *link) caller {
 
 // reach returns the addresses at which a link to a learned master calls it: its
 // URLs, then its edge addresses, without what is configured and so has a link.
-func (d *directory) reach(id string) []string {
+func (d *membership) reach(id string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m := d.known[id]; m != nil {
@@ -271,14 +271,14 @@ func (d *directory) reach(id string) []string {
 	return nil
 }
 
-func (d *directory) addresses(m *master) (out []string) {
+func (d *membership) addresses(m *member) (out []string) {
 	addrs := m.urls
 	if d.tunnels {
 		addrs = slices.Concat(m.urls, m.edges)
 	}
 	for _, addr := range addrs {
-		p, err := parsePlace(addr)
-		if err == nil && !slices.ContainsFunc(d.places, p.same) {
+		p, err := parseEndpoint(addr)
+		if err == nil && !slices.ContainsFunc(d.endpoints, p.same) {
 			out = append(out, addr)
 		}
 	}
@@ -286,7 +286,7 @@ func (d *directory) addresses(m *master) (out []string) {
 }
 
 // masters returns the masters that are known, in the order of their ids.
-func (d *directory) masters() []knownMaster {
+func (d *membership) masters() []knownMaster {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []knownMaster
@@ -296,13 +296,13 @@ func (d *directory) masters() []knownMaster {
 			continue
 		}
 		k := knownMaster{ID: id, Name: m.name, EdgeAddrs: slices.Clone(m.edges)}
-		for _, p := range d.places {
+		for _, p := range d.endpoints {
 			if p.master == id && !slices.Contains(k.EdgeAddrs, p.edge) {
 				k.EdgeAddrs = append(k.EdgeAddrs, p.edge)
 			}
 		}
 		for _, l := range d.links {
-			k.Well = k.Well || l.seat.master == id && l.seat.well()
+			k.Well = k.Well || l.slot.master == id && l.slot.well()
 		}
 		out = append(out, k)
 	}
@@ -310,13 +310,13 @@ func (d *directory) masters() []knownMaster {
 }
 
 // status returns how the links stand, the configured ones first.
-func (d *directory) status() []ExplorerStatus {
+func (d *membership) status() []ExplorerStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]ExplorerStatus, 0, len(d.links))
 	for _, l := range d.links {
 		s := l.state.get()
-		s.Master, s.Learned = l.seat.master, l.route != nil
+		s.Master, s.Learned = l.slot.master, l.route != nil
 		if m := d.known[s.Master]; m != nil {
 			s.Name = m.name
 		}

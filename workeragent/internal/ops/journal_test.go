@@ -18,7 +18,7 @@ const path = "operations"
 
 var errRefused = errors.New("connection refused")
 
-func mustOpen(t testing.TB, d disk, o Options) *Memory {
+func mustOpen(t testing.TB, d disk, o Options) *Journal {
 	t.Helper()
 	m, err := open(d, path, o)
 	if err != nil {
@@ -28,7 +28,7 @@ func mustOpen(t testing.TB, d disk, o Options) *Memory {
 	return m
 }
 
-func reopen(t testing.TB, m *Memory, d disk, o Options) *Memory {
+func reopen(t testing.TB, m *Journal, d disk, o Options) *Journal {
 	t.Helper()
 	if err := m.Close(t.Context()); err != nil {
 		t.Fatal(err)

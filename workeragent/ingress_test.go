@@ -178,7 +178,7 @@ func TestStopLetsOperationsEnd(t *testing.T) {
 			}
 			a := start()
 			socket := func(ctx context.Context) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", doorFile(cfg.DataDir))
+				return new(net.Dialer).DialContext(ctx, "unix", gatewaySocket(cfg.DataDir))
 			}
 			transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return socket(ctx) }}
 			defer transport.CloseIdleConnections()

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// mastersFile is where the directory is kept, below the data directory, so
+	// mastersFile is where the membership is kept, below the data directory, so
 	// that an agent whose configured addresses are all gone finds the grid.
 	mastersFile    = "masters.json"
 	mastersVersion = 1
@@ -46,7 +46,7 @@ type savedMaster struct {
 
 // load reads the file. What cannot be used is a warning: the masters say it all
 // again. Addresses on this machine are taken if the configured ones are.
-func (d *directory) load(fromHere bool) {
+func (d *membership) load(fromHere bool) {
 	text, err := readAtMost(d.path, 2*maxList)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -75,10 +75,10 @@ func (d *directory) load(fromHere bool) {
 	}
 	for _, m := range file.Masters {
 		if validID(m.ID) {
-			d.take(word{ID: m.ID, Name: m.Name, RPCURLs: m.RPCURLs, EdgeAddrs: m.EdgeAddrs}, fromHere, time.Now())
+			d.take(memberInfo{ID: m.ID, Name: m.Name, RPCURLs: m.RPCURLs, EdgeAddrs: m.EdgeAddrs}, fromHere, time.Now())
 		}
 	}
-	for _, p := range d.places {
+	for _, p := range d.endpoints {
 		if id := file.Leads[p.String()]; validID(id) {
 			d.leads[p.String()] = id
 		}
@@ -104,7 +104,7 @@ func readAtMost(path string, most int64) ([]byte, error) {
 
 // keep writes the file when it changes, until ctx ends. It is on a goroutine of
 // its own: a disk that hangs must not keep the agent from learning.
-func (d *directory) keep(ctx context.Context) {
+func (d *membership) keep(ctx context.Context) {
 	warned := false
 	for ctx.Err() == nil {
 		select {
@@ -124,7 +124,7 @@ func (d *directory) keep(ctx context.Context) {
 }
 
 // save writes the file if it would say something else than it does.
-func (d *directory) save() error {
+func (d *membership) save() error {
 	d.mu.Lock()
 	file := savedMasters{Version: mastersVersion, Masters: []savedMaster{}, Leads: d.leads, Pins: d.pins}
 	for _, id := range slices.Sorted(maps.Keys(d.known)) {

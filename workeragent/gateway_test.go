@@ -98,50 +98,50 @@ func (c *compute) ran(params string) int {
 	return c.runs[params]
 }
 
-// doorway is a door in front of a compute service.
-type doorway struct {
-	t      *testing.T
-	c      *compute
-	file   string
-	memory *ops.Memory
-	server *httptest.Server
-	close  func()
+// gatewayRig is a gateway in front of a compute service.
+type gatewayRig struct {
+	t       *testing.T
+	c       *compute
+	file    string
+	journal *ops.Journal
+	server  *httptest.Server
+	close   func()
 }
 
-func newDoorway(t *testing.T, c *compute, o ops.Options) *doorway {
-	d := &doorway{t: t, c: c, file: filepath.Join(t.TempDir(), "operations")}
+func newGatewayRig(t *testing.T, c *compute, o ops.Options) *gatewayRig {
+	d := &gatewayRig{t: t, c: c, file: filepath.Join(t.TempDir(), "operations")}
 	d.open(o)
 	t.Cleanup(func() { d.close() })
 	return d
 }
 
-func (d *doorway) open(o ops.Options) {
-	memory, err := ops.Open(d.file, o)
+func (d *gatewayRig) open(o ops.Options) {
+	journal, err := ops.Open(d.file, o)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	door := newDoor("n", d.c.endpoint(), memory, nil)
-	server := httptest.NewServer(door)
-	d.memory, d.server = memory, server
+	gateway := newGateway("n", d.c.endpoint(), journal, nil)
+	server := httptest.NewServer(gateway)
+	d.journal, d.server = journal, server
 	d.close = sync.OnceFunc(func() {
 		server.CloseClientConnections()
 		server.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := memory.Close(ctx); err != nil {
+		if err := journal.Close(ctx); err != nil {
 			d.t.Error(err)
 		}
-		door.close()
+		gateway.close()
 	})
 }
 
-func (d *doorway) reopen(o ops.Options) {
+func (d *gatewayRig) reopen(o ops.Options) {
 	d.close()
 	d.open(o)
 }
 
 // post sends a body and returns the answer. No key: key is empty.
-func (d *doorway) post(key, body string) (*http.Response, string) {
+func (d *gatewayRig) post(key, body string) (*http.Response, string) {
 	d.t.Helper()
 	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(body))
 	if err != nil {
@@ -163,15 +163,15 @@ func (d *doorway) post(key, body string) (*http.Response, string) {
 	return resp, string(text)
 }
 
-func (d *doorway) wants(key, body, want string) {
+func (d *gatewayRig) wants(key, body, want string) {
 	d.t.Helper()
 	if resp, got := d.post(key, body); resp.StatusCode != http.StatusOK || got != want {
 		d.t.Errorf("%s %s: %d %s, want %s", key, body, resp.StatusCode, got, want)
 	}
 }
 
-// fails wants an error of the door's own.
-func (d *doorway) fails(key, body string, code int, retryable bool) (data doorData) {
+// fails wants an error of the gateway's own.
+func (d *gatewayRig) fails(key, body string, code int, retryable bool) (data errorData) {
 	d.t.Helper()
 	_, got := d.post(key, body)
 	var in struct {
@@ -190,7 +190,7 @@ func (d *doorway) fails(key, body string, code int, retryable bool) (data doorDa
 
 func TestDoorPassesCallsOn(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	body := ` {"method":"m", "params":{ "secret":"<s>" },"jsonrpc":"2.0","id": "\u0061"}`
 	for n := range 2 {
 		resp, got := d.post("", body)
@@ -215,7 +215,7 @@ func TestDoorPassesCallsOn(t *testing.T) {
 
 func TestDoorRefuses(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	call := `{"jsonrpc":"2.0","method":"m","params":[1],"id":1}`
 	for _, key := range []string{"", "k"} {
 		d.fails(key, `[`+call+`]`, jsonrpc.CodeInvalidRequest, false)
@@ -249,7 +249,7 @@ func TestDoorRefuses(t *testing.T) {
 }
 
 // raw sends a request byte for byte; clients would clean its path.
-func raw(d *doorway, request string) (*http.Response, error) {
+func raw(d *gatewayRig, request string) (*http.Response, error) {
 	conn, err := net.Dial("tcp", d.server.Listener.Addr().String())
 	if err != nil {
 		return nil, err
@@ -261,7 +261,7 @@ func raw(d *doorway, request string) (*http.Response, error) {
 
 func TestOperationRunsOnce(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	for _, method := range []string{"deploy", "fail", "vm_stats"} { // also what may be repeated
 		call := func(id string) string {
 			return `{"jsonrpc":"2.0","method":"` + method + `","params":["` + method + `"],"id":` + id + `}`
@@ -295,7 +295,7 @@ const deploy = `{"jsonrpc":"2.0","method":"deploy","params":["x"],"id":1}`
 
 func TestComputeIsAbsentAndComesBack(t *testing.T) {
 	c := newCompute(t)
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	d.fails("", deploy, jsonrpc.CodeCannotReach, true)
 	d.fails("op", deploy, jsonrpc.CodeCannotReach, true)
 	for _, key := range []string{"", "op"} { // who does not ask for an answer gets none, of errors neither
@@ -320,7 +320,7 @@ func TestComputeIsAbsentAndComesBack(t *testing.T) {
 
 func TestComputeDiesInACall(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	deaths := map[string]func(w http.ResponseWriter, r *http.Request, _ string) bool{
 		"at once": func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) },
 		"in its answer": func(w http.ResponseWriter, _ *http.Request, _ string) bool {
@@ -372,7 +372,7 @@ func TestComputeDiesInACall(t *testing.T) {
 // A caller hangs up, and the next one gets the answer.
 func TestCallerHangsUp(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	arrived, goOn := make(chan bool), make(chan bool)
 	c.set(func(http.ResponseWriter, *http.Request, string) bool {
 		arrived <- true
@@ -398,7 +398,7 @@ func TestCallerHangsUp(t *testing.T) {
 
 func TestMemoryIsFull(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{MaxOps: 1, MaxAnswer: 5})
+	d := newGatewayRig(t, c, ops.Options{MaxOps: 1, MaxAnswer: 5})
 	d.wants("op", deploy, `{"jsonrpc":"2.0","result":{ "run" : 1, "f": 1.0, "u":"\u003c" },"id":1}`)
 	d.fails("op", deploy, jsonrpc.CodeOutcomeUnknown, false) // its answer is too long
 	if data := d.fails("op 2", deploy, jsonrpc.CodeLimit, true); data.RetryAfterS < 500 || data.RetryAfterS > 600 {
@@ -431,7 +431,7 @@ func TestErrorsOfOperations(t *testing.T) {
 		{ops.NotRun(&client.TransportError{Err: io.EOF}), jsonrpc.CodeCannotReach, true, 0, "nothing was done; check the compute service"},
 	} {
 		e := operationFailed(fmt.Errorf("wrapped: %w", c.err))
-		var data doorData
+		var data errorData
 		if err := e.DecodeData(&data); err != nil || e.Code != c.code || data.Retryable != c.retryable || data.RetryAfterS != c.after || !strings.Contains(data.Hint, c.hint) {
 			t.Errorf("%v: %v %+v", c.err, e, data)
 		}
@@ -461,7 +461,7 @@ func TestFingerprint(t *testing.T) {
 
 // A body that is too long is refused: at once where it says so, else when it is.
 func TestLongBodies(t *testing.T) {
-	d := newDoorway(t, newCompute(t).start(), ops.Options{})
+	d := newGatewayRig(t, newCompute(t).start(), ops.Options{})
 	for name, request := range map[string]string{
 		"announced": fmt.Sprintf("Content-Length: %d\r\n\r\n", jsonrpc.MaxBody+1), // and nothing of it is sent
 		"in chunks": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", jsonrpc.MaxBody+1, strings.Repeat(" ", jsonrpc.MaxBody+1)),
@@ -474,21 +474,21 @@ func TestLongBodies(t *testing.T) {
 }
 
 func TestCallsAreBounded(t *testing.T) {
-	places := make(chan struct{}, 1)
-	release, ok := enter(t.Context(), places, 0)
+	endpoints := make(chan struct{}, 1)
+	release, ok := enter(t.Context(), endpoints, 0)
 	if !ok {
 		t.Fatal("no place")
 	}
-	if _, ok := enter(t.Context(), places, 0); ok {
+	if _, ok := enter(t.Context(), endpoints, 0); ok {
 		t.Error("two in one place")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, ok := enter(ctx, places, time.Hour); ok {
+	if _, ok := enter(ctx, endpoints, time.Hour); ok {
 		t.Error("two in one place")
 	}
 	release()
-	if _, ok := enter(t.Context(), places, 0); !ok {
+	if _, ok := enter(t.Context(), endpoints, 0); !ok {
 		t.Error("a place was not given back")
 	}
 }
@@ -496,8 +496,8 @@ func TestCallsAreBounded(t *testing.T) {
 // Operations whose callers have gone count as well.
 func TestOperationsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor("n", newCompute(t).endpoint(), nil, nil)
-		for range maxDoorCalls {
+		d := newGateway("n", newCompute(t).endpoint(), nil, nil)
+		for range maxGatewayCalls {
 			d.running <- struct{}{}
 		}
 		if _, err := d.carryOut(t.Context(), "op", jsonrpc.Incoming{Method: "m"}); operationFailed(err).Code != jsonrpc.CodeLimit {
@@ -509,7 +509,7 @@ func TestOperationsAreBounded(t *testing.T) {
 // A line of a log is there before the next one is written.
 func TestLogsAreFlushed(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	next, target := make(chan string), make(chan string, 1)
 	c.set(func(w http.ResponseWriter, r *http.Request, _ string) bool {
 		target <- r.Method + " " + r.RequestURI + " " + r.Header.Get("Authorization")
@@ -553,7 +553,7 @@ func TestLogsAreFlushed(t *testing.T) {
 
 func TestConsole(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	c.set(func(w http.ResponseWriter, r *http.Request, _ string) bool {
 		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-WebSocket-Key") != "k" || r.URL.Query().Get("secret") != "s" {
 			t.Errorf("asked %s %v", r.RequestURI, r.Header)
@@ -590,7 +590,7 @@ func TestConsole(t *testing.T) {
 
 func TestStreamsWithoutCompute(t *testing.T) {
 	c := newCompute(t)
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	get := func() int {
 		resp, err := http.Get(d.server.URL + "/vms/a/logs")
 		if err != nil {
@@ -611,7 +611,7 @@ func TestStreamsWithoutCompute(t *testing.T) {
 // An agent takes no call for another node, by whatever way it came there.
 func TestDoorOfAnotherNode(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{})
+	d := newGatewayRig(t, c, ops.Options{})
 	for node, want := range map[string]int{"": http.StatusOK, "n": http.StatusOK, "other": http.StatusMisdirectedRequest} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"sid":"`+node+`"}}`))
 		if node != "" {
@@ -634,7 +634,7 @@ func TestDoorOfAnotherNode(t *testing.T) {
 // A memory that began late does not take a repetition for new.
 func TestRepetitionOnAFreshMemory(t *testing.T) {
 	c := newCompute(t).start()
-	d := newDoorway(t, c, ops.Options{Late: true})
+	d := newGatewayRig(t, c, ops.Options{Late: true})
 	post := func(op string, again bool) string {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"op":"`+op+`"}}`))
 		req.Header.Set(operationHeader, op)

@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	maxDoorCalls   = 64               // at once, and as many operations; each may hold a body and an answer
-	maxDoorStreams = 64               // at once
-	maxDoorAnswer  = 16 << 20         // bytes of the answer to an operation
-	doorPatience   = 5 * time.Second  // how long a call waits for others to end
-	doorBodyLimit  = 30 * time.Second // how long a body may take to come
+	maxGatewayCalls   = 64               // at once, and as many operations; each may hold a body and an answer
+	maxGatewayStreams = 64               // at once
+	maxGatewayAnswer  = 16 << 20         // bytes of the answer to an operation
+	queueTimeout      = 5 * time.Second  // how long a call waits for others to end
+	bodyTimeout       = 30 * time.Second // how long a body may take to come
 )
 
 const (
@@ -39,17 +39,17 @@ const (
 	nodeHeader = "Hero-Node"
 )
 
-// door is where an agent takes calls for the compute service of its node, and
+// gateway is where an agent takes calls for the compute service of its node, and
 // passes them on: POST /rpc, GET /vms/{sid}/logs and the WebSocket GET
 // /vms/{sid}/console. A call with the header Idempotency-Key is an operation, which
 // is carried out at most once; see package ops.
 //
 // Who may call is decided by who can connect. Streams end with the context of their
 // request, so a server that is to stop ends that.
-type door struct {
+type gateway struct {
 	node    string // id
 	compute client.Endpoint
-	memory  *ops.Memory
+	journal *ops.Journal
 	log     *slog.Logger
 	calls   chan struct{} // holds a token for each call
 	streams chan struct{}
@@ -59,16 +59,16 @@ type door struct {
 	long    *client.Conn // for the proxy; streams must not keep calls waiting
 }
 
-func newDoor(node string, compute client.Endpoint, mem *ops.Memory, log *slog.Logger) *door {
+func newGateway(node string, compute client.Endpoint, journal *ops.Journal, log *slog.Logger) *gateway {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &door{
-		node: node, compute: compute, memory: mem, log: log,
-		calls: make(chan struct{}, maxDoorCalls), streams: make(chan struct{}, maxDoorStreams),
-		running: make(chan struct{}, maxDoorCalls),
-		conn:    client.Dial(compute, client.Options{MaxConns: maxDoorCalls}),
-		long:    client.Dial(compute, client.Options{MaxConns: maxDoorStreams}),
+	d := &gateway{
+		node: node, compute: compute, journal: journal, log: log,
+		calls: make(chan struct{}, maxGatewayCalls), streams: make(chan struct{}, maxGatewayStreams),
+		running: make(chan struct{}, maxGatewayCalls),
+		conn:    client.Dial(compute, client.Options{MaxConns: maxGatewayCalls}),
+		long:    client.Dial(compute, client.Options{MaxConns: maxGatewayStreams}),
 	}
 	d.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -87,12 +87,12 @@ func newDoor(node string, compute client.Endpoint, mem *ops.Memory, log *slog.Lo
 }
 
 // close ends connections that are not in use.
-func (d *door) close() {
+func (d *gateway) close() {
 	d.conn.Close()
 	d.long.Close()
 }
 
-func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch node := r.Header.Get(nodeHeader); {
 	case node != "" && node != d.node:
 		refuseStream(w, http.StatusMisdirectedRequest, "this is the agent of another node", "nothing was done")
@@ -109,8 +109,8 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // call answers POST /rpc.
-func (d *door) call(w http.ResponseWriter, r *http.Request) {
-	release, ok := enter(r.Context(), d.calls, doorPatience)
+func (d *gateway) call(w http.ResponseWriter, r *http.Request) {
+	release, ok := enter(r.Context(), d.calls, queueTimeout)
 	if !ok {
 		respondError(w, http.StatusOK, []byte("null"), tooManyCalls())
 		return
@@ -119,8 +119,8 @@ func (d *door) call(w http.ResponseWriter, r *http.Request) {
 	body, err := readCall(w, r)
 	if err != nil {
 		w.Header().Set("Connection", "close")
-		respondError(w, http.StatusRequestEntityTooLarge, []byte("null"), doorError(jsonrpc.CodeInvalidRequest, "invalid request: "+err.Error(),
-			doorData{Hint: "send less at once"}))
+		respondError(w, http.StatusRequestEntityTooLarge, []byte("null"), gatewayError(jsonrpc.CodeInvalidRequest, "invalid request: "+err.Error(),
+			errorData{Hint: "send less at once"}))
 		return
 	}
 	req, bad := jsonrpc.ParseRequest(body)
@@ -143,7 +143,7 @@ func readCall(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, errCallTooLong
 	}
 	conn := http.NewResponseController(w)
-	_ = conn.SetReadDeadline(time.Now().Add(doorBodyLimit)) // where there is one
+	_ = conn.SetReadDeadline(time.Now().Add(bodyTimeout)) // where there is one
 	body, err := io.ReadAll(io.LimitReader(r.Body, jsonrpc.MaxBody+1))
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -156,7 +156,7 @@ func readCall(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // pass passes a call on as it is, and the answer back as it is.
-func (d *door) pass(w http.ResponseWriter, r *http.Request, body []byte, req jsonrpc.Incoming) {
+func (d *gateway) pass(w http.ResponseWriter, r *http.Request, body []byte, req jsonrpc.Incoming) {
 	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "/rpc", bytes.NewReader(body))
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -183,15 +183,15 @@ func (d *door) pass(w http.ResponseWriter, r *http.Request, body []byte, req jso
 }
 
 // operation answers a call that is to be carried out at most once.
-func (d *door) operation(w http.ResponseWriter, r *http.Request, keys []string, req jsonrpc.Incoming) {
+func (d *gateway) operation(w http.ResponseWriter, r *http.Request, keys []string, req jsonrpc.Incoming) {
 	if len(keys) != 1 || !validOperation(keys[0]) {
 		respondError(w, http.StatusOK, req.ID, jsonrpc.InvalidParams("op_id", "must have 1 to 128 printable ASCII characters"))
 		return
 	}
 	id := keys[0]
-	do := d.memory.Do
+	do := d.journal.Do
 	if r.Header.Get(againHeader) != "" {
-		do = d.memory.Repeat
+		do = d.journal.Repeat
 	}
 	member, err := do(r.Context(), id, fingerprint(req), func(ctx context.Context) ([]byte, error) {
 		return d.carryOut(ctx, id, req)
@@ -212,13 +212,13 @@ func (d *door) operation(w http.ResponseWriter, r *http.Request, keys []string, 
 // answer that is the result or the error. It takes a connection of its own: of one
 // that the service closes just when it is used again, nobody can tell whether the
 // request arrived.
-func (d *door) carryOut(ctx context.Context, id string, req jsonrpc.Incoming) ([]byte, error) {
-	release, ok := enter(ctx, d.running, doorPatience)
+func (d *gateway) carryOut(ctx context.Context, id string, req jsonrpc.Incoming) ([]byte, error) {
+	release, ok := enter(ctx, d.running, queueTimeout)
 	if !ok {
 		return nil, ops.NotRun(errTooManyCalls)
 	}
 	defer release()
-	conn := client.Dial(d.compute, client.Options{MaxConns: 1, MaxAnswer: maxDoorAnswer})
+	conn := client.Dial(d.compute, client.Options{MaxConns: 1, MaxAnswer: maxGatewayAnswer})
 	defer conn.Close()
 	var result json.RawMessage
 	err := conn.Call(ctx, req.Method, req.Params, &result)
@@ -260,7 +260,7 @@ func isStream(u *url.URL) bool {
 	return err == nil && sid != "" && sid != "." && sid != ".." && !strings.ContainsAny(sid, `/\`)
 }
 
-func (d *door) stream(w http.ResponseWriter, r *http.Request) {
+func (d *gateway) stream(w http.ResponseWriter, r *http.Request) {
 	release, ok := enter(r.Context(), d.streams, 0)
 	if !ok {
 		w.Header().Set("Retry-After", "1")
@@ -271,18 +271,18 @@ func (d *door) stream(w http.ResponseWriter, r *http.Request) {
 	d.proxy.ServeHTTP(w, r)
 }
 
-// enter takes one of a number of places, within a time.
-func enter(ctx context.Context, places chan struct{}, within time.Duration) (release func(), ok bool) {
-	release = func() { <-places }
+// enter takes a token of a bounded number, within a time.
+func enter(ctx context.Context, endpoints chan struct{}, within time.Duration) (release func(), ok bool) {
+	release = func() { <-endpoints }
 	select {
-	case places <- struct{}{}:
+	case endpoints <- struct{}{}:
 		return release, true
 	default:
 	}
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
-	case places <- struct{}{}:
+	case endpoints <- struct{}{}:
 		return release, true
 	case <-ctx.Done():
 	case <-timer.C:

@@ -77,7 +77,7 @@ func (r *route) try(ctx context.Context, tries int, method string, params, resul
 			return fmt.Errorf("asking who is at %s: %v", t.addr, err) //nolint:errorlint // see above
 		}
 		if id != r.master {
-			return r.misled(id)
+			return r.wrongMaster(id)
 		}
 		t.proven = true
 	}
@@ -88,8 +88,8 @@ func (r *route) try(ctx context.Context, tries int, method string, params, resul
 	return err
 }
 
-// misled notes that another master answered at the address in use.
-func (r *route) misled(id string) error {
+// wrongMaster notes that another master answered at the address in use.
+func (r *route) wrongMaster(id string) error {
 	if len(r.targets) == 0 {
 		return fmt.Errorf("the master %q answers, not %s", clip(id), r.master)
 	}

@@ -10,9 +10,9 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 )
 
-// place is where a master takes calls: an endpoint, or an edge address, to which
+// endpoint is where a master takes calls: an HTTP endpoint, or an edge address, to which
 // a tunnel leads.
-type place struct {
+type endpoint struct {
 	ep     client.Endpoint
 	edge   string // multiaddr; empty: ep counts
 	master string // id of the master at an edge address; empty: it is found out
@@ -20,15 +20,15 @@ type place struct {
 }
 
 // String is the one spelling of several.
-func (p place) String() string {
+func (p endpoint) String() string {
 	if p.edge != "" {
 		return p.edge
 	}
 	return p.ep.URL
 }
 
-// same reports whether two places are one, however it is called.
-func (p place) same(q place) bool {
+// same reports whether two endpoints are one, however spelled.
+func (p endpoint) same(q endpoint) bool {
 	return p.edge == q.edge && p.ep.Network == q.ep.Network && p.ep.Address == q.ep.Address
 }
 
@@ -42,26 +42,26 @@ func isMultiaddr(addr string) bool {
 	return false
 }
 
-// parsePlace parses the address of a master. An error is a [record.FieldError]
+// parseEndpoint parses the address of a master. An error is a [record.FieldError]
 // about the configuration.
-func parsePlace(addr string) (place, error) {
+func parseEndpoint(addr string) (endpoint, error) {
 	if !isMultiaddr(addr) {
 		ep, err := parseAddress("explorers", addr, DefaultExplorerPort)
-		return place{ep: ep, local: local(ep)}, err
+		return endpoint{ep: ep, local: local(ep)}, err
 	}
 	const form = "write a master's edge address as in /ip4/192.0.2.1/tcp/9005, or with /p2p/<id of the master> behind it"
 	m, err := multiaddr.NewMultiaddr(addr)
 	if err != nil {
-		return place{}, configErrorf("explorers", "%q cannot be read: %v; %s", addr, err, form)
+		return endpoint{}, configErrorf("explorers", "%q cannot be read: %v; %s", addr, err, form)
 	}
 	where, id := m, ""
 	if rest, last := multiaddr.SplitLast(m); last.Protocol().Code == multiaddr.P_P2P {
 		where, id = rest, last.Value()
 	}
 	if len(where) != 2 || where[1].Protocol().Code != multiaddr.P_TCP {
-		return place{}, configErrorf("explorers", "%q is not a host and a TCP port; %s", addr, form)
+		return endpoint{}, configErrorf("explorers", "%q is not a host and a TCP port; %s", addr, form)
 	}
-	return place{edge: m.String(), master: id, local: localHost(where[0].Value())}, nil
+	return endpoint{edge: m.String(), master: id, local: localHost(where[0].Value())}, nil
 }
 
 // local reports whether an endpoint is on the machine of whoever calls it.

@@ -13,27 +13,27 @@ import (
 // node is listed.
 const maxFirst = 5 * time.Second
 
-// connectExplorers makes the directory and the links to the configured addresses.
+// connectExplorers makes the membership and the links to the configured addresses.
 // It reports whether any of them is on another machine.
 func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
-	d := newDirectory(filepath.Join(a.cfg.DataDir, mastersFile), a.log)
+	d := newMembership(filepath.Join(a.cfg.DataDir, mastersFile), a.log)
 	d.tunnels, d.tunnel = a.deps.tunnel != nil, a.deps.framed
-	d.link = func(m *master) *link {
+	d.link = func(m *member) *link {
 		route := &route{master: m.id, reach: func() []string { return d.reach(m.id) },
 			open: func(addr string) (*target, error) { return a.learned(d, addr) }}
 		l := newLink(r.node, d, d.addresses(m)[0], route, a.cfg.HeartbeatInterval, a.log)
-		l.route, l.seat.master = route, m.id
+		l.route, l.slot.master = route, m.id
 		return l
 	}
 	for _, addr := range a.cfg.Explorers {
-		p, err := parsePlace(addr)
+		p, err := parseEndpoint(addr)
 		if err != nil {
 			return false, err
 		}
-		if slices.Contains(d.places, p) {
+		if slices.Contains(d.endpoints, p) {
 			continue
 		}
-		d.places = append(d.places, p)
+		d.endpoints = append(d.endpoints, p)
 		elsewhere = elsewhere || !p.local
 		c, err := a.call(d, addr)
 		if err != nil {
@@ -41,15 +41,15 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 		}
 		l := newLink(r.node, d, p.String(), c, a.cfg.HeartbeatInterval, a.log)
 		l.local, l.first = p.local, a.firstCall(p.local)
-		if l.seat.master = p.master; p.master != "" {
-			d.known[p.master] = &master{id: p.master, fixed: true}
+		if l.slot.master = p.master; p.master != "" {
+			d.known[p.master] = &member{id: p.master, fixed: true}
 		}
 		d.links = append(d.links, l)
 	}
 	d.load(!elsewhere)
 	for _, l := range d.links {
-		if l.seat.master == "" {
-			l.seat.master = d.leads[l.state.get().Address]
+		if l.slot.master == "" {
+			l.slot.master = d.leads[l.state.get().Address]
 		}
 	}
 	d.first = func() time.Duration { return a.firstCall(false) }
@@ -58,8 +58,8 @@ func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
 }
 
 // call returns a caller for an address. It does no I/O.
-func (a *Agent) call(d *directory, addr string) (caller, error) {
-	p, err := parsePlace(addr)
+func (a *Agent) call(d *membership, addr string) (caller, error) {
+	p, err := parseEndpoint(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (a *Agent) firstCall(local bool) time.Duration {
 
 // run keeps the links to what is known until ctx ends: it starts those that are
 // there, makes those to learned masters, and forgets masters that are gone.
-func (d *directory) run(ctx context.Context, start func(*link)) {
+func (d *membership) run(ctx context.Context, start func(*link)) {
 	d.mu.Lock()
 	for _, l := range d.links {
 		start(l)
@@ -99,13 +99,13 @@ func (d *directory) run(ctx context.Context, start func(*link)) {
 }
 
 // review is one look of run. first says how long a new link waits.
-func (d *directory) review(start func(*link), first func() time.Duration) {
+func (d *membership) review(start func(*link), first func() time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
 	for _, id := range slices.Sorted(maps.Keys(d.known)) {
 		m := d.known[id]
-		if d.gone(m, now) {
+		if d.expired(m, now) {
 			if m.proven {
 				d.log.Info("forgot a master that is gone", "master", m.id, "name", m.name)
 			}
@@ -124,16 +124,16 @@ func (d *directory) review(start func(*link), first func() time.Duration) {
 
 // wanting reports whether a master should get a link: it has none, no configured
 // address leads to it, and none may yet turn out to.
-func (d *directory) wanting(m *master) bool {
+func (d *membership) wanting(m *member) bool {
 	if m.left || len(d.addresses(m)) == 0 {
 		return false
 	}
 	for _, l := range d.links {
 		if l.route != nil {
-			if l.seat.master == m.id {
+			if l.slot.master == m.id {
 				return false
 			}
-		} else if !l.seat.settled() || l.seat.master == m.id && l.seat.holds() {
+		} else if !l.slot.settled() || l.slot.master == m.id && l.slot.holds() {
 			return false
 		}
 	}
@@ -142,14 +142,14 @@ func (d *directory) wanting(m *master) bool {
 
 // gone reports whether a master can be forgotten. While no other master answers,
 // the fault may be on this side, and nothing is forgotten.
-func (d *directory) gone(m *master, now time.Time) bool {
+func (d *membership) expired(m *member, now time.Time) bool {
 	last, others := m.named, false
 	for _, l := range d.links {
 		switch {
-		case l.seat.master != m.id:
-			others = others || l.seat.well()
-		case l.seat.good.After(last):
-			last = l.seat.good
+		case l.slot.master != m.id:
+			others = others || l.slot.well()
+		case l.slot.good.After(last):
+			last = l.slot.good
 		}
 	}
 	return !m.fixed && others && now.Sub(last) >= forgetAfter

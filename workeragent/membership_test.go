@@ -41,14 +41,14 @@ type fleet struct {
 }
 
 type fakeMaster struct {
-	word           // as the others say it; ID is "id-" and the name
-	down  bool     // refuses calls
-	hangs bool     // leaves calls without an answer
-	mute  bool     // is not named by the others
-	wary  bool     // answers nobody without a token
-	extra []word   // named besides
-	beats int      // that were taken
-	seen  []string // addresses at which it was called
+	memberInfo              // as the others say it; ID is "id-" and the name
+	down       bool         // refuses calls
+	hangs      bool         // leaves calls without an answer
+	mute       bool         // is not named by the others
+	wary       bool         // answers nobody without a token
+	extra      []memberInfo // named besides
+	beats      int          // that were taken
+	seen       []string     // addresses at which it was called
 }
 
 // newFleet makes masters that answer at their name, port 1.
@@ -62,7 +62,7 @@ func (f *fleet) add(names ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, name := range names {
-		f.masters[name] = &fakeMaster{word: word{ID: "id-" + name, Name: name, Status: statusAlive, RPCURLs: []string{"http://" + name + ":1"}}}
+		f.masters[name] = &fakeMaster{memberInfo: memberInfo{ID: "id-" + name, Name: name, Status: statusAlive, RPCURLs: []string{"http://" + name + ":1"}}}
 		f.routes[name+":1"] = name
 	}
 }
@@ -121,10 +121,10 @@ func (f *fleet) start(cfg Config, opts ...func(*setup)) *setup {
 }
 
 // list is the masters as one of them sees them. The caller holds mu.
-func (f *fleet) list(self *fakeMaster) (words []word) {
+func (f *fleet) list(self *fakeMaster) (infos []memberInfo) {
 	for _, name := range slices.Sorted(maps.Keys(f.masters)) {
 		m := f.masters[name]
-		w := m.word
+		w := m.memberInfo
 		switch {
 		case m == self:
 			w.Status = statusSelf
@@ -133,9 +133,9 @@ func (f *fleet) list(self *fakeMaster) (words []word) {
 		case m.down && w.Status == statusAlive:
 			w.Status = "down"
 		}
-		words = append(words, w)
+		infos = append(infos, w)
 	}
-	return append(words, self.extra...)
+	return append(infos, self.extra...)
 }
 
 type fakeRoute struct {
@@ -167,8 +167,8 @@ func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) erro
 	if m.wary && r.token == "" {
 		return &jsonrpc.Error{Code: jsonrpc.CodeUnauthorized, Message: "a token is needed"}
 	}
-	words := f.list(m)
-	list, _ := json.Marshal(words)
+	infos := f.list(m)
+	list, _ := json.Marshal(infos)
 	var out any
 	switch method {
 	case "node_heartbeat":
@@ -177,7 +177,7 @@ func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) erro
 	case "register_node":
 		out = answer{Accepted: true, IntervalS: 10, OfflineAfterS: 30, Masters: list}
 	case "masters":
-		out = map[string]any{"self": m.ID, "masters": words}
+		out = map[string]any{"self": m.ID, "masters": infos}
 	}
 	m.seen = append(m.seen, r.addr)
 	text, err := json.Marshal(out)
@@ -218,7 +218,7 @@ func TestLearnsTheOtherMasters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, "a", "b", "c")
 		f.with(func() {
-			f.masters["a"].extra = []word{{ID: "id-c", Name: "c", Status: "suspect", RPCURLs: []string{"http://old:1"}}}
+			f.masters["a"].extra = []memberInfo{{ID: "id-c", Name: "c", Status: "suspect", RPCURLs: []string{"http://old:1"}}}
 		})
 		s := f.start(testConfig(t, "a:1"))
 		f.wantBeats(20*time.Second, "a", "b", "c")
@@ -465,10 +465,10 @@ func TestWhatIsLearnedIsBounded(t *testing.T) {
 		for range 30 {
 			round++
 			f.with(func() {
-				extra := []word{{ID: long}, {ID: ""}, {ID: "a b"}, {ID: "evil", Name: long, Status: statusAlive, RPCURLs: []string{
+				extra := []memberInfo{{ID: long}, {ID: ""}, {ID: "a b"}, {ID: "evil", Name: long, Status: statusAlive, RPCURLs: []string{
 					"http://" + long, "unix:///etc/x", "javascript:alert(1)", "/ip4/1.2.3.4/tcp/1/p2p/" + idA, "", "http://u:p@h"}}}
 				for i := range 100 {
-					w := word{ID: fmt.Sprintf("bogus-%d-%d", round, i), Status: statusAlive}
+					w := memberInfo{ID: fmt.Sprintf("bogus-%d-%d", round, i), Status: statusAlive}
 					for j := range 40 {
 						w.RPCURLs = append(w.RPCURLs, fmt.Sprintf("http://bogus%d:%d", i, j+1))
 					}
@@ -485,7 +485,7 @@ func TestWhatIsLearnedIsBounded(t *testing.T) {
 			t.Errorf("%d masters, %d links", len(known), len(r.dir.links))
 		}
 		for _, m := range r.dir.known {
-			if len(m.id) > maxName || len(m.name) > 256 || len(m.urls) > maxPlaces || m.id == "evil" && len(m.urls) > 0 {
+			if len(m.id) > maxName || len(m.name) > 256 || len(m.urls) > maxAddrs || m.id == "evil" && len(m.urls) > 0 {
 				t.Errorf("learned %+v", m)
 			}
 		}
@@ -500,8 +500,8 @@ func TestWhatIsLearnedIsBounded(t *testing.T) {
 		f.wantBeats(time.Minute, "a", "b", "c")
 
 		for _, junk := range []string{`{}`, `[1]`, `"x"`, `[{"id":7}]`, `[{"id":"q","rpc_urls":"x"}]`, strings.Repeat(" ", maxList+1)} {
-			if words := readWords(json.RawMessage(junk)); len(words) > 0 {
-				t.Errorf("%.20s is read as %v", junk, words)
+			if infos := decodeMembers(json.RawMessage(junk)); len(infos) > 0 {
+				t.Errorf("%.20s is read as %v", junk, infos)
 			}
 		}
 	})
@@ -717,24 +717,24 @@ func TestOneGoodAddressIsEnough(t *testing.T) {
 }
 
 // What a master says of masters is bounded and can be called, whatever it says.
-func FuzzWords(f *testing.F) {
+func FuzzMemberInfo(f *testing.F) {
 	f.Add([]byte(`[{"id":"a","name":"n","status":"self","rpc_urls":["http://127.0.0.1:1","x:2"],"edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]}]`))
 	f.Add([]byte(`[{"id":"` + idA + `","status":"alive","edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]},{"id":"b","status":"left"}]`))
 	f.Fuzz(func(t *testing.T, list []byte) {
-		d := newDirectory("", slog.New(slog.DiscardHandler))
+		d := newMembership("", slog.New(slog.DiscardHandler))
 		d.tunnels = true
 		for range 2 {
-			d.learn(readWords(list), false)
+			d.learn(decodeMembers(list), false)
 		}
 		if len(d.known) > maxMasters {
 			t.Errorf("%d masters", len(d.known))
 		}
 		for id, m := range d.known {
-			if !validID(id) || len(m.urls) > maxPlaces || len(m.edges) > maxPlaces || len(m.name) > 256 {
+			if !validID(id) || len(m.urls) > maxAddrs || len(m.edges) > maxAddrs || len(m.name) > 256 {
 				t.Errorf("learned %+v", m)
 			}
 			for _, addr := range d.addresses(m) {
-				p, err := parsePlace(addr)
+				p, err := parseEndpoint(addr)
 				if err != nil || p.local || p.ep.Network == "unix" || p.String() != addr || p.edge != "" && p.master != id {
 					t.Errorf("learned %q of %s: %+v, %v", addr, id, p, err)
 				}

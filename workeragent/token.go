@@ -12,11 +12,11 @@ import (
 
 // An address that was learned may by now be that of a stranger, who says over plain
 // HTTP what he likes. So such an address is asked who it is without the agent's token,
-// and whether it ever gets that is the operator's word: what is configured tells.
+// and whether it ever gets that is for the operator to say: what is configured tells.
 
 // learned returns a target for an address of a master that others told of.
-func (a *Agent) learned(d *directory, addr string) (*target, error) {
-	p, err := parsePlace(addr)
+func (a *Agent) learned(d *membership, addr string) (*target, error) {
+	p, err := parseEndpoint(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -39,13 +39,13 @@ func (a *Agent) learned(d *directory, addr string) (*target, error) {
 // entrusts reports whether the token may be sent to a learned address: where TLS or this
 // machine protects it, to a host that is configured, and wherever the operator sends it
 // over a network in plain HTTP anyway.
-func (d *directory) entrusts(p place) bool {
+func (d *membership) entrusts(p endpoint) bool {
 	if p.local || !p.plain() {
 		return true
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, q := range d.places {
+	for _, q := range d.endpoints {
 		if !q.local && (q.plain() || p.host() == q.host()) {
 			return true
 		}
@@ -54,12 +54,12 @@ func (d *directory) entrusts(p place) bool {
 }
 
 // plain reports whether HTTP is spoken there that everybody on the way can read.
-func (p place) plain() bool {
+func (p endpoint) plain() bool {
 	return p.edge == "" && p.ep.Network != "unix" && !strings.HasPrefix(p.ep.URL, "https://")
 }
 
 // host is the host of an endpoint, as it is written.
-func (p place) host() string {
+func (p endpoint) host() string {
 	host, _, _ := net.SplitHostPort(p.ep.Address)
 	return host
 }

@@ -18,24 +18,24 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/ops"
 )
 
-// inlet is how calls for the compute service come to this node: by a socket on this
-// machine, and by tunnels to masters. All of them pass the door.
-type inlet struct {
-	door   *door
-	server *http.Server
-	hangUp context.CancelFunc // ends logs that go on and consoles
-	memory *ops.Memory
-	client *tunnel.Client
+// ingress is how calls for the compute service come to this node: by a socket on this
+// machine, and by tunnels to masters. All of them pass the gateway.
+type ingress struct {
+	gateway *gateway
+	server  *http.Server
+	hangUp  context.CancelFunc // ends logs that go on and consoles
+	journal *ops.Journal
+	client  *tunnel.Client
 }
 
-// doorFile is the socket on which masters on this machine call the agent.
-func doorFile(dataDir string) string { return filepath.Join(dataDir, "compute.sock") }
+// gatewaySocket is the socket on which masters on this machine call the agent.
+func gatewaySocket(dataDir string) string { return filepath.Join(dataDir, "compute.sock") }
 
-// openInlet opens the door. It returns the address to report for it, empty where this
+// openIngress opens the gateway. It returns the address to report for it, empty where this
 // agent cannot promise that an operation runs once. newborn says that this node has not
 // been there before. The caller holds the lock on the directory.
-func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agentPath string, err error) {
-	in := &inlet{}
+func (a *Agent) openIngress(r *running, id *identity.Identity, newborn bool) (agentPath string, err error) {
+	in := &ingress{}
 	if in.client, err = tunnel.NewClient(id); err != nil {
 		return "", fmt.Errorf("tunnels: %w", err)
 	}
@@ -52,16 +52,16 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	if err := a.noteDirect(); err != nil {
 		return a.withoutCompute(r, err)
 	}
-	if in.memory, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log, Late: !newborn}); errors.Is(err, ops.ErrNewer) {
+	if in.journal, err = ops.Open(filepath.Join(a.cfg.DataDir, "operations"), ops.Options{Log: a.log, Late: !newborn}); errors.Is(err, ops.ErrNewer) {
 		return "", fmt.Errorf("memory of operations: %w", err)
 	} else if err != nil {
 		return a.withoutCompute(r, err)
 	}
-	in.door = newDoor(r.node.id, ep, in.memory, a.log)
+	in.gateway = newGateway(r.node.id, ep, in.journal, a.log)
 	hungUp, cancel := context.WithCancel(context.Background())
 	in.hangUp = cancel
 	in.server = &http.Server{
-		Handler:           endStreams(hungUp, in.door),
+		Handler:           endStreams(hungUp, in.gateway),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -69,7 +69,7 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	}
 	a.undo = append(a.undo, in.close)
 	go func() { _ = in.server.Serve(in.client) }() // until it is closed
-	path := doorFile(a.cfg.DataDir)
+	path := gatewaySocket(a.cfg.DataDir)
 	ln, err := listenSocket(path)
 	if err != nil && r.node.trouble(aboutDisk) != "" {
 		return a.withoutCompute(r, err) // else they would call the service past the agent
@@ -80,7 +80,7 @@ func (a *Agent) openInlet(r *running, id *identity.Identity, newborn bool) (agen
 	}
 	go func() { _ = in.server.Serve(ln) }() // until it is closed
 	if a.cfg.direct {
-		// Masters are told to call the service itself, past the door.
+		// Masters are told to call the service itself, past the gateway.
 		return "", nil
 	}
 	return "unix://" + path, nil
@@ -96,7 +96,7 @@ func (a *Agent) withoutCompute(r *running, err error) (agentPath string, _ error
 }
 
 // noteDirect keeps in mind that masters call the compute service past this agent. When
-// they do no more, its memory begins anew: it does not know what they have asked for, and
+// they do no more, its journal begins anew: it does not know what they have asked for, and
 // must not take a repetition of it for new.
 func (a *Agent) noteDirect() error {
 	mark := filepath.Join(a.cfg.DataDir, "direct")
@@ -129,12 +129,12 @@ func endStreams(with context.Context, next http.Handler) http.Handler {
 }
 
 // close ends streams, and lets the calls that run end, for a while.
-func (in *inlet) close() error {
+func (in *ingress) close() error {
 	in.hangUp()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	defer in.door.close()
+	defer in.gateway.close()
 	err := in.server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = in.server.Close() // who waits is told that the outcome is unknown
@@ -147,5 +147,5 @@ func (in *inlet) close() error {
 	left := stopWithin - time.Since(began)
 	last, cancel := context.WithTimeout(context.Background(), max(left, stopWithin/10))
 	defer cancel()
-	return errors.Join(err, in.memory.Close(last))
+	return errors.Join(err, in.journal.Close(last))
 }

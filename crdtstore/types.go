@@ -29,7 +29,7 @@ type (
 	Location = record.Location
 	// Status says whether a node lives. It is computed when it is read.
 	Status = record.Status
-	// Witness is a master that has heard a node, and when.
+	// Observer is a master that has heard a node, and when.
 	Observer = record.Observer
 )
 

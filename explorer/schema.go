@@ -211,7 +211,7 @@ var fieldDocs = map[string]string{
 	"Master.edge_addrs":           "Where agents open tunnels to it: multiaddrs with /p2p/ID.",
 	"Node.signed":                 "Whether the record is signed with the node's key.",
 	"Node.conflict":               "Several machines claim this id.",
-	"Witness.age_s":               "Seconds since that master heard it.",
+	"Observer.age_s":              "Seconds since that master heard it.",
 	"Master.lag_s":                "Seconds since the digests were last equal.",
 	"Master.differs":              "How many nodes differ.",
 	"Master.digest":               "Equal digests mean equal records.",

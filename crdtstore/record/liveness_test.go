@@ -119,7 +119,7 @@ func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
 	})
 }
 
-func TestWitnessAge(t *testing.T) {
+func TestObserverAge(t *testing.T) {
 	if got := (Observer{AgeS: 1.25}).Age(); got != 1250*time.Millisecond {
 		t.Errorf("1.25 s is %v", got)
 	}

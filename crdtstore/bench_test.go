@@ -27,7 +27,7 @@ func BenchmarkVisible(b *testing.B) {
 			if err != nil {
 				return
 			}
-			if ev.Kind == crdtstore.NodeEvent {
+			if ev.Kind == crdtstore.NodeChange {
 				seen <- ev.Node.Seq
 			}
 		}

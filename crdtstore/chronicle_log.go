@@ -160,7 +160,7 @@ func (c *chronicle) append(h *hub, o Occurrence, key uint64) {
 	if gone := ring.add(slot{&o, key}); gone.key != 0 {
 		delete(c.keys, gone.key)
 	}
-	h.add(change{kind: LogEvent, occurrence: &o})
+	h.add(change{kind: LogChange, occurrence: &o})
 }
 
 func (c *chronicle) counted() []OccurrenceCount {

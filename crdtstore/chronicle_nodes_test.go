@@ -43,7 +43,7 @@ func TestChronicleOfANode(t *testing.T) {
 		go func() {
 			defer close(done)
 			for e, err := range s.WatchLog(follow, from) {
-				if err == nil && e.Kind == crdtstore.LogEvent {
+				if err == nil && e.Kind == crdtstore.LogChange {
 					told = append(told, *e.Occurrence)
 				}
 			}

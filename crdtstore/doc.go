@@ -57,7 +57,7 @@
 //
 // # Watching
 //
-// [Store.Watch] yields an [Event] for every change, with a cursor to resume from. Take a
+// [Store.Watch] yields a [Change] for every change, with a cursor to resume from. Take a
 // cursor, read a snapshot, and watch from that cursor:
 //
 //	cursor := store.Cursor()

@@ -132,7 +132,7 @@ func Example_twoMasters() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if event.Kind == crdtstore.NodeEvent {
+		if event.Kind == crdtstore.NodeChange {
 			fmt.Println(b.Name(), "has", event.Node.NodeID)
 			break
 		}

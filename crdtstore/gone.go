@@ -32,7 +32,7 @@ func (c *cluster) forget(now time.Time) {
 		s.log.Info("a master is forgotten", "master", id, "name", name, "gone for more than", s.cfg.Retention)
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatForgotten, Master: id,
 			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
-		s.hub.add(change{kind: MasterEvent, id: id})
+		s.hub.add(change{kind: MasterChange, id: id})
 	}
 	c.mesh.ForgetUnheard(now, c.dir.has)
 }

@@ -78,7 +78,7 @@ func (c *cluster) watch(now time.Time) {
 	c.dir.differing(now, func(id, text string) {
 		s.log.Warn("the settings of masters differ, or agree again", "master", id, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatSettings, Master: id, Text: text})
-		s.hub.add(change{kind: MasterEvent, id: id})
+		s.hub.add(change{kind: MasterChange, id: id})
 	})
 	_, joining := s.replica.Joining()
 	hearers := c.dir.hearers(now)
@@ -88,7 +88,7 @@ func (c *cluster) watch(now time.Time) {
 	c.ears.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
 		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
 		s.happened(Occurrence{Kind: AboutMaster, What: what, Master: master, Text: text})
-		s.hub.add(change{kind: MasterEvent, id: master})
+		s.hub.add(change{kind: MasterChange, id: master})
 	})
 	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
 		level := slog.LevelWarn
@@ -97,7 +97,7 @@ func (c *cluster) watch(now time.Time) {
 		}
 		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
 		s.happened(Occurrence{Kind: AboutGrid, What: what, Master: master, Text: text})
-		s.hub.add(change{kind: MasterEvent, id: master})
+		s.hub.add(change{kind: MasterChange, id: master})
 	})
 }
 

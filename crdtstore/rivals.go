@@ -176,7 +176,7 @@ func (s *Store) contest(now time.Time, e *table.Entry, r *Report, accepted bool,
 	}
 	if s.rivals.note(now, r, reason) {
 		s.log.Warn("two senders claim one node id", "node", r.NodeID, "reason", reason, "host", r.Hostname, "stands", known.Hostname)
-		s.hub.add(change{kind: NodeEvent, id: r.NodeID})
+		s.hub.add(change{kind: NodeChange, id: r.NodeID})
 		s.happened(Occurrence{Kind: AboutNode, What: WhatConflict, NodeID: r.NodeID, Text: r.NodeID + ": " + reason})
 	}
 }

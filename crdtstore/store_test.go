@@ -131,9 +131,9 @@ func TestWatchTellsWhatChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch ev.Kind {
-		case crdtstore.NodeEvent:
+		case crdtstore.NodeChange:
 			got = append(got, "node "+ev.Node.NodeID)
-		case crdtstore.VMEvent:
+		case crdtstore.VMChange:
 			got = append(got, "vm "+ev.VM.SID+" "+ev.VM.State)
 		}
 		if len(got) == 4 {

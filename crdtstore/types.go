@@ -286,29 +286,29 @@ type Convergence struct {
 	Rebuilt uint64 `json:"rebuilt"`
 }
 
-// EventKind is what an [Event] is about.
-type EventKind string
+// ChangeKind is what a [Change] is about.
+type ChangeKind string
 
-// The kinds of events.
+// The kinds of changes.
 const (
-	NodeEvent   EventKind = "node"   // a node's record or status has changed
-	VMEvent     EventKind = "vm"     // a VM is new, has changed or is gone
-	MasterEvent EventKind = "master" // a master has come, gone or changed
-	LogEvent    EventKind = "log"    // something was added to the log of what happened; see Store.WatchLog
+	NodeChange   ChangeKind = "node"   // a node's record or status has changed
+	VMChange     ChangeKind = "vm"     // a VM is new, has changed or is gone
+	MasterChange ChangeKind = "master" // a master has come, gone or changed
+	LogChange    ChangeKind = "log"    // something was added to the log of what happened; see Store.WatchLog
 )
 
-// Event says that something changed. It carries the node or master as it is when the
-// event is read, so a reader that is behind sees the latest at once, and may see it
+// Change says that something changed. It carries the node or master as it is when the
+// change is read, so a reader that is behind sees the latest at once, and may see it
 // more than once. What happened is told as it was, see [Store.Chronicle].
-type Event struct {
-	Cursor string    // resumes after this event, see Store.Watch
-	Kind   EventKind // which one of the fields below is set
-	Node   *Node     // with RemovedAt set when it was removed
-	VM     *VM       // with State VMDeleted when it is gone
+type Change struct {
+	Cursor string     // resumes after this change, see Store.Watch
+	Kind   ChangeKind // which one of the fields below is set
+	Node   *Node      // with RemovedAt set when it was removed
+	VM     *VM        // with State VMDeleted when it is gone
 	Master *Master
 
 	Occurrence *Occurrence
 }
 
-// VMDeleted is the state of a VM in the event that says it is gone.
+// VMDeleted is the state of a VM in the change that says it is gone.
 const VMDeleted = "deleted"

@@ -44,7 +44,7 @@ func (c *cluster) watchUnmet(wall time.Time) {
 		current[m.Name] = m.Cause
 		s.happened(Occurrence{Kind: AboutMaster, What: WhatNeverMet, Master: m.ID,
 			Text: fmt.Sprintf("the configured master %s was never met: %s", m.Name, m.Reason)})
-		s.hub.add(change{kind: MasterEvent, id: m.Name})
+		s.hub.add(change{kind: MasterChange, id: m.Name})
 	}
 	c.absent = current
 }

@@ -23,7 +23,7 @@ type watch struct {
 	was  map[string]*watched
 	due  map[int64][]*watched // nodes to look at, by tick
 	tick int64                // that was looked at last
-	read uint64               // position in the event log
+	read uint64               // position in the log of changes
 	seen []observer           // the masters, at the last tick
 	// preserving is whether silence was doubted at the last tick.
 	preserving bool
@@ -57,7 +57,7 @@ func (w *watch) run(ctx context.Context) {
 		// The first event of a new node comes before its first sign of life is
 		// counted, so the status of a node that was not there is told too.
 		w.step(time.Now(), func(id string) {
-			w.s.hub.add(change{kind: NodeEvent, id: id})
+			w.s.hub.add(change{kind: NodeChange, id: id})
 			w.s.statusTold(id, w.was[id].status)
 		})
 	}
@@ -87,7 +87,7 @@ func (w *watch) step(now time.Time, tell func(id string)) {
 			w.look(now, id, tell)
 		}
 		for _, c := range news {
-			if c.kind == NodeEvent {
+			if c.kind == NodeChange {
 				w.look(now, c.id, tell)
 			}
 		}

@@ -83,7 +83,7 @@ func (s *Server) stream(ctx context.Context, out *stream, after string) error {
 // follow sends the events after a cursor.
 func (s *Server) follow(ctx context.Context, out *stream, after string) error {
 	ctx, cancel := context.WithCancel(ctx)
-	events, ended := make(chan crdtstore.Event, 64), make(chan error, 1)
+	events, ended := make(chan crdtstore.Change, 64), make(chan error, 1)
 	watch := s.store.Watch
 	if out.log {
 		watch = s.store.WatchLog
@@ -242,16 +242,16 @@ func (o *stream) encode(v any) {
 	o.write(b)
 }
 
-func (o *stream) event(e crdtstore.Event) error {
+func (o *stream) event(e crdtstore.Change) error {
 	var what any
 	switch e.Kind {
-	case crdtstore.NodeEvent:
+	case crdtstore.NodeChange:
 		what = e.Node
-	case crdtstore.VMEvent:
+	case crdtstore.VMChange:
 		what = e.VM
-	case crdtstore.MasterEvent:
+	case crdtstore.MasterChange:
 		what = e.Master
-	case crdtstore.LogEvent:
+	case crdtstore.LogChange:
 		what = e.Occurrence
 	default:
 		return nil

@@ -81,8 +81,8 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%+v %v", e, err)
 	}
 	m.store.set(func() {
-		m.store.emit(crdtstore.Event{Kind: crdtstore.VMEvent, VM: &crdtstore.VM{SID: "v1", State: "deleted"}})
-		m.store.emit(crdtstore.Event{Kind: crdtstore.MasterEvent, Master: &crdtstore.Master{ID: "other"}})
+		m.store.emit(crdtstore.Change{Kind: crdtstore.VMChange, VM: &crdtstore.VM{SID: "v1", State: "deleted"}})
+		m.store.emit(crdtstore.Change{Kind: crdtstore.MasterChange, Master: &crdtstore.Master{ID: "other"}})
 	})
 	if e := next(); e.kind != "vm" || !strings.Contains(e.data, `"deleted"`) {
 		t.Errorf("%+v", e)
@@ -138,8 +138,8 @@ func TestLogOfEvents(t *testing.T) {
 		NodeID: "n1", Master: "self", By: "alice", Text: "n1 drained by alice through alpha",
 	}
 	m.store.set(func() {
-		m.store.emit(crdtstore.Event{Kind: crdtstore.LogEvent, Occurrence: &happened})
-		m.store.emit(crdtstore.Event{Kind: crdtstore.MasterEvent, Master: &crdtstore.Master{ID: "other"}})
+		m.store.emit(crdtstore.Change{Kind: crdtstore.LogChange, Occurrence: &happened})
+		m.store.emit(crdtstore.Change{Kind: crdtstore.MasterChange, Master: &crdtstore.Master{ID: "other"}})
 	})
 	if e := quiet(); e.kind != "master" {
 		t.Errorf("told without being asked: %+v", e)

@@ -29,7 +29,7 @@ type fakeStore struct {
 	seenBy  []crdtstore.Observer
 	health  error
 	closed  bool
-	events  []crdtstore.Event
+	events  []crdtstore.Change
 	more    chan struct{} // closed and replaced at every event
 	first   int           // cursors before it are forgotten
 
@@ -119,11 +119,11 @@ func (f *fakeStore) encoded() string {
 func (f *fakeStore) join(id string, news record.State) crdtstore.Node {
 	f.states[id] = record.Join(f.states[id], news)
 	n := f.view(id)
-	f.emit(crdtstore.Event{Kind: crdtstore.NodeEvent, Node: &n})
+	f.emit(crdtstore.Change{Kind: crdtstore.NodeChange, Node: &n})
 	return n
 }
 
-func (f *fakeStore) emit(e crdtstore.Event) {
+func (f *fakeStore) emit(e crdtstore.Change) {
 	f.events = append(f.events, e)
 	f.events[len(f.events)-1].Cursor = strconv.Itoa(len(f.events))
 	close(f.more)
@@ -342,7 +342,7 @@ func (f *fakeStore) Chronicle(q crdtstore.ChronicleQuery) (page crdtstore.Chroni
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range slices.Backward(f.events) {
-		if e.Kind == crdtstore.LogEvent && (q.Kind == "" || q.Kind == e.Occurrence.Kind) {
+		if e.Kind == crdtstore.LogChange && (q.Kind == "" || q.Kind == e.Occurrence.Kind) {
 			page.Events = append(page.Events, *e.Occurrence)
 		}
 	}
@@ -353,24 +353,24 @@ func (f *fakeStore) Occurred() []crdtstore.OccurrenceCount {
 	return []crdtstore.OccurrenceCount{{Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained, Count: 3}}
 }
 
-func (f *fakeStore) Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error] {
-	return func(yield func(crdtstore.Event, error) bool) {
+func (f *fakeStore) Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error] {
+	return func(yield func(crdtstore.Change, error) bool) {
 		for e, err := range f.WatchLog(ctx, after) {
-			if e.Kind != crdtstore.LogEvent && !yield(e, err) {
+			if e.Kind != crdtstore.LogChange && !yield(e, err) {
 				return
 			}
 		}
 	}
 }
 
-func (f *fakeStore) WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Event, error] {
-	return func(yield func(crdtstore.Event, error) bool) {
+func (f *fakeStore) WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error] {
+	return func(yield func(crdtstore.Change, error) bool) {
 		i, err := strconv.Atoi(after)
 		for {
 			f.mu.Lock()
 			if err != nil || i > len(f.events) || i < f.first {
 				f.mu.Unlock()
-				yield(crdtstore.Event{}, crdtstore.ErrCursor)
+				yield(crdtstore.Change{}, crdtstore.ErrCursor)
 				return
 			}
 			news, more := f.events[i:], f.more

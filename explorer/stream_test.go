@@ -73,7 +73,7 @@ func TestStreamDropsSlowReaders(t *testing.T) {
 		r.stuck.Store(true)
 		fake.set(func() {
 			for range 1000 {
-				fake.emit(crdtstore.Event{Kind: crdtstore.VMEvent, VM: &crdtstore.VM{SID: "v"}})
+				fake.emit(crdtstore.Change{Kind: crdtstore.VMChange, VM: &crdtstore.VM{SID: "v"}})
 			}
 		})
 		if err := <-ended; !errors.Is(err, errDeadline) {

@@ -112,7 +112,7 @@ func (f *eventFollower) event(ctx context.Context, e event) error {
 	switch e.kind {
 	case "snapshot":
 		return f.list(ctx)
-	case string(crdtstore.LogEvent):
+	case string(crdtstore.LogChange):
 		var o crdtstore.Occurrence
 		if err := decodeAll(json.RawMessage(e.data), &o); err != nil {
 			return err

@@ -65,7 +65,7 @@ func (w *watcher) event(ctx context.Context, e event) error {
 	switch e.kind {
 	case "snapshot":
 		return w.list(ctx)
-	case string(crdtstore.NodeEvent):
+	case string(crdtstore.NodeChange):
 		return w.print(e.data)
 	}
 	return nil

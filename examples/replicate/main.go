@@ -62,9 +62,9 @@ func run(ctx context.Context, cfg crdtstore.Config, out io.Writer) (err error) {
 		switch {
 		case err != nil:
 			return err
-		case event.Kind == crdtstore.NodeEvent:
+		case event.Kind == crdtstore.NodeChange:
 			show(out, *event.Node)
-		case event.Kind == crdtstore.MasterEvent:
+		case event.Kind == crdtstore.MasterChange:
 			fmt.Fprintln(out, "master", event.Master.Name, "is", event.Master.Status)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-func nodeChange(i int) change { return change{kind: NodeEvent, id: fmt.Sprint(i)} }
+func nodeChange(i int) change { return change{kind: NodeChange, id: fmt.Sprint(i)} }
 
 func TestHubKeepsTheOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -196,7 +196,7 @@ func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 	has := map[string]uint64{}
 	for ; err == nil && at < s.hub.end; at++ {
 		var c change
-		if c, err = s.hub.next(t.Context(), at); c.kind == VMEvent {
+		if c, err = s.hub.next(t.Context(), at); c.kind == VMChange {
 			for _, v := range c.vms {
 				if delete(has, v.SID); v.State != VMDeleted {
 					has[v.SID] = v.CPU
@@ -250,7 +250,7 @@ func TestNewNodeIsToldToBeOnline(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		if ev.Kind == NodeEvent && ev.Node.Status == Online {
+		if ev.Kind == NodeChange && ev.Node.Status == Online {
 			break
 		}
 	}
@@ -278,7 +278,7 @@ func TestResumedWatchMissesNothing(t *testing.T) {
 	for stop := 1; stop < 8; stop++ { // of 2 nodes and 6 VMs
 		var got []string
 		cursor, events := first, 0
-		take := func(e Event) {
+		take := func(e Change) {
 			cursor = e.Cursor
 			if sid := ""; e.VM != nil {
 				if sid = e.VM.SID + " " + e.VM.State; !slices.Contains(got, sid) {

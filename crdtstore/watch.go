@@ -17,13 +17,13 @@ import (
 // fresh snapshot.
 const ringSize = 1 << 14
 
-// change is an entry of the event log: what changed, not how. Readers look up
+// change is an entry of the log of changes: what changed, not how. Readers look up
 // how it is now.
 type change struct {
-	kind       EventKind
+	kind       ChangeKind
 	id         string      // node or master
-	vms        []record.VM // VMEvent: the VMs that changed
-	occurrence *Occurrence // LogEvent: what happened
+	vms        []record.VM // VMChange: the VMs that changed
+	occurrence *Occurrence // LogChange: what happened
 }
 
 // hub is the bounded log of changes that Watch reads from. A cursor is the run's
@@ -120,7 +120,7 @@ func (h *hub) since(at uint64) ([]change, uint64, bool) {
 	return out, at, true
 }
 
-// Cursor is where the stream of events stands now. Take it before reading a
+// Cursor is where the stream of changes stands now. Take it before reading a
 // snapshot, and [Store.Watch] from it: then nothing is missed in between.
 func (s *Store) Cursor() string {
 	s.hub.mu.Lock()
@@ -128,31 +128,31 @@ func (s *Store) Cursor() string {
 	return s.hub.cursor(s.hub.end)
 }
 
-// Watch yields the events after a cursor, or from now on where it is empty. It
+// Watch yields the changes after a cursor, or from now on where it is empty. It
 // waits for more, and ends only with the reader's break or with an error, which
-// comes with a zero Event: the context's; ErrClosed when the store is closed;
+// comes with a zero Change: the context's; ErrClosed when the store is closed;
 // ErrCursor for a cursor of another run or another store, and for a reader that has
 // fallen behind by more than 16,384 changes. After ErrCursor read a fresh snapshot
 // and watch from a cursor that was taken before it.
 //
 // Any number of readers may watch. They look at one log of changes, each at its own
-// pace, so a slow one holds up nobody. Resuming from [Event.Cursor] misses nothing;
-// where a change had several events, such as VMs of one report, it may repeat some.
-func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Event, error] {
+// pace, so a slow one holds up nobody. Resuming from [Change.Cursor] misses nothing;
+// where several came of one write, such as VMs of one report, it may repeat some.
+func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Change, error] {
 	return s.watch(orBackground(ctx), after, false)
 }
 
-// WatchLog is [Store.Watch] with the events of kind LogEvent too, each once and in the
+// WatchLog is [Store.Watch] with the changes of kind LogChange too, each once and in the
 // order of [Store.Chronicle]. The cursors of both are the same.
-func (s *Store) WatchLog(ctx context.Context, after string) iter.Seq2[Event, error] {
+func (s *Store) WatchLog(ctx context.Context, after string) iter.Seq2[Change, error] {
 	return s.watch(orBackground(ctx), after, true)
 }
 
-func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Event, error] {
+func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Change, error] {
 	if after == "" {
 		after = s.Cursor()
 	}
-	return func(yield func(Event, error) bool) {
+	return func(yield func(Change, error) bool) {
 		at, err := s.hub.parse(after)
 		for err == nil {
 			var c change
@@ -160,52 +160,52 @@ func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Eve
 				break
 			}
 			at++
-			if c.kind == LogEvent && !log {
+			if c.kind == LogChange && !log {
 				continue
 			}
-			events := s.events(c)
-			for i, ev := range events {
-				ev.Cursor = s.hub.cursor(at)
-				if i < len(events)-1 {
-					ev.Cursor = s.hub.cursor(at - 1) // who stops here has not had all of it
+			changes := s.changes(c)
+			for i, ch := range changes {
+				ch.Cursor = s.hub.cursor(at)
+				if i < len(changes)-1 {
+					ch.Cursor = s.hub.cursor(at - 1) // who stops here has not had all of it
 				}
-				if !yield(ev, nil) {
+				if !yield(ch, nil) {
 					return
 				}
 			}
 		}
-		yield(Event{}, err)
+		yield(Change{}, err)
 	}
 }
 
-// events shows a change as it is now.
-func (s *Store) events(c change) []Event {
+// changes shows a change as it is now.
+func (s *Store) changes(c change) []Change {
 	switch c.kind {
-	case NodeEvent:
+	case NodeChange:
 		n, err := s.Node(c.id)
 		if err != nil {
 			return nil
 		}
-		return []Event{{Kind: NodeEvent, Node: &n}}
-	case VMEvent:
-		out := make([]Event, len(c.vms))
+		return []Change{{Kind: NodeChange, Node: &n}}
+	case VMChange:
+		out := make([]Change, len(c.vms))
 		for i := range c.vms {
-			out[i] = Event{Kind: VMEvent, VM: &c.vms[i]}
+			out[i] = Change{Kind: VMChange, VM: &c.vms[i]}
 		}
 		return out
-	case MasterEvent:
+	case MasterChange:
 		m, err := s.Master(c.id)
 		if err != nil {
 			return nil
 		}
-		return []Event{{Kind: MasterEvent, Master: &m}}
-	case LogEvent:
-		return []Event{{Kind: LogEvent, Occurrence: c.occurrence}}
+		return []Change{{Kind: MasterChange, Master: &m}}
+	case LogChange:
+		return []Change{{Kind: LogChange, Occurrence: c.occurrence}}
 	}
 	return nil
 }
 
-// changed notes in the event log how an entry has changed since it was told last.
+// changed notes in the log of changes how an entry has changed since it was told last.
 // Two callers may come here in another order than they changed the entry; then
 // the first tells both changes and the second none, so that a watcher is never
 // left with the older one.
@@ -218,7 +218,7 @@ func (s *Store) changed(id string) {
 	}
 	if after == nil { // dropped for good
 		s.board.Forget(id)
-		s.hub.add(change{kind: NodeEvent, id: id}) // watchers are shown nothing
+		s.hub.add(change{kind: NodeChange, id: id}) // watchers are shown nothing
 		s.nodeChanged(id, before, nil)
 		return
 	}
@@ -232,14 +232,14 @@ func (s *Store) changed(id string) {
 		s.splits.changed(time.Now(), id, before)
 	}
 	s.acknowledged.of(time.Now(), after) // which ends what the node says itself now
-	s.hub.add(change{kind: NodeEvent, id: id})
+	s.hub.add(change{kind: NodeChange, id: id})
 	s.nodeChanged(id, before, after)
 	if before != nil && before.Removed == after.Removed && before.State.SameVMs(after.State) {
 		return
 	}
 	was, is := vmsOf(before), vmsOf(after)
 	if vms := changedVMs(was, is); len(vms) > 0 {
-		s.hub.add(change{kind: VMEvent, id: id, vms: vms})
+		s.hub.add(change{kind: VMChange, id: id, vms: vms})
 		s.vmsChanged(before, after, was, vms)
 	}
 }

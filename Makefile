@@ -146,7 +146,7 @@ sim: ## Run masters through simulated faults, one run a seed: [SEED=n] [RUNS=500
 
 .PHONY: e2e
 e2e: ## Test real processes, in network namespaces and in a browser: [RUN=name]
-	$(GO) test -tags e2e -count=1 -timeout 20m -v $(if $(RUN),-run '$(RUN)') ./cmd/e2e/...
+	$(GO) test -tags e2e -count=1 -timeout 30m -v $(if $(RUN),-run '$(RUN)') ./cmd/e2e/...
 	$(GO) test -tags e2e -count=1 -timeout 5m -v -run '$(or $(RUN),TestFleet)' ./workeragent
 
 .PHONY: soak

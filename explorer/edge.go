@@ -13,6 +13,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
 )
 
 // edgeMethods are what an agent may call over its connection to the edge address.
@@ -64,7 +65,8 @@ func (s *Server) openEdge(ctx context.Context) error {
 	}
 	cfg := tunnel.HostConfig{
 		Identity: id, Listen: addr, Advertise: a.hosts, Logger: s.log,
-		Admit: s.admitTunnel,
+		MaxConns: descriptors.Of(descriptors.Limit()).Edge,
+		Admit:    s.admitTunnel,
 		Changed: func(node string, open bool) {
 			s.log.Debug("tunnel", "node", node, "open", open)
 			s.store.SetTunnel(node, open)

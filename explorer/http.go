@@ -1,6 +1,7 @@
 package explorer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/conncap"
 )
 
 const (
@@ -210,8 +212,10 @@ func writeError(w http.ResponseWriter, status int, err *jsonrpc.Error) {
 // and restores lift that for themselves.
 func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           handler,
-		ConnContext:       connCaller,
+		Handler: conncap.Handler(handler),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return connCaller(conncap.ConnContext(ctx, c), c)
+		},
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       maxCallTimeout + 30*time.Second,
 		WriteTimeout:      maxCallTimeout + 60*time.Second,

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/conncap"
 )
 
 // listenUnix listens on a unix socket that only this user can open. It makes
@@ -104,6 +106,20 @@ func (c counting) Accept() (net.Conn, error) {
 		c.accepted.Inc()
 	}
 	return conn, err
+}
+
+// bounded counts the connections of a listener, and keeps them within a share of the file
+// descriptors. One address gets at most half of it: agents, of which thousands may be
+// behind one, are served all the same, for their connections idle between heartbeats.
+func (s *Server) bounded(l net.Listener, flag string, share int) net.Listener {
+	perAddress := max(1, share/2)
+	if flag == "rpc-socket" {
+		perAddress = 0 // only this user gets there
+	}
+	return counting{conncap.Listen(l, conncap.Options{
+		Name: flag, Total: max(1, share), PerAddress: perAddress, Logger: s.log,
+		Closed: func(reason string) { s.metrics.closed.WithLabelValues(flag, reason).Inc() },
+	}), s.metrics.conns.WithLabelValues(flag)}
 }
 
 func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }

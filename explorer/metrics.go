@@ -33,6 +33,7 @@ type metrics struct {
 
 	forwards *prometheus.CounterVec // by path and outcome
 	conns    *prometheus.CounterVec // by listener
+	closed   *prometheus.CounterVec // by listener and reason
 }
 
 func newMetrics(s *Server) *metrics {
@@ -48,6 +49,7 @@ func newMetrics(s *Server) *metrics {
 	m.http = counters("http_requests_total", "HTTP requests besides POST /rpc, by path and status.", "path", "status")
 	m.forwards = counters("forwards_total", "Calls forwarded to nodes, by path and outcome; those that found none have no path.", "path", "outcome")
 	m.conns = counters("connections_total", "Connections accepted, by listener.", "listener")
+	m.closed = counters("connections_closed_total", "Connections closed to make room for others, by listener and by what there were too many of: from the address, or in total.", "listener", "reason")
 	m.reports = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: metricPrefix + "reports_total", Help: "Reports of nodes that were taken.",
 	})
@@ -65,7 +67,7 @@ func newMetrics(s *Server) *metrics {
 	}, []string{"version", "go_version"})
 	info.WithLabelValues(s.cfg.Version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
-		m.calls, m.seconds, m.http, m.forwards, m.conns, m.reports, beats, m.streams, m.dropped, info,
+		m.calls, m.seconds, m.http, m.forwards, m.conns, m.closed, m.reports, beats, m.streams, m.dropped, info,
 		gridCollector{s},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

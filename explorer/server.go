@@ -18,6 +18,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
 )
 
 // maxSplices bounds the connections of other masters to nodes whose tunnels are here.
@@ -142,6 +143,11 @@ func (s *Server) Start(ctx context.Context) (err error) {
 
 	// Listeners come first: they fail for reasons that people run into, and
 	// their ports go into what the store tells to others.
+	limit := descriptors.Limit()
+	if limit < descriptors.Low {
+		s.log.Warn("few file descriptors; raise the limit (ulimit -n, LimitNOFILE)", "limit", limit, "needed", descriptors.Low)
+	}
+	shares := descriptors.Of(limit)
 	api, page := s.newHTTPServer(s.apiHandler()), s.newHTTPServer(s.uiHandler())
 	type served struct {
 		l   net.Listener
@@ -153,10 +159,11 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		listen     func(string) (net.Listener, error)
 		srv        *http.Server
 		bound      *net.Addr
+		share      int
 	}{
-		{"rpc-socket", s.cfg.RPCSocket, listenUnix, api, nil},
-		{"rpc-addr", s.cfg.RPCAddr, listenTCP, api, &s.rpcAddr},
-		{"ui-addr", s.cfg.UIAddr, listenTCP, page, &s.uiAddr},
+		{"rpc-socket", s.cfg.RPCSocket, listenUnix, api, nil, shares.Local},
+		{"rpc-addr", s.cfg.RPCAddr, listenTCP, api, &s.rpcAddr, shares.API},
+		{"ui-addr", s.cfg.UIAddr, listenTCP, page, &s.uiAddr, shares.UI},
 	} {
 		if l.addr == "" {
 			continue
@@ -169,7 +176,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		if l.bound != nil {
 			*l.bound = listener.Addr()
 		}
-		serve = append(serve, served{counting{listener, s.metrics.conns.WithLabelValues(l.flag)}, l.srv})
+		serve = append(serve, served{s.bounded(listener, l.flag, l.share), l.srv})
 	}
 
 	s.rpcURLs = urlsFor(s.cfg.Advertise, s.rpcAddr, func(a advertised) []string { return a.rpc })

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ type HostConfig struct {
 	Identity *identity.Identity
 	// Listen is host:port, or a multiaddr.
 	Listen string
+	// MaxConns bounds the connections that agents have opened, each of which takes a file
+	// descriptor; one address gets at most three quarters of it. 0: 65,536.
+	MaxConns int
 	// Advertise are hosts or IPs at which agents reach the port that is listened on.
 	// Empty: the addresses of this machine's interfaces.
 	Advertise []string
@@ -77,7 +81,7 @@ func Listen(ctx context.Context, cfg HostConfig) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	under, err := p2p.NewHost(cfg.Identity.Libp2pKey(), addrs, p2p.WithLimits(forAgents))
+	under, err := p2p.NewHost(cfg.Identity.Libp2pKey(), addrs, p2p.WithLimits(forAgents.Within(cmp.Or(cfg.MaxConns, forAgents.Inbound))))
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	sstblock "github.com/cockroachdb/pebble/v2/sstable/block"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
 )
 
 // pebbleOptions sets Pebble up for little disk: the records of 10,000 nodes are
 // 8 MB, so what a database takes beside its tables counts, and for how long.
 func pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
+		MaxOpenFiles: descriptors.Of(descriptors.Limit()).Database,
 		// Pebble keeps up to three logs of this size for reuse, and reserves the
 		// space in advance. A transaction writes less than half of it at once, for more
 		// takes a slow way and a larger log.

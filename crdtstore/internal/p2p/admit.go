@@ -237,7 +237,7 @@ func (m *Mesh) refused(id peer.ID, from ma.Multiaddr, err error) {
 	switch {
 	case errors.As(err, new(refusal)):
 		state = err.Error()
-	case errors.As(err, new(remoteRefusal)):
+	case errors.As(err, new(refusedError)):
 		state = "it refuses"
 	}
 	m.states.State(slog.LevelWarn, "refused "+ip, state, "master refused", "master", id, "from", ip, "err", err)

@@ -41,18 +41,18 @@ func (f failure) Error() string { return f.reason }
 // lasts reports whether somebody has to do something before another attempt can succeed.
 func (f failure) lasts() bool { return f.cause == Secret || f.cause == NoMeshPort }
 
-// remoteRefusal is why the other side refused this master, as it said.
-type remoteRefusal struct{ text string }
+// refusedError is why the other side refused this master, as it said.
+type refusedError struct{ text string }
 
-func (t remoteRefusal) Error() string { return "refused by the other side: " + t.text }
+func (t refusedError) Error() string { return "refused by the other side: " + t.text }
 
 // Is makes what the other side said the error that they were there.
-func (t remoteRefusal) Is(err error) bool { return t.text == err.Error() }
+func (t refusedError) Is(err error) bool { return t.text == err.Error() }
 
 // maxRefusalText bounds what is shown of another side's refusal, in runes.
 const maxRefusalText = 200
 
-func refusedBy(text string) remoteRefusal {
+func refusedBy(text string) refusedError {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
@@ -62,7 +62,7 @@ func refusedBy(text string) remoteRefusal {
 	if r := []rune(text); len(r) > maxRefusalText {
 		text = string(r[:maxRefusalText]) + "…"
 	}
-	return remoteRefusal{text}
+	return refusedError{text}
 }
 
 // explain says why an attempt to meet a master at an address failed. Where that is not
@@ -76,7 +76,7 @@ func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failur
 		return failure{Secret, errSecrets.Error()}
 	case errors.Is(err, errOneSide):
 		return failure{Secret, errOneSide.Error()}
-	case errors.As(err, new(remoteRefusal)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
+	case errors.As(err, new(refusedError)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
 		return failure{Refused, err.Error()}
 	}
 	if f, ok := dialFailure(err); ok {

@@ -25,6 +25,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
 )
 
 // dialTimeout bounds one attempt to reach a master. Attempts are repeated about
@@ -41,6 +43,7 @@ type hostOptions struct {
 // those who are let in may use is bounded by the protocols.
 type Limits struct {
 	Inbound    int     // connections that others have opened
+	Masters    int     // and besides these, from addresses that allow has named
 	Greeting   int     // of these, such as are being set up
 	PerAddress int     // from one address (IPv6: /56)
 	Rate       float64 // new ones a second from one address
@@ -50,7 +53,18 @@ type Limits struct {
 // forMasters: masters behind one address are few, start together, and look for each
 // other every second. The defaults of libp2p, 8 connections from one address and a new
 // one every five seconds, are for strangers on the internet.
-var forMasters = Limits{Inbound: 512, Greeting: 128, PerAddress: 64, Rate: 10, Burst: 100}
+var forMasters = Limits{Inbound: 384, Masters: 128, Greeting: 128, PerAddress: 64, Rate: 10, Burst: 100}
+
+// Within returns limits that take no more than a number of descriptors: a quarter of them
+// is for masters, where the limits have such a part. Of the rest one address gets at most
+// three quarters, and connections that are being set up at most half.
+func (l Limits) Within(descriptors int) Limits {
+	l.Masters = min(l.Masters, descriptors/4)
+	l.Inbound = max(1, min(l.Inbound, descriptors-l.Masters))
+	l.Greeting = max(1, min(l.Greeting, l.Inbound/2))
+	l.PerAddress = max(1, min(l.PerAddress, l.Inbound*3/4))
+	return l
+}
 
 // Transport makes the transport of a host. What connects through it has to come
 // under the limits and be let in by the gater, which may be nil.
@@ -77,7 +91,7 @@ func WithLimits(l Limits) HostOption {
 // NewHost assembles a host from parts: libp2p.New would link every transport
 // that there is, which doubles the size of the program.
 func NewHost(key crypto.PrivKey, listen []ma.Multiaddr, opts ...HostOption) (host.Host, error) {
-	o := hostOptions{transport: overTCP, limits: forMasters}
+	o := hostOptions{transport: overTCP, limits: forMasters.Within(descriptors.Of(descriptors.Limit()).Mesh)}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -205,6 +219,8 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 			Streams: rcmgr.Unlimited, StreamsInbound: rcmgr.Unlimited, StreamsOutbound: rcmgr.Unlimited,
 			Memory: rcmgr.Unlimited64,
 		},
+		AllowlistedSystem:    rcmgr.ResourceLimits{ConnsInbound: conns(l.Masters), FD: rcmgr.Unlimited},
+		AllowlistedTransient: rcmgr.ResourceLimits{ConnsInbound: conns(l.Masters), FD: rcmgr.Unlimited},
 		Transient: rcmgr.ResourceLimits{
 			Conns: conns(2 * l.Greeting), ConnsInbound: conns(l.Greeting), ConnsOutbound: conns(l.Greeting), FD: rcmgr.Unlimited,
 			Streams: conns(8 * l.Greeting), StreamsInbound: conns(8 * l.Greeting), StreamsOutbound: rcmgr.Unlimited,

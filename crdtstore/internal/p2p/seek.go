@@ -77,7 +77,7 @@ func (m *Mesh) missed(id peer.ID, err error) {
 	if f, ok := dialFailure(err); ok {
 		state = string(f.cause)
 	}
-	if errors.As(err, new(remoteRefusal)) || errors.Is(err, errSecrets) || errors.Is(err, errOneSide) {
+	if errors.As(err, new(refusedError)) || errors.Is(err, errSecrets) || errors.Is(err, errOneSide) {
 		state = "not admitted"
 	}
 	m.states.State(slog.LevelWarn, "master "+id.String(), state, "cannot reach a master", "master", id, "state", state, "err", err)

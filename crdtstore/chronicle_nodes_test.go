@@ -42,8 +42,8 @@ func TestChronicleOfANode(t *testing.T) {
 		from := s.Cursor()
 		go func() {
 			defer close(done)
-			for e, err := range s.WatchLog(follow, from) {
-				if err == nil && e.Kind == crdtstore.LogChange {
+			for e, err := range s.Watch(follow, from, crdtstore.LogChange) {
+				if err == nil {
 					told = append(told, *e.Occurrence)
 				}
 			}

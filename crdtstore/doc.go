@@ -62,7 +62,7 @@
 //
 //	cursor := store.Cursor()
 //	page, err := store.Nodes(crdtstore.NodeQuery{})
-//	for event, err := range store.Watch(ctx, cursor) {
+//	for change, err := range store.Watch(ctx, cursor) {
 //		if errors.Is(err, crdtstore.ErrCursor) {
 //			// Too far behind, or another run: begin again with a snapshot.
 //		}
@@ -73,7 +73,7 @@
 // ErrCursor.
 //
 // [Store.Chronicle] lists what happened: nodes that came and fell silent, VMs, masters,
-// and what operators said through whichever master. [Store.WatchLog] is Watch with that.
+// and what operators said through whichever master. [Store.Watch] yields it too.
 //
 // # Two planes, and what survives
 //

@@ -82,12 +82,12 @@ func ExampleStore_Watch() {
 		}
 	}
 	next := func() {
-		for event, err := range store.Watch(ctx, cursor) {
+		for change, err := range store.Watch(ctx, cursor, crdtstore.NodeChange) {
 			if err != nil {
 				log.Fatal(err) // crdtstore.ErrCursor: begin again with a snapshot
 			}
-			fmt.Println(event.Kind, event.Node.NodeID, event.Node.Status)
-			cursor = event.Cursor
+			fmt.Println(change.Kind, change.Node.NodeID, change.Node.Status)
+			cursor = change.Cursor
 			break
 		}
 	}
@@ -128,12 +128,12 @@ func Example_twoMasters() {
 	if _, err := a.Report(ctx, crdtstore.Report{NodeID: "node-1", Boot: 1, Seq: 1}); err != nil {
 		log.Fatal(err)
 	}
-	for event, err := range b.Watch(ctx, cursor) {
+	for change, err := range b.Watch(ctx, cursor) {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if event.Kind == crdtstore.NodeChange {
-			fmt.Println(b.Name(), "has", event.Node.NodeID)
+		if change.Kind == crdtstore.NodeChange {
+			fmt.Println(b.Name(), "has", change.Node.NodeID)
 			break
 		}
 	}

@@ -294,7 +294,7 @@ const (
 	NodeChange   ChangeKind = "node"   // a node's record or status has changed
 	VMChange     ChangeKind = "vm"     // a VM is new, has changed or is gone
 	MasterChange ChangeKind = "master" // a master has come, gone or changed
-	LogChange    ChangeKind = "log"    // something was added to the log of what happened; see Store.WatchLog
+	LogChange    ChangeKind = "log"    // something was added to the log of what happened
 )
 
 // Change says that something changed. It carries the node or master as it is when the

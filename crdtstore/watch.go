@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -128,8 +129,8 @@ func (s *Store) Cursor() string {
 	return s.hub.cursor(s.hub.end)
 }
 
-// Watch yields the changes after a cursor, or from now on where it is empty. It
-// waits for more, and ends only with the reader's break or with an error, which
+// Watch yields the changes after a cursor, or from now on where it is empty: those of
+// the given kinds, or of all where none is given. It waits for more, and ends only with the reader's break or with an error, which
 // comes with a zero Change: the context's; ErrClosed when the store is closed;
 // ErrCursor for a cursor of another run or another store, and for a reader that has
 // fallen behind by more than 16,384 changes. After ErrCursor read a fresh snapshot
@@ -138,17 +139,10 @@ func (s *Store) Cursor() string {
 // Any number of readers may watch. They look at one log of changes, each at its own
 // pace, so a slow one holds up nobody. Resuming from [Change.Cursor] misses nothing;
 // where several came of one write, such as VMs of one report, it may repeat some.
-func (s *Store) Watch(ctx context.Context, after string) iter.Seq2[Change, error] {
-	return s.watch(orBackground(ctx), after, false)
-}
-
-// WatchLog is [Store.Watch] with the changes of kind LogChange too, each once and in the
-// order of [Store.Chronicle]. The cursors of both are the same.
-func (s *Store) WatchLog(ctx context.Context, after string) iter.Seq2[Change, error] {
-	return s.watch(orBackground(ctx), after, true)
-}
-
-func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Change, error] {
+//
+// Changes of kind LogChange come once each, in the order of [Store.Chronicle].
+func (s *Store) Watch(ctx context.Context, after string, kinds ...ChangeKind) iter.Seq2[Change, error] {
+	ctx = orBackground(ctx)
 	if after == "" {
 		after = s.Cursor()
 	}
@@ -160,7 +154,7 @@ func (s *Store) watch(ctx context.Context, after string, log bool) iter.Seq2[Cha
 				break
 			}
 			at++
-			if c.kind == LogChange && !log {
+			if len(kinds) > 0 && !slices.Contains(kinds, c.kind) {
 				continue
 			}
 			changes := s.changes(c)

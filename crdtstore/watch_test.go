@@ -286,7 +286,7 @@ func TestResumedWatchMissesNothing(t *testing.T) {
 				}
 			}
 		}
-		for e, err := range s.Watch(t.Context(), cursor) {
+		for e, err := range s.Watch(t.Context(), cursor, NodeChange, VMChange) {
 			if err != nil {
 				t.Fatal(err)
 			}

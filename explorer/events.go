@@ -84,13 +84,13 @@ func (s *Server) stream(ctx context.Context, out *stream, after string) error {
 func (s *Server) follow(ctx context.Context, out *stream, after string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	events, ended := make(chan crdtstore.Change, 64), make(chan error, 1)
-	watch := s.store.Watch
+	kinds := []crdtstore.ChangeKind{crdtstore.NodeChange, crdtstore.VMChange, crdtstore.MasterChange}
 	if out.log {
-		watch = s.store.WatchLog
+		kinds = nil // all
 	}
 	go func() {
 		defer close(events)
-		for e, err := range watch(ctx, after) {
+		for e, err := range s.store.Watch(ctx, after, kinds...) {
 			if err != nil {
 				ended <- err
 				return

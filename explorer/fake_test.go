@@ -353,17 +353,7 @@ func (f *fakeStore) Occurred() []crdtstore.OccurrenceCount {
 	return []crdtstore.OccurrenceCount{{Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained, Count: 3}}
 }
 
-func (f *fakeStore) Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error] {
-	return func(yield func(crdtstore.Change, error) bool) {
-		for e, err := range f.WatchLog(ctx, after) {
-			if e.Kind != crdtstore.LogChange && !yield(e, err) {
-				return
-			}
-		}
-	}
-}
-
-func (f *fakeStore) WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error] {
+func (f *fakeStore) Watch(ctx context.Context, after string, kinds ...crdtstore.ChangeKind) iter.Seq2[crdtstore.Change, error] {
 	return func(yield func(crdtstore.Change, error) bool) {
 		i, err := strconv.Atoi(after)
 		for {
@@ -376,6 +366,9 @@ func (f *fakeStore) WatchLog(ctx context.Context, after string) iter.Seq2[crdtst
 			news, more := f.events[i:], f.more
 			f.mu.Unlock()
 			for _, e := range news {
+				if len(kinds) > 0 && !slices.Contains(kinds, e.Kind) {
+					continue
+				}
 				if !yield(e, nil) {
 					return
 				}

@@ -46,8 +46,7 @@ type store interface {
 	SetTunnel(nodeID string, open bool)
 
 	Cursor() string
-	Watch(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error]
-	WatchLog(ctx context.Context, after string) iter.Seq2[crdtstore.Change, error]
+	Watch(ctx context.Context, after string, kinds ...crdtstore.ChangeKind) iter.Seq2[crdtstore.Change, error]
 	Chronicle(q crdtstore.ChronicleQuery) (crdtstore.ChroniclePage, error)
 	Occurred() []crdtstore.OccurrenceCount
 }

@@ -58,14 +58,14 @@ func run(ctx context.Context, cfg crdtstore.Config, out io.Writer) (err error) {
 	}
 	go beat(ctx, store, "node-"+cfg.Name, boot)
 
-	for event, err := range store.Watch(ctx, cursor) {
+	for change, err := range store.Watch(ctx, cursor) {
 		switch {
 		case err != nil:
 			return err
-		case event.Kind == crdtstore.NodeChange:
-			show(out, *event.Node)
-		case event.Kind == crdtstore.MasterChange:
-			fmt.Fprintln(out, "master", event.Master.Name, "is", event.Master.Status)
+		case change.Kind == crdtstore.NodeChange:
+			show(out, *change.Node)
+		case change.Kind == crdtstore.MasterChange:
+			fmt.Fprintln(out, "master", change.Master.Name, "is", change.Master.Status)
 		}
 	}
 	return nil

@@ -138,7 +138,12 @@ func (a *Agent) Reload(cfg Config) error {
 	if (cfg.Token == "") != (a.cfg.Token == "") {
 		return configErrorf("token-file", "that there is a token, or none, can only change with a restart")
 	}
-	a.token.Store(&cfg.Token)
+	if old := a.token.Swap(&cfg.Token); *old == cfg.Token {
+		return nil
+	}
+	if r := a.running.Load(); r != nil {
+		r.dir.tryAgain() // masters that refused the token before
+	}
 	return nil
 }
 
@@ -338,7 +343,7 @@ func (a *Agent) watchMachine(ctx context.Context, n *node, ready func()) {
 		n.setTrouble(aboutFigures, text)
 		n.setFigures(figures)
 		ready()
-		pause(ctx, jittered(a.cfg.HeartbeatInterval), nil)
+		pause(ctx, jittered(a.cfg.HeartbeatInterval))
 	}
 }
 

@@ -61,7 +61,7 @@ func (w *watcher) run(ctx context.Context, ready func()) {
 	for ctx.Err() == nil {
 		w.look(ctx)
 		ready()
-		pause(ctx, jittered(w.poll), nil)
+		pause(ctx, jittered(w.poll))
 	}
 }
 

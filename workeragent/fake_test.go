@@ -73,7 +73,7 @@ func (f *fakeService) Call(ctx context.Context, method string, params, result an
 	f.mu.Unlock()
 
 	var out any
-	pause(ctx, f.delay, nil)
+	pause(ctx, f.delay)
 	if hang {
 		<-ctx.Done()
 	}

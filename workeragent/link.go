@@ -62,6 +62,7 @@ type link struct {
 	local   bool          // a configured address is on this machine
 	changed <-chan struct{}
 	wake    chan struct{} // holds a token when it may be its turn to beat
+	again   chan struct{} // holds a token when what was refused may succeed now
 	log     *slog.Logger
 	state   linkState
 	slot    slot
@@ -77,7 +78,7 @@ type link struct {
 }
 
 func newLink(n *node, d *membership, address string, call caller, interval time.Duration, log *slog.Logger) *link {
-	l := &link{node: n, dir: d, call: call, changed: n.subscribe(), wake: make(chan struct{}, 1),
+	l := &link{node: n, dir: d, call: call, changed: n.subscribe(), wake: make(chan struct{}, 1), again: make(chan struct{}, 1),
 		interval: interval, log: log.With("explorer", address)}
 	l.state.init(address, interval)
 	return l
@@ -87,7 +88,7 @@ func newLink(n *node, d *membership, address string, call caller, interval time.
 func (l *link) run(ctx context.Context) {
 	defer l.call.Close()
 	defer l.node.unsubscribe(l.changed)
-	pause(ctx, l.first, nil)
+	pause(ctx, l.first)
 	for ctx.Err() == nil {
 		if !l.dir.active(l) {
 			l.standBy(ctx)
@@ -98,20 +99,28 @@ func (l *link) run(ctx context.Context) {
 		if wakeable {
 			changed = l.changed
 		}
-		pause(ctx, wait, changed)
+		pause(ctx, wait, changed, l.again)
 	}
 }
 
-// pause waits for d, for wake, or for the end of ctx.
-func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+// pause waits for d, for one of at most two wake-ups, or for the end of ctx.
+func pause(ctx context.Context, d time.Duration, wake ...<-chan struct{}) {
 	if d <= 0 {
 		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
+	var one, other <-chan struct{} // nil: never
+	if len(wake) > 0 {
+		one = wake[0]
+	}
+	if len(wake) > 1 {
+		other = wake[1]
+	}
 	select {
 	case <-t.C:
-	case <-wake:
+	case <-one:
+	case <-other:
 	case <-ctx.Done():
 	}
 }

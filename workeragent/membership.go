@@ -102,6 +102,15 @@ func (d *membership) news() {
 	}
 }
 
+// tryAgain has links that wait because their master refused them try again now.
+func (d *membership) tryAgain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.links {
+		signal(l.again)
+	}
+}
+
 // learn takes what a master says of the masters, and whether it is on this machine.
 func (d *membership) learn(infos []memberInfo, fromHere bool) {
 	d.mu.Lock()

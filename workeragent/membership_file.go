@@ -116,7 +116,7 @@ func (d *membership) keep(ctx context.Context) {
 			d.log.Warn("the known masters cannot be saved; a restart finds those that are configured", "error", err)
 		}
 		warned = err != nil
-		pause(ctx, saveEvery, nil)
+		pause(ctx, saveEvery)
 		if err != nil {
 			signal(d.dirty) // until it works
 		}

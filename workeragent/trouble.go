@@ -65,7 +65,7 @@ func probe(dir string) error {
 func (a *Agent) watchDisk(ctx context.Context, n *node, probe func() error) {
 	ended := make(chan error, 1) // of the probe under way
 	underWay := false
-	for last := n.trouble(aboutDisk); ctx.Err() == nil; pause(ctx, jittered(lookAtDisk), nil) {
+	for last := n.trouble(aboutDisk); ctx.Err() == nil; pause(ctx, jittered(lookAtDisk)) {
 		if !underWay {
 			underWay = true
 			go func() { ended <- probe() }()

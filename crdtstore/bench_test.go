@@ -132,8 +132,8 @@ func BenchmarkBeat(b *testing.B) {
 	i := uint64(0)
 	for b.Loop() {
 		i++
-		if r := s.Beat(crdtstore.Beat{NodeID: ids[i%nodes], Boot: 1, Seq: i, Usage: usage}); !r.Accepted {
-			b.Fatalf("%+v", r)
+		if r, err := s.Beat(crdtstore.Beat{NodeID: ids[i%nodes], Boot: 1, Seq: i, Usage: usage}); !r.Accepted || err != nil {
+			b.Fatalf("%+v, %v", r, err)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func TestChronicleOfANode(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		must := func(_ crdtstore.Node, err error) {
+		must := func(_ any, err error) {
 			t.Helper()
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +71,7 @@ func TestChronicleOfANode(t *testing.T) {
 		say(1, crdtstore.VM{SID: "v1", Name: "site", State: "running"})
 		say(1, crdtstore.VM{SID: "v1", Name: "site", State: "stopped"})
 		time.Sleep(time.Minute)
-		s.Beat(crdtstore.Beat{NodeID: "n1", Boot: 1, Seq: seq + 1})
+		must(s.Beat(crdtstore.Beat{NodeID: "n1", Boot: 1, Seq: seq + 1}))
 		time.Sleep(time.Second)
 		must(s.Drain(ctx, "n1", true, "alice"))
 		must(s.Drain(ctx, "n1", false, "bob"))

@@ -16,7 +16,7 @@
 //
 //	// What a node says of itself, and later, every few seconds, that it lives.
 //	_, err = store.Report(ctx, crdtstore.Report{NodeID: "node-1", Boot: 1, Seq: 1})
-//	store.Beat(crdtstore.Beat{NodeID: "node-1", Boot: 1, Seq: 2})
+//	_, err = store.Beat(crdtstore.Beat{NodeID: "node-1", Boot: 1, Seq: 2})
 //
 //	page, err := store.Nodes(crdtstore.NodeQuery{Status: crdtstore.Online})
 //

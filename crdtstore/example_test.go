@@ -42,7 +42,9 @@ func Example() {
 	}
 	defer store.Close()
 	// The node has gone on meanwhile, and says every few seconds that it lives.
-	store.Beat(crdtstore.Beat{NodeID: "node-1", Boot: 1, Seq: 2})
+	if _, err := store.Beat(crdtstore.Beat{NodeID: "node-1", Boot: 1, Seq: 2}); err != nil {
+		log.Fatal(err)
+	}
 
 	page, err := store.Nodes(crdtstore.NodeQuery{Status: crdtstore.Online})
 	if err != nil {

@@ -30,7 +30,7 @@ func TestSilentNodesExpire(t *testing.T) {
 		pass := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(10 * time.Second) {
 				seq++
-				s.Beat(crdtstore.Beat{NodeID: "lives", Boot: 1, Seq: seq})
+				_, _ = s.Beat(crdtstore.Beat{NodeID: "lives", Boot: 1, Seq: seq})
 			}
 		}
 		pass(17 * time.Minute)
@@ -41,11 +41,11 @@ func TestSilentNodesExpire(t *testing.T) {
 		if n := s.Stats().Nodes; n.Total != 1 || n.Removed != 2 {
 			t.Fatalf("after retention has passed: %+v", n)
 		}
-		if r := s.Beat(crdtstore.Beat{NodeID: "silent", Boot: 1, Seq: 9}); !isExpired(r.Err) {
-			t.Errorf("a beat of an expired node: %+v", r)
+		if r, err := s.Beat(crdtstore.Beat{NodeID: "silent", Boot: 1, Seq: 9}); !isExpired(err) {
+			t.Errorf("a beat of an expired node: %+v, %v", r, err)
 		}
-		if r := s.Beat(crdtstore.Beat{NodeID: "silent"}); !r.Register {
-			t.Errorf("a beat of an expired node that does not count: %+v", r)
+		if r, err := s.Beat(crdtstore.Beat{NodeID: "silent"}); !r.Register || err != nil {
+			t.Errorf("a beat of an expired node that does not count: %+v, %v", r, err)
 		}
 		if _, err := s.Report(t.Context(), report("silent", 1, 9)); !isExpired(err) {
 			t.Error("a report of an expired boot:", err)

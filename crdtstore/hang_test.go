@@ -63,15 +63,15 @@ func TestHangingDiskSilencesNobody(t *testing.T) {
 			return heard(other, stuck).After(there) && heard(stuck, other).After(here)
 		})
 	}
-	if r := other.Beat(crdtstore.Beat{NodeID: "n2", Boot: 1, Seq: 9}); !r.Accepted {
-		t.Errorf("beat: %+v", r)
+	if r, err := other.Beat(crdtstore.Beat{NodeID: "n2", Boot: 1, Seq: 9}); !r.Accepted || err != nil {
+		t.Errorf("beat: %+v, %v", r, err)
 	}
 	until(t, "a beat at the other is seen here", func() bool {
 		n, err := stuck.Node("n2")
 		return err == nil && len(n.SeenBy) == 2
 	})
-	if r := stuck.Beat(crdtstore.Beat{NodeID: "n3", Boot: 1, Seq: 9}); !r.Accepted {
-		t.Errorf("beat: %+v", r)
+	if r, err := stuck.Beat(crdtstore.Beat{NodeID: "n3", Boot: 1, Seq: 9}); !r.Accepted || err != nil {
+		t.Errorf("beat: %+v, %v", r, err)
 	}
 	_, _ = stuck.Stats(), stuck.History()
 	disk.Frees()

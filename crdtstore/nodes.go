@@ -56,28 +56,29 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	return Receipt{Accepted: current, Known: stands}, nil
 }
 
-// Beat takes one heartbeat. It touches memory only and never blocks.
-func (s *Store) Beat(b Beat) BeatResult {
+// Beat takes one heartbeat. It touches memory only and never blocks. Errors:
+// [FieldError], [RefusedError], and nothing has changed.
+func (s *Store) Beat(b Beat) (BeatResult, error) {
 	e := s.table.Get(b.NodeID)
 	if err := b.validate(e != nil); err != nil {
-		return BeatResult{Err: err}
+		return BeatResult{}, err
 	}
 	if e == nil {
-		return BeatResult{Register: true}
+		return BeatResult{Register: true}, nil
 	}
 	known := e.Boot
 	if e.Removed {
 		if b.Boot == 0 && e.State.Removal.Reason == record.ReasonExpired {
-			return BeatResult{Register: true} // a report without boot is taken
+			return BeatResult{Register: true}, nil // a report without boot is taken
 		}
 		if e.State.RemovedBoot(b.Boot) {
-			return BeatResult{Err: e.State.Removal.Refused(b.NodeID)}
+			return BeatResult{}, e.State.Removal.Refused(b.NodeID)
 		}
 		// Another boot, or another identity: its report decides.
-		return BeatResult{Register: true}
+		return BeatResult{Register: true}, nil
 	}
 	if b.Boot != 0 && b.Boot < known {
-		return BeatResult{Register: true}
+		return BeatResult{Register: true}, nil
 	}
 	v := counted(record.Version{Boot: b.Boot, Seq: b.Seq})
 	if b.Boot > known {
@@ -91,7 +92,7 @@ func (s *Store) Beat(b Beat) BeatResult {
 		vital, _ := s.board.Vital(b.NodeID, nil)
 		accepted = v == vital.Version
 	}
-	return BeatResult{Accepted: accepted, Register: b.Boot > known}
+	return BeatResult{Accepted: accepted, Register: b.Boot > known}, nil
 }
 
 // counted is the version by which a sign of life is ordered: that of a sender

@@ -172,8 +172,8 @@ func beats(t *testing.T, d time.Duration, nodes int, seq *uint64, masters ...*cr
 		*seq++
 		for n := range nodes {
 			for _, s := range masters {
-				if r := s.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: *seq}); r.Err != nil || r.Register {
-					t.Fatalf("%s: %+v", s.Name(), r)
+				if r, err := s.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: *seq}); err != nil || r.Register {
+					t.Fatalf("%s: %+v, %v", s.Name(), r, err)
 				}
 			}
 		}
@@ -350,7 +350,7 @@ func TestAdoption(t *testing.T) {
 		beats(t, 30*time.Second, count-10, &seq, a, b, lost)
 		// Ten nodes speak to the lost one alone.
 		for n := count - 10; n < count; n++ {
-			lost.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: 10})
+			_, _ = lost.Beat(crdtstore.Beat{NodeID: fmt.Sprintf("n%d", n), Boot: 1, Seq: 10})
 		}
 		beats(t, time.Second, count-10, &seq, a, b, lost)
 		was := shares(t, count, a, b, lost)

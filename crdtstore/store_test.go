@@ -153,23 +153,23 @@ func TestWatchTellsWhatChanged(t *testing.T) {
 
 func TestBeatAsksForWhatItDoesNotKnow(t *testing.T) {
 	s := open(t, t.TempDir())
-	if r := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 1}); r.Accepted || !r.Register || r.Err != nil {
-		t.Errorf("unknown node: %+v", r)
+	if r, err := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 1}); r.Accepted || !r.Register || err != nil {
+		t.Errorf("unknown node: %+v, %v", r, err)
 	}
 	if _, err := s.Report(t.Context(), report("a", 1, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 2}); !r.Accepted || r.Register {
-		t.Errorf("known node: %+v", r)
+	if r, err := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 2}); !r.Accepted || r.Register || err != nil {
+		t.Errorf("known node: %+v, %v", r, err)
 	}
-	if r := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 2, Seq: 1}); !r.Accepted || !r.Register {
-		t.Errorf("new boot: %+v", r)
+	if r, err := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 2, Seq: 1}); !r.Accepted || !r.Register || err != nil {
+		t.Errorf("new boot: %+v, %v", r, err)
 	}
 	if _, err := s.Remove(t.Context(), "a", "test", ""); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 9}); !errors.As(r.Err, new(*record.RefusedError)) {
-		t.Errorf("removed node: %+v", r)
+	if r, err := s.Beat(crdtstore.Beat{NodeID: "a", Boot: 1, Seq: 9}); !errors.As(err, new(*record.RefusedError)) {
+		t.Errorf("removed node: %+v, %v", r, err)
 	}
 }
 
@@ -209,11 +209,11 @@ func TestRemovalBarsNoOtherKey(t *testing.T) {
 	if _, err := s.Remove(t.Context(), "n", "ann", "an impostor"); err != nil {
 		t.Fatal(err)
 	}
-	if b := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 5, Seq: 2}); !b.Register || b.Err != nil {
-		t.Errorf("a beat of another boot: %+v", b)
+	if b, err := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 5, Seq: 2}); !b.Register || err != nil {
+		t.Errorf("a beat of another boot: %+v, %v", b, err)
 	}
-	if b := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 1 << 62, Seq: 2}); b.Err == nil {
-		t.Errorf("a beat of the removed boot: %+v", b)
+	if b, err := s.Beat(crdtstore.Beat{NodeID: "n", Boot: 1 << 62, Seq: 2}); err == nil {
+		t.Errorf("a beat of the removed boot: %+v, %v", b, err)
 	}
 	if refused, ok := errors.AsType[*crdtstore.RefusedError](say(1, 1<<62)); !ok || refused.Reason != record.RefusedRemoved {
 		t.Errorf("the removed boot: %v", refused)

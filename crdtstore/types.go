@@ -82,13 +82,11 @@ func (b *Beat) validate(known bool) error {
 
 // BeatResult answers a heartbeat. The zero BeatResult says that it was late.
 type BeatResult struct {
-	// Accepted is false where a newer beat is known, and where none can be taken.
+	// Accepted is false where a newer beat is known, and where none can be taken yet.
 	Accepted bool
 	// Register is true when this master does not know the node's profile at
 	// that boot: the agent should send a report.
 	Register bool
-	// Err is a [RefusedError] or [FieldError] when the beat cannot be taken.
-	Err error
 }
 
 // NodeQuery chooses nodes: those that match all that is set. The zero NodeQuery asks

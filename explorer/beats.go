@@ -113,10 +113,10 @@ func (s *Server) heartbeat(_ context.Context, raw json.RawMessage) (any, error) 
 	if err := jsonrpc.DecodeParams(raw, &b); err != nil {
 		return nil, err
 	}
-	r := s.store.Beat(b)
-	s.metrics.beat(r)
-	if r.Err != nil {
-		return nil, r.Err
+	r, err := s.store.Beat(b)
+	s.metrics.beat(r, err)
+	if err != nil {
+		return nil, err
 	}
 	return s.answers.get(s, r.Accepted, r.Register), nil
 }
@@ -139,16 +139,16 @@ func (s *Server) heartbeats(_ context.Context, raw json.RawMessage) (any, error)
 		if i > 0 {
 			out = append(out, ',')
 		}
-		r := s.store.Beat(b)
-		s.metrics.beat(r)
+		r, err := s.store.Beat(b)
+		s.metrics.beat(r, err)
 		out = append(out, `{"accepted":`...)
-		out = strconv.AppendBool(out, r.Accepted && r.Err == nil)
+		out = strconv.AppendBool(out, r.Accepted)
 		if r.Register {
 			out = append(out, `,"register":true`...)
 		}
-		if r.Err != nil {
+		if err != nil {
 			out = append(out, `,"error":`...)
-			out = append(out, mustEncode(s.wireError("node_heartbeats", atBeat(i, r.Err)))...)
+			out = append(out, mustEncode(s.wireError("node_heartbeats", atBeat(i, err)))...)
 		}
 		out = append(out, '}')
 	}

@@ -22,8 +22,8 @@ func (pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 
 // the server.
 type beatStore struct{ *fakeStore }
 
-func (b beatStore) Beat(crdtstore.Beat) crdtstore.BeatResult {
-	return crdtstore.BeatResult{Accepted: true}
+func (b beatStore) Beat(crdtstore.Beat) (crdtstore.BeatResult, error) {
+	return crdtstore.BeatResult{Accepted: true}, nil
 }
 
 func benchServer(b *testing.B) *Server {

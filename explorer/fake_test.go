@@ -155,21 +155,21 @@ func (f *fakeStore) Report(_ context.Context, r crdtstore.Report) (crdtstore.Rec
 	return crdtstore.Receipt{Accepted: !news.IsZero()}, nil
 }
 
-func (f *fakeStore) Beat(b crdtstore.Beat) crdtstore.BeatResult {
+func (f *fakeStore) Beat(b crdtstore.Beat) (crdtstore.BeatResult, error) {
 	if err := record.ValidNodeID(b.NodeID); err != nil {
-		return crdtstore.BeatResult{Err: err}
+		return crdtstore.BeatResult{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.beats++
 	s, known := f.states[b.NodeID]
 	if s.Removed() {
-		return crdtstore.BeatResult{Err: &crdtstore.RefusedError{NodeID: b.NodeID, Reason: record.RefusedRemoved, Hint: "restart the agent"}}
+		return crdtstore.BeatResult{}, &crdtstore.RefusedError{NodeID: b.NodeID, Reason: record.RefusedRemoved, Hint: "restart the agent"}
 	}
 	if b.Usage != nil {
 		f.usage[b.NodeID] = *b.Usage
 	}
-	return crdtstore.BeatResult{Accepted: known, Register: !known}
+	return crdtstore.BeatResult{Accepted: known, Register: !known}, nil
 }
 
 func (f *fakeStore) Node(id string) (crdtstore.Node, error) {

@@ -79,9 +79,9 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
-func (m *metrics) beat(r crdtstore.BeatResult) {
+func (m *metrics) beat(r crdtstore.BeatResult, err error) {
 	switch {
-	case r.Err != nil:
+	case err != nil:
 		m.beatsNo.Inc()
 	case r.Register:
 		m.beatsAsk.Inc()

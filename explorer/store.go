@@ -21,7 +21,7 @@ type store interface {
 	Close() error
 
 	Report(ctx context.Context, r crdtstore.Report) (crdtstore.Receipt, error)
-	Beat(b crdtstore.Beat) crdtstore.BeatResult
+	Beat(b crdtstore.Beat) (crdtstore.BeatResult, error)
 
 	Node(id string) (crdtstore.Node, error)
 	Nodes(q crdtstore.NodeQuery) (crdtstore.NodePage, error)

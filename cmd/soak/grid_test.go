@@ -172,8 +172,11 @@ func (g *grid) second(ctx context.Context, second int) error {
 		n.seq++
 		uptime := uint64(now.Sub(n.booted) / time.Second)
 		n.usage.CRU = float64(second % 32)
-		got := g.store.Beat(crdtstore.Beat{NodeID: n.id, Boot: n.boot, Seq: n.seq, Usage: &n.usage, UptimeS: &uptime})
-		if got.Err != nil || !got.Accepted || got.Register {
+		got, err := g.store.Beat(crdtstore.Beat{NodeID: n.id, Boot: n.boot, Seq: n.seq, Usage: &n.usage, UptimeS: &uptime})
+		if err != nil {
+			return fmt.Errorf("a beat of %s: %w", n.id, err)
+		}
+		if !got.Accepted || got.Register {
 			return fmt.Errorf("a beat of %s: %+v", n.id, got)
 		}
 		g.beats++

@@ -149,8 +149,7 @@ func (g *grid) beat() {
 			if !g.up[m] {
 				continue
 			}
-			r := g.Store(m).Beat(crdtstore.Beat{NodeID: n.id, Boot: n.boot, Seq: n.seq})
-			if r.Register {
+			if r, _ := g.Store(m).Beat(crdtstore.Beat{NodeID: n.id, Boot: n.boot, Seq: n.seq}); r.Register {
 				g.report(n, m)
 			}
 		}

@@ -26,7 +26,7 @@ func TestPreservationStaysEnded(t *testing.T) {
 						continue
 					}
 					for i := alive; i < nodes; i++ {
-						c.Store(m).Beat(crdtstore.Beat{NodeID: fmt.Sprint("n", i)})
+						_, _ = c.Store(m).Beat(crdtstore.Beat{NodeID: fmt.Sprint("n", i)})
 					}
 					if each != nil {
 						each(c.Store(m))

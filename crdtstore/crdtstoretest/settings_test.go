@@ -41,7 +41,7 @@ func limitsDiffer(t *testing.T, homes []int) {
 			if node := second % 10 / 2; second%2 == 0 && node < alive { // each every 10 s
 				for _, home := range homes {
 					seq++
-					c.Store(home).Beat(crdtstore.Beat{NodeID: fmt.Sprint("n", node), Boot: 1, Seq: seq})
+					_, _ = c.Store(home).Beat(crdtstore.Beat{NodeID: fmt.Sprint("n", node), Boot: 1, Seq: seq})
 				}
 			}
 			time.Sleep(time.Second)

@@ -80,7 +80,9 @@ func beat(ctx context.Context, store *crdtstore.Store, node string, boot uint64)
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Second):
-			store.Beat(crdtstore.Beat{NodeID: node, Boot: boot, Seq: seq})
+			if _, err := store.Beat(crdtstore.Beat{NodeID: node, Boot: boot, Seq: seq}); err != nil {
+				fmt.Fprintln(os.Stderr, "replicate:", err) // as when an operator has removed the node
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -228,6 +229,9 @@ func (c *cluster) joined(id peer.ID) {
 	c.plane.met(now, id)
 	c.store.splits.contact(now, id.String())
 	c.store.replica.Met(id.String())
+	for _, about := range []string{"announcement ", "pulse ", "fetch ", "send ", "compare ", "follow "} {
+		c.store.states.Ended(about + id.String())
+	}
 	c.came()
 	c.pull(id)
 }
@@ -273,7 +277,7 @@ func (c *cluster) announce(number uint64, blocks []dag.Block) {
 		msg = dagsync.Sequenced(msg, c.store.run, c.announcements.Add(1))
 		if err := c.gossip.Announce(c.ctx, msg); err != nil && c.ctx.Err() == nil {
 			// The others see the new heads in the next pulse and fetch them.
-			c.store.log.Warn("cannot announce new records", "err", err)
+			c.store.states.State(slog.LevelWarn, "announce", "fails", "cannot announce new records", "err", err)
 		}
 	}
 }
@@ -285,10 +289,10 @@ func (c *cluster) announced(from peer.ID, data []byte) {
 	case step == replica.Pull:
 		c.pull(from)
 	case errors.Is(err, dag.ErrBlock), errors.Is(err, dagsync.ErrMessage):
-		c.store.log.Warn("bad announcement", "from", from, "err", err)
+		c.store.states.State(slog.LevelWarn, "announcement "+from.String(), "bad", "bad announcement", "from", from, "err", err)
 	case errors.Is(err, epoch.ErrEpoch), errors.Is(err, epoch.ErrClosed):
 	case err != nil && c.ctx.Err() == nil:
-		c.store.log.Error("cannot take records of another master", "from", from, "err", err)
+		c.store.states.State(slog.LevelError, "announcement "+from.String(), "refused", "cannot take records of another master", "from", from, "err", err)
 	}
 }
 
@@ -365,9 +369,12 @@ func (c *cluster) pullOnce(from peer.ID, p *pulling) replica.Step {
 	switch {
 	case err != nil && c.ctx.Err() == nil:
 		// The next pulse shows that something is still missing.
-		c.store.log.Info("fetching records broke off", "from", from, "blocks", n, "err", err)
+		c.store.states.State(slog.LevelInfo, "fetch "+from.String(), "broke off", "fetching records broke off", "from", from, "blocks", n, "err", err)
 	case n > 0:
 		c.store.log.Debug("fetched records", "from", from, "blocks", n, "took", time.Since(began))
+	}
+	if err == nil {
+		c.store.states.Ended("fetch " + from.String())
 	}
 	return c.store.replica.Pulled(from.String(), n, err)
 }
@@ -381,7 +388,8 @@ func (c *cluster) serve(s network.Stream) {
 		return
 	}
 	if _, err := dagsync.Serve(c.ctx, s, c.store.history); err != nil && c.ctx.Err() == nil {
-		c.store.log.Info("sending records broke off", "to", s.Conn().RemotePeer(), "err", err)
+		to := s.Conn().RemotePeer()
+		c.store.states.State(slog.LevelInfo, "send "+to.String(), "broke off", "sending records broke off", "to", to, "err", err)
 	}
 }
 
@@ -412,7 +420,7 @@ func (c *cluster) pulse() {
 		}
 		for _, msg := range liveness.Encode(c.info(), pulses) {
 			if err := c.gossip.Pulse(c.ctx, msg); err != nil && c.ctx.Err() == nil {
-				c.store.log.Warn("cannot send a pulse", "err", err)
+				c.store.states.State(slog.LevelWarn, "pulse", "fails", "cannot send a pulse", "err", err)
 			}
 		}
 		if now.Sub(watched) >= pulseEvery/2 {

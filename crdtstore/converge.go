@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func (c *cluster) merge(with peer.ID) {
 		n, err := c.mergeOnce(with)
 		switch {
 		case err != nil && c.ctx.Err() == nil:
-			c.store.log.Info("comparing records broke off", "with", with, "err", err)
+			c.store.states.State(slog.LevelInfo, "compare "+with.String(), "broke off", "comparing records broke off", "with", with, "err", err)
 		case n > 0:
 			c.store.log.Info("records differed and were merged", "with", with, "nodes", n)
 		}
@@ -71,7 +72,8 @@ func (c *cluster) compared(s network.Stream) {
 		return
 	}
 	if err := antientropy.Serve(c.ctx, s, c.store.table, c.learned); err != nil && c.ctx.Err() == nil {
-		c.store.log.Info("comparing records broke off", "with", s.Conn().RemotePeer(), "err", err)
+		with := s.Conn().RemotePeer()
+		c.store.states.State(slog.LevelInfo, "compare "+with.String(), "broke off", "comparing records broke off", "with", with, "err", err)
 	}
 }
 

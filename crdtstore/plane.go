@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 
@@ -215,7 +216,7 @@ func (c *cluster) hop(from peer.ID, pulse bool) { c.plane.hop(time.Now(), from, 
 func (c *cluster) rebuild(now time.Time) {
 	for _, id := range c.plane.broken(now, c.mesh.Peers()) {
 		const why = "announcements do not arrive over the connection, it is made anew"
-		c.store.log.Warn(why, "master", id)
+		c.store.states.State(slog.LevelWarn, "plane "+id.String(), "rebuilt", why, "master", id)
 		c.store.happened(Occurrence{Kind: AboutMaster, What: WhatRebuilt, Master: id.String(), Text: c.store.nameOf(id.String()) + ": " + why})
 		c.mesh.Drop(id, why)
 	}

@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 func (c *cluster) pulsed(from peer.ID, data []byte) {
 	msg, err := liveness.Decode(data)
 	if err != nil {
-		c.store.log.Warn("bad pulse", "from", from, "err", err)
+		c.store.states.State(slog.LevelWarn, "pulse "+from.String(), "bad", "bad pulse", "from", from, "err", err)
 		return
 	}
 	now := time.Now()
@@ -127,7 +128,7 @@ func (c *cluster) followOnce(from peer.ID, s *latest) {
 	step, err := c.store.replica.Next(c.ctx, from.String(), s.summary, s.apart)
 	switch {
 	case err != nil && c.ctx.Err() == nil:
-		c.store.log.Error("cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
+		c.store.states.State(slog.LevelError, "follow "+from.String(), "fails", "cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
 	case step == replica.Pull:
 		c.pull(from)
 	case step == replica.Compare:

@@ -20,6 +20,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/dirlock"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/statelog"
 )
 
 // Store is one master's replica of the node records. All methods may be called
@@ -28,12 +29,13 @@ import (
 // like, and do not modify them. What is passed to a method may be modified once the call
 // is back.
 type Store struct {
-	cfg   Config
-	log   *slog.Logger
-	id    *identity.Identity
-	text  string    // id, as text
-	run   string    // names this run, see p2p.Config
-	since time.Time // when this run began to listen
+	cfg    Config
+	log    *slog.Logger
+	states *statelog.Log // for what may happen again and again, by master
+	id     *identity.Identity
+	text   string    // id, as text
+	run    string    // names this run, see p2p.Config
+	since  time.Time // when this run began to listen
 	// settings are what this master tells the others of its own.
 	settings *liveness.Settings
 
@@ -117,7 +119,7 @@ func newStore(cfg Config) (*Store, error) {
 		cfg.Name = shortName(id.ID())
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, id: id, text: id.ID(), since: time.Now(),
+		cfg: cfg, log: cfg.Logger, states: statelog.New(cfg.Logger), id: id, text: id.ID(), since: time.Now(),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
 		cancel: func() {}, closed: make(chan struct{}), settings: cfg.tellSettings(),
 	}

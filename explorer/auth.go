@@ -83,7 +83,7 @@ func (s *Server) identify(r *http.Request) *http.Request {
 			name, ok, err = s.tokens.find(strings.TrimSpace(secret))
 		}
 		if err != nil {
-			s.log.Warn("tokens cannot be read, nobody gets in by one", slog.Any("error", err))
+			s.states.State(slog.LevelWarn, "tokens", "unreadable", "tokens cannot be read, nobody gets in by one", slog.Any("error", err))
 		}
 		if c.token, c.bad = ok, !ok; ok {
 			c.name = "token " + name

@@ -79,7 +79,8 @@ func (s *Server) wireError(method string, err error) *jsonrpc.Error {
 		return failure(jsonrpc.CodeInternal, "the request was given up",
 			errorData{Retryable: true, Hint: "the caller hung up or this master is stopping; try again or another master"})
 	}
-	s.log.Error("request failed", slog.String("method", method), slog.Any("error", err))
+	// The same one may come with every request, and others differ in little but their text.
+	s.states.State(slog.LevelError, "request "+method, err.Error(), "request failed", slog.String("method", method), slog.Any("error", err))
 	return failure(jsonrpc.CodeInternal, "internal error",
 		errorData{Hint: "the log of this master says more"})
 }

@@ -19,6 +19,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/statelog"
 )
 
 // maxSplices bounds the connections of other masters to nodes whose tunnels are here.
@@ -33,10 +34,11 @@ const (
 
 // Server is a master. Make one with [New].
 type Server struct {
-	cfg   Config
-	log   *slog.Logger
-	open  func(context.Context, crdtstore.Config) (store, error)
-	store store // set before ready
+	cfg    Config
+	log    *slog.Logger
+	states *statelog.Log // for what every request may run into
+	open   func(context.Context, crdtstore.Config) (store, error)
+	store  store // set before ready
 
 	rpc       jsonrpc.Mux
 	metrics   *metrics
@@ -102,7 +104,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg: cfg, log: log,
+		cfg: cfg, log: log, states: statelog.New(log),
 		open: func(ctx context.Context, c crdtstore.Config) (store, error) {
 			st, err := crdtstore.Open(ctx, c)
 			if err != nil {

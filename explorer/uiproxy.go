@@ -58,7 +58,7 @@ func (s *Server) uiRPC(w http.ResponseWriter, r *http.Request) {
 		answerCalls(w, calls, batch, failure(jsonrpc.CodeOutcomeUnknown, "the call was sent to other masters and not answered",
 			errorData{Retryable: true, Hint: "repeat it with the same op_id, and op_again"}))
 	default:
-		s.log.Warn("no master answers for the page", slog.Any("error", err))
+		s.states.State(slog.LevelWarn, "page", "no master", "no master answers for the page", slog.Any("error", err))
 		answerCalls(w, calls, batch, failure(jsonrpc.CodeInternal, "no master can serve now",
 			errorData{Retryable: true, Hint: "try again in a moment; /health of each master says more", RetryAfterS: 1}))
 	}

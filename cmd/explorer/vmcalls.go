@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -275,38 +273,6 @@ func vmLogs(r *remote) *cobra.Command {
 	cmd.Flags().IntVar(&lines, "lines", lines, "how many")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with those that come, until interrupted")
 	return cmd
-}
-
-// follow prints the log of a VM as it grows.
-func (v *onVM) follow(ctx context.Context, sid string, lines int) error {
-	c, err := v.dial()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	path, header, err := v.stream(ctx, c, sid, "logs", url.Values{"follow": {"true"}, "lines": {strconv.Itoa(lines)}})
-	if err != nil {
-		return err
-	}
-	body, err := c.Download(ctx, path, header)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	in := bufio.NewScanner(body)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		if _, err := fmt.Fprintln(v.out, printable(in.Text())); err != nil {
-			return err
-		}
-	}
-	switch err := in.Err(); {
-	case ctx.Err() != nil:
-		return nil // interrupted, which is how it ends
-	case err != nil:
-		return fmt.Errorf("the log breaks off, run it again to go on: %w", err)
-	}
-	return nil
 }
 
 // stream returns where a master serves a stream of a VM, and what to show there.

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // SchemaVersion is the greatest first byte of an encoded State. A state that says
@@ -61,16 +63,16 @@ func (s State) Encode() []byte { return s.Append(nil) }
 func (s State) Append(b []byte) []byte {
 	b = append(b, s.version())
 	for _, c := range s.Claims {
-		b = putMessage(b, 1, c.append)
+		b = wire.AppendMessage(b, 1, c.append)
 	}
 	for _, w := range s.Overrides {
-		b = putMessage(b, 2, w.append)
+		b = wire.AppendMessage(b, 2, w.append)
 	}
 	if !s.Removal.IsZero() {
-		b = putMessage(b, 3, s.Removal.append)
+		b = wire.AppendMessage(b, 3, s.Removal.append)
 	}
-	b = putUint(b, 4, uint64(s.LastSeen))
-	return putUint(b, 5, s.Generation)
+	b = wire.AppendUint(b, 4, uint64(s.LastSeen))
+	return wire.AppendUint(b, 5, s.Generation)
 }
 
 // Decode parses an encoded State. It refuses whatever Encode would not have
@@ -88,30 +90,30 @@ func Decode(in string) (State, error) {
 	if in[0] == 0 {
 		return s, encodingError("state of schema version %d, which there never was", in[0])
 	}
-	err := eachField(in[1:], func(num protowire.Number, f field) error {
+	err := eachField(in[1:], func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			c, err := decodeClaim(f.Str)
+			c, err := decodeClaim(f.View())
 			if n := len(s.Claims); err == nil && n > 0 && s.Claims[n-1].Key >= c.Key {
 				return encodingError("claims out of order")
 			}
 			s.Claims = append(s.Claims, c)
 			return err
 		case 2:
-			w, err := decodeOverride(f.Str)
+			w, err := decodeOverride(f.View())
 			if n := len(s.Overrides); err == nil && n > 0 && s.Overrides[n-1].Field >= w.Field {
 				return encodingError("overrides out of order")
 			}
 			s.Overrides = append(s.Overrides, w)
 			return err
 		case 3:
-			r, err := decodeRemoval(f.Str)
+			r, err := decodeRemoval(f.View())
 			s.Removal = r
 			return err
 		case 4:
-			return f.millis(&s.LastSeen)
+			return millis(f, &s.LastSeen)
 		case 5:
-			s.Generation = f.Num
+			s.Generation = f.Uint
 		default:
 			return unknownField(num)
 		}
@@ -130,30 +132,30 @@ func Decode(in string) (State, error) {
 }
 
 func (c Claim) append(b []byte) []byte {
-	b = putString(b, 1, c.Key)
+	b = wire.AppendString(b, 1, c.Key)
 	b = putStamp(b, 2, c.First)
 	if !c.Profile.IsZero() {
-		b = putMessage(b, 3, c.Profile.append)
+		b = wire.AppendMessage(b, 3, c.Profile.append)
 	}
 	if !c.VMs.IsZero() {
-		b = putMessage(b, 4, c.VMs.append)
+		b = wire.AppendMessage(b, 4, c.VMs.append)
 	}
-	return putUint(b, 5, c.RemovedBelow)
+	return wire.AppendUint(b, 5, c.RemovedBelow)
 }
 
 func decodeClaim(in string) (c Claim, err error) {
-	err = eachField(in, func(num protowire.Number, f field) (err error) {
+	err = eachField(in, func(num wire.Number, f wire.Field) (err error) {
 		switch num {
 		case 1:
-			c.Key = f.Str
+			c.Key = f.View()
 		case 2:
-			c.First, err = decodeStamp(f.Str)
+			c.First, err = decodeStamp(f.View())
 		case 3:
-			c.Profile, err = decodeAccount(f.Str)
+			c.Profile, err = decodeAccount(f.View())
 		case 4:
-			c.VMs, err = decodeAccount(f.Str)
+			c.VMs, err = decodeAccount(f.View())
 		case 5:
-			c.RemovedBelow = f.Num
+			c.RemovedBelow = f.Uint
 		default:
 			return unknownField(num)
 		}
@@ -163,26 +165,26 @@ func decodeClaim(in string) (c Claim, err error) {
 }
 
 func (a Account) append(b []byte) []byte {
-	b = putUint(b, 1, a.Version.Boot)
-	b = putUint(b, 2, a.Version.Seq)
-	b = putString(b, 3, a.Body)
-	b = putString(b, 4, a.Seal)
-	return putUint(b, 5, uint64(a.At))
+	b = wire.AppendUint(b, 1, a.Version.Boot)
+	b = wire.AppendUint(b, 2, a.Version.Seq)
+	b = wire.AppendString(b, 3, a.Body)
+	b = wire.AppendString(b, 4, a.Seal)
+	return wire.AppendUint(b, 5, uint64(a.At))
 }
 
 func decodeAccount(in string) (a Account, err error) {
-	err = eachField(in, func(num protowire.Number, f field) error {
+	err = eachField(in, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			a.Version.Boot = f.Num
+			a.Version.Boot = f.Uint
 		case 2:
-			a.Version.Seq = f.Num
+			a.Version.Seq = f.Uint
 		case 3:
-			a.Body = f.Str
+			a.Body = f.View()
 		case 4:
-			a.Seal = f.Str
+			a.Seal = f.View()
 		case 5:
-			return f.millis(&a.At)
+			return millis(f, &a.At)
 		default:
 			return unknownField(num)
 		}
@@ -192,26 +194,26 @@ func decodeAccount(in string) (a Account, err error) {
 }
 
 func (w Override) append(b []byte) []byte {
-	b = putString(b, 1, w.Field)
+	b = wire.AppendString(b, 1, w.Field)
 	b = putStamp(b, 2, w.Stamp)
-	b = putString(b, 3, w.Master)
-	b = putString(b, 4, w.Value)
-	return putString(b, 5, w.By)
+	b = wire.AppendString(b, 3, w.Master)
+	b = wire.AppendString(b, 4, w.Value)
+	return wire.AppendString(b, 5, w.By)
 }
 
 func decodeOverride(in string) (w Override, err error) {
-	err = eachField(in, func(num protowire.Number, f field) (err error) {
+	err = eachField(in, func(num wire.Number, f wire.Field) (err error) {
 		switch num {
 		case 1:
-			w.Field = f.Str
+			w.Field = f.View()
 		case 2:
-			w.Stamp, err = decodeStamp(f.Str)
+			w.Stamp, err = decodeStamp(f.View())
 		case 3:
-			w.Master = f.Str
+			w.Master = f.View()
 		case 4:
-			w.Value = f.Str
+			w.Value = f.View()
 		case 5:
-			w.By = f.Str
+			w.By = f.View()
 		default:
 			return unknownField(num)
 		}
@@ -221,26 +223,26 @@ func decodeOverride(in string) (w Override, err error) {
 }
 
 func (r Removal) append(b []byte) []byte {
-	b = putUint(b, 1, r.Boot)
+	b = wire.AppendUint(b, 1, r.Boot)
 	b = putStamp(b, 2, r.Stamp)
-	b = putString(b, 3, r.Master)
-	b = putString(b, 4, r.Reason)
-	return putString(b, 5, r.By)
+	b = wire.AppendString(b, 3, r.Master)
+	b = wire.AppendString(b, 4, r.Reason)
+	return wire.AppendString(b, 5, r.By)
 }
 
 func decodeRemoval(in string) (r Removal, err error) {
-	err = eachField(in, func(num protowire.Number, f field) (err error) {
+	err = eachField(in, func(num wire.Number, f wire.Field) (err error) {
 		switch num {
 		case 1:
-			r.Boot = f.Num
+			r.Boot = f.Uint
 		case 2:
-			r.Stamp, err = decodeStamp(f.Str)
+			r.Stamp, err = decodeStamp(f.View())
 		case 3:
-			r.Master = f.Str
+			r.Master = f.View()
 		case 4:
-			r.Reason = f.Str
+			r.Reason = f.View()
 		case 5:
-			r.By = f.Str
+			r.By = f.View()
 		default:
 			return unknownField(num)
 		}
@@ -249,26 +251,26 @@ func decodeRemoval(in string) (r Removal, err error) {
 	return r, err
 }
 
-func putStamp(b []byte, field protowire.Number, s Stamp) []byte {
+func putStamp(b []byte, field wire.Number, s Stamp) []byte {
 	if s == (Stamp{}) {
 		return b
 	}
-	return putMessage(b, field, func(b []byte) []byte {
-		b = putUint(b, 1, uint64(s.Wall))
-		return putUint(b, 2, uint64(s.Logical))
+	return wire.AppendMessage(b, field, func(b []byte) []byte {
+		b = wire.AppendUint(b, 1, uint64(s.Wall))
+		return wire.AppendUint(b, 2, uint64(s.Logical))
 	})
 }
 
 func decodeStamp(in string) (s Stamp, err error) {
-	err = eachField(in, func(num protowire.Number, f field) error {
+	err = eachField(in, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			return f.millis(&s.Wall)
+			return millis(f, &s.Wall)
 		case 2:
-			if f.Num > 1<<32-1 {
+			if f.Uint > 1<<32-1 {
 				return encodingError("logical clock out of range")
 			}
-			s.Logical = uint32(f.Num)
+			s.Logical = uint32(f.Uint)
 		default:
 			return unknownField(num)
 		}

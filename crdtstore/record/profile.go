@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // Capacity is an amount of compute: CRU in cores, the rest in bytes of memory
@@ -77,37 +77,37 @@ type VM struct {
 // encode returns the canonical body of a Profile register.
 func (p Profile) encode() string {
 	var b []byte
-	b = putString(b, 1, p.Hostname)
-	b = putString(b, 2, p.SocketPath)
-	b = putString(b, 3, p.MyceliumIP)
-	b = putString(b, 4, p.Version)
+	b = wire.AppendString(b, 1, p.Hostname)
+	b = wire.AppendString(b, 2, p.SocketPath)
+	b = wire.AppendString(b, 3, p.MyceliumIP)
+	b = wire.AppendString(b, 4, p.Version)
 	if p.Location != (Location{}) {
-		b = putMessage(b, 5, func(b []byte) []byte {
-			b = putString(b, 1, p.Location.Country)
-			b = putString(b, 2, p.Location.City)
-			b = putFloat(b, 3, p.Location.Latitude)
-			return putFloat(b, 4, p.Location.Longitude)
+		b = wire.AppendMessage(b, 5, func(b []byte) []byte {
+			b = wire.AppendString(b, 1, p.Location.Country)
+			b = wire.AppendString(b, 2, p.Location.City)
+			b = wire.AppendFloat(b, 3, p.Location.Latitude)
+			return wire.AppendFloat(b, 4, p.Location.Longitude)
 		})
 	}
 	if p.Total != (Capacity{}) {
-		b = putMessage(b, 6, func(b []byte) []byte {
-			b = putFloat(b, 1, p.Total.CRU)
-			b = putUint(b, 2, p.Total.MRU)
-			b = putUint(b, 3, p.Total.SRU)
-			return putUint(b, 4, p.Total.HRU)
+		b = wire.AppendMessage(b, 6, func(b []byte) []byte {
+			b = wire.AppendFloat(b, 1, p.Total.CRU)
+			b = wire.AppendUint(b, 2, p.Total.MRU)
+			b = wire.AppendUint(b, 3, p.Total.SRU)
+			return wire.AppendUint(b, 4, p.Total.HRU)
 		})
 	}
-	b = putUint(b, 7, p.SlicesTotal)
+	b = wire.AppendUint(b, 7, p.SlicesTotal)
 	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
-		b = putMessage(b, 8, func(b []byte) []byte {
-			b = putString(b, 1, k)
-			return putString(b, 2, p.Labels[k])
+		b = wire.AppendMessage(b, 8, func(b []byte) []byte {
+			b = wire.AppendString(b, 1, k)
+			return wire.AppendString(b, 2, p.Labels[k])
 		})
 	}
-	b = putString(b, 9, p.MachineID)
-	b = putString(b, 10, p.AgentPath)
+	b = wire.AppendString(b, 9, p.MachineID)
+	b = wire.AppendString(b, 10, p.AgentPath)
 	for _, text := range slices.Compact(slices.Sorted(slices.Values(p.Trouble))) {
-		b = putString(b, 11, text)
+		b = wire.AppendString(b, 11, text)
 	}
 	return string(b)
 }
@@ -116,58 +116,58 @@ func (p Profile) encode() string {
 func DecodeProfile(in string) (Profile, error) {
 	var p Profile
 	last := ""
-	err := eachField(in, func(num protowire.Number, f field) error {
+	err := eachField(in, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			p.Hostname = f.Str
+			p.Hostname = f.View()
 		case 2:
-			p.SocketPath = f.Str
+			p.SocketPath = f.View()
 		case 3:
-			p.MyceliumIP = f.Str
+			p.MyceliumIP = f.View()
 		case 4:
-			p.Version = f.Str
+			p.Version = f.View()
 		case 5:
-			return eachField(f.Str, func(num protowire.Number, f field) error {
+			return eachField(f.View(), func(num wire.Number, f wire.Field) error {
 				switch num {
 				case 1:
-					p.Location.Country = f.Str
+					p.Location.Country = f.View()
 				case 2:
-					p.Location.City = f.Str
+					p.Location.City = f.View()
 				case 3:
-					return f.float(&p.Location.Latitude)
+					return float(f, &p.Location.Latitude)
 				case 4:
-					return f.float(&p.Location.Longitude)
+					return float(f, &p.Location.Longitude)
 				default:
 					return unknownField(num)
 				}
 				return nil
 			})
 		case 6:
-			return eachField(f.Str, func(num protowire.Number, f field) error {
+			return eachField(f.View(), func(num wire.Number, f wire.Field) error {
 				switch num {
 				case 1:
-					return f.float(&p.Total.CRU)
+					return float(f, &p.Total.CRU)
 				case 2:
-					p.Total.MRU = f.Num
+					p.Total.MRU = f.Uint
 				case 3:
-					p.Total.SRU = f.Num
+					p.Total.SRU = f.Uint
 				case 4:
-					p.Total.HRU = f.Num
+					p.Total.HRU = f.Uint
 				default:
 					return unknownField(num)
 				}
 				return nil
 			})
 		case 7:
-			p.SlicesTotal = f.Num
+			p.SlicesTotal = f.Uint
 		case 8:
 			var k, v string
-			err := eachField(f.Str, func(num protowire.Number, f field) error {
+			err := eachField(f.View(), func(num wire.Number, f wire.Field) error {
 				switch num {
 				case 1:
-					k = f.Str
+					k = f.View()
 				case 2:
-					v = f.Str
+					v = f.View()
 				default:
 					return unknownField(num)
 				}
@@ -184,11 +184,11 @@ func DecodeProfile(in string) (Profile, error) {
 			}
 			p.Labels[k], last = v, k
 		case 9:
-			p.MachineID = f.Str
+			p.MachineID = f.View()
 		case 10:
-			p.AgentPath = f.Str
+			p.AgentPath = f.View()
 		case 11:
-			p.Trouble = append(p.Trouble, f.Str)
+			p.Trouble = append(p.Trouble, f.View())
 		default:
 			return unknownField(num)
 		}
@@ -210,13 +210,13 @@ func encodeVMs(vms []VM) string {
 	slices.SortFunc(vms, func(a, b VM) int { return strings.Compare(a.SID, b.SID) })
 	var b []byte
 	for _, v := range vms {
-		b = putMessage(b, 1, func(b []byte) []byte {
-			b = putString(b, 1, v.SID)
-			b = putString(b, 2, v.Name)
-			b = putString(b, 3, v.State)
-			b = putUint(b, 4, v.CPU)
-			b = putUint(b, 5, v.Memory)
-			return putString(b, 6, v.IP)
+		b = wire.AppendMessage(b, 1, func(b []byte) []byte {
+			b = wire.AppendString(b, 1, v.SID)
+			b = wire.AppendString(b, 2, v.Name)
+			b = wire.AppendString(b, 3, v.State)
+			b = wire.AppendUint(b, 4, v.CPU)
+			b = wire.AppendUint(b, 5, v.Memory)
+			return wire.AppendString(b, 6, v.IP)
 		})
 	}
 	return string(b)
@@ -237,25 +237,25 @@ func DecodeVMs(in string) ([]VM, error) {
 // parseVMs is DecodeVMs without the look whether the form is canonical.
 func parseVMs(in string) ([]VM, error) {
 	var vms []VM
-	err := eachField(in, func(num protowire.Number, f field) error {
+	err := eachField(in, func(num wire.Number, f wire.Field) error {
 		if num != 1 {
 			return unknownField(num)
 		}
 		var v VM
-		err := eachField(f.Str, func(num protowire.Number, f field) error {
+		err := eachField(f.View(), func(num wire.Number, f wire.Field) error {
 			switch num {
 			case 1:
-				v.SID = f.Str
+				v.SID = f.View()
 			case 2:
-				v.Name = f.Str
+				v.Name = f.View()
 			case 3:
-				v.State = f.Str
+				v.State = f.View()
 			case 4:
-				v.CPU = f.Num
+				v.CPU = f.Uint
 			case 5:
-				v.Memory = f.Num
+				v.Memory = f.Uint
 			case 6:
-				v.IP = f.Str
+				v.IP = f.View()
 			default:
 				return unknownField(num)
 			}

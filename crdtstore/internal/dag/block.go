@@ -12,6 +12,8 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // MaxBlock bounds the size of one block, in bytes. A block must fit into one
@@ -20,6 +22,8 @@ const MaxBlock = 1 << 20
 
 // ErrBlock is wrapped by the errors of Parse.
 var ErrBlock = errors.New("dag: not a block of a history")
+
+var errDelta = fmt.Errorf("%w: its delta", ErrBlock)
 
 // ErrLarge is wrapped beside ErrBlock where a block is larger than MaxBlock. Programs
 // before the bounds of a state wrote such blocks.
@@ -146,23 +150,12 @@ func (b Block) Elements() ([]Element, error) {
 }
 
 // height finds the delta's priority without decoding its elements.
-func height(data []byte) (uint64, error) {
-	var h uint64
-	for len(data) > 0 {
-		num, typ, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return 0, fmt.Errorf("%w: broken delta", ErrBlock)
+func height(data []byte) (h uint64, err error) {
+	err = wire.Each(data, errDelta, func(num wire.Number, f wire.Field) error {
+		if num == 3 && f.Type == protowire.VarintType {
+			h = f.Uint
 		}
-		data = data[n:]
-		if num == 3 && typ == protowire.VarintType {
-			h, n = protowire.ConsumeVarint(data)
-		} else {
-			n = protowire.ConsumeFieldValue(num, typ, data)
-		}
-		if n < 0 {
-			return 0, fmt.Errorf("%w: broken delta", ErrBlock)
-		}
-		data = data[n:]
-	}
-	return h, nil
+		return nil
+	})
+	return h, err
 }

@@ -7,10 +7,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // ErrMessage is wrapped by errors about messages that cannot be read.
 var ErrMessage = errors.New("dagsync: bad message")
+
+var errAnnouncement = fmt.Errorf("%w: announcement", ErrMessage)
 
 // Announcement says that its sender has made new blocks, and carries them.
 type Announcement struct {
@@ -23,10 +26,10 @@ type Announcement struct {
 // An announcement is protobuf wire format: 1 epoch (varint), 2 block (bytes, repeated),
 // 3 run (string), 4 seq (varint). See docs/protocol.md.
 const (
-	fieldEpoch protowire.Number = 1
-	fieldBlock protowire.Number = 2
-	fieldRun   protowire.Number = 3
-	fieldSeq   protowire.Number = 4
+	fieldEpoch wire.Number = 1
+	fieldBlock wire.Number = 2
+	fieldRun   wire.Number = 3
+	fieldSeq   wire.Number = 4
 )
 
 // Sequenced adds to a message which run of its sender made it, and its number in that run.
@@ -67,33 +70,22 @@ func Announcements(epoch uint64, blocks []dag.Block, limit int) [][]byte {
 	return out
 }
 
-// ParseAnnouncement reads a message. The blocks share memory with it.
+// ParseAnnouncement reads a message. The blocks share memory with it. Fields of a newer
+// version are passed over.
 func ParseAnnouncement(msg []byte) (Announcement, error) {
 	var a Announcement
-	for len(msg) > 0 {
-		num, typ, n := protowire.ConsumeTag(msg)
-		if n < 0 {
-			return a, fmt.Errorf("%w: announcement: %w", ErrMessage, protowire.ParseError(n))
-		}
-		msg = msg[n:]
+	err := wire.Each(msg, errAnnouncement, func(num wire.Number, f wire.Field) error {
 		switch {
-		case num == fieldEpoch && typ == protowire.VarintType:
-			a.Epoch, n = protowire.ConsumeVarint(msg)
-		case num == fieldBlock && typ == protowire.BytesType:
-			var b []byte
-			b, n = protowire.ConsumeBytes(msg)
-			a.Blocks = append(a.Blocks, b)
-		case num == fieldRun && typ == protowire.BytesType:
-			a.Run, n = protowire.ConsumeString(msg)
-		case num == fieldSeq && typ == protowire.VarintType:
-			a.Seq, n = protowire.ConsumeVarint(msg)
-		default: // of a newer version
-			n = protowire.ConsumeFieldValue(num, typ, msg)
+		case num == fieldEpoch && f.Type == protowire.VarintType:
+			a.Epoch = f.Uint
+		case num == fieldBlock && f.Type == protowire.BytesType:
+			a.Blocks = append(a.Blocks, f.Bytes)
+		case num == fieldRun && f.Type == protowire.BytesType:
+			a.Run = string(f.Bytes)
+		case num == fieldSeq && f.Type == protowire.VarintType:
+			a.Seq = f.Uint
 		}
-		if n < 0 {
-			return a, fmt.Errorf("%w: announcement: %w", ErrMessage, protowire.ParseError(n))
-		}
-		msg = msg[n:]
-	}
-	return a, nil
+		return nil
+	})
+	return a, err
 }

@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // Ended is that an operator has ended preservation.
@@ -17,23 +17,23 @@ type Ended struct {
 }
 
 func (e *Ended) append(b []byte) []byte {
-	b = putUint(putUint(b, 1, uint64(e.Wall)), 2, uint64(e.Logical))
-	return putUint(putString(putString(b, 3, e.Master), 4, e.By), 5, uint64(max(e.Age, 0)/time.Millisecond))
+	b = wire.AppendUint(wire.AppendUint(b, 1, uint64(e.Wall)), 2, uint64(e.Logical))
+	return wire.AppendUint(wire.AppendString(wire.AppendString(b, 3, e.Master), 4, e.By), 5, uint64(max(e.Age, 0)/time.Millisecond))
 }
 
 func (e *Ended) decode(b []byte) error {
-	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	return eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			e.Wall = int64(n)
+			e.Wall = int64(f.Uint)
 		case 2:
-			e.Logical = uint32(min(n, math.MaxUint32))
+			e.Logical = uint32(min(f.Uint, math.MaxUint32))
 		case 3:
-			e.Master = string(v)
+			e.Master = string(f.Bytes)
 		case 4:
-			e.By = string(v)
+			e.By = string(f.Bytes)
 		case 5:
-			e.Age = milliseconds(n)
+			e.Age = milliseconds(f.Uint)
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/golden"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -86,10 +87,10 @@ func TestGoldenPulseOfANewerVersion(t *testing.T) {
 	}
 	want := goldenMessage()
 	master := want.Master.append(later(nil))
-	master = putMessage(master, 11, func(b []byte) []byte { return putString(later(b), 1, "12D3KooWelm") })
-	msg := putMessage(later(nil), 1, func(b []byte) []byte { return append(b, later(master)...) })
+	master = wire.AppendMessage(master, 11, func(b []byte) []byte { return wire.AppendString(later(b), 1, "12D3KooWelm") })
+	msg := wire.AppendMessage(later(nil), 1, func(b []byte) []byte { return append(b, later(master)...) })
 	for _, p := range want.Pulses {
-		msg = putMessage(msg, 2, func(b []byte) []byte { return later(p.append(later(b))) })
+		msg = wire.AppendMessage(msg, 2, func(b []byte) []byte { return later(p.append(later(b))) })
 	}
 	want.Master.Contacts = append(want.Master.Contacts, Contact{ID: "12D3KooWelm"})
 	if got, err := Decode(later(msg)); err != nil || text(got) != text(want) {

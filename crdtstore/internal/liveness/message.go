@@ -2,11 +2,10 @@ package liveness
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // maxChunk is how many bytes of node pulses go into one message.
@@ -86,103 +85,95 @@ type Contact struct {
 
 // Encode returns the messages for a master and the pulses it has to tell.
 func Encode(m *MasterInfo, pulses []Pulse) [][]byte {
-	msg := putMessage(nil, 1, m.append)
+	msg := wire.AppendMessage(nil, 1, m.append)
 	var out [][]byte
 	for _, p := range pulses {
 		if len(msg) > maxChunk {
 			out, msg = append(out, msg), nil
 		}
-		msg = putMessage(msg, 2, p.append)
+		msg = wire.AppendMessage(msg, 2, p.append)
 	}
 	return append(out, msg)
 }
 
 func (m *MasterInfo) append(b []byte) []byte {
-	b = putString(b, 1, m.Name)
-	b = putString(b, 2, m.Version)
-	b = putStrings(b, 3, m.RPCURLs)
-	b = putStrings(b, 4, m.UIURLs)
-	b = putStrings(b, 5, m.MeshAddrs)
-	b = putUint(b, 6, uint64(m.Wall))
-	b = putUint(b, 7, uint64(m.Nodes))
-	b = putString(b, 8, string(m.Digest))
-	b = putUint(b, 9, m.Epoch)
+	b = wire.AppendString(b, 1, m.Name)
+	b = wire.AppendString(b, 2, m.Version)
+	b = wire.AppendStrings(b, 3, m.RPCURLs)
+	b = wire.AppendStrings(b, 4, m.UIURLs)
+	b = wire.AppendStrings(b, 5, m.MeshAddrs)
+	b = wire.AppendUint(b, 6, uint64(m.Wall))
+	b = wire.AppendUint(b, 7, uint64(m.Nodes))
+	b = wire.AppendString(b, 8, m.Digest)
+	b = wire.AppendUint(b, 9, m.Epoch)
 	for _, h := range m.Heads {
-		b = putString(b, 10, string(h))
+		b = wire.AppendString(b, 10, h)
 	}
 	for _, c := range m.Contacts {
-		b = putMessage(b, 11, func(b []byte) []byte {
-			return putStrings(putString(b, 1, c.ID), 2, c.Addrs)
+		b = wire.AppendMessage(b, 11, func(b []byte) []byte {
+			return wire.AppendStrings(wire.AppendString(b, 1, c.ID), 2, c.Addrs)
 		})
 	}
-	b = putUint(b, 12, uint64(m.Cutoff))
-	if m.Joining {
-		b = putUint(b, 13, 1)
-	}
-	b = putStrings(b, 14, m.EdgeAddrs)
+	b = wire.AppendUint(b, 12, uint64(m.Cutoff))
+	b = wire.AppendBool(b, 13, m.Joining)
+	b = wire.AppendStrings(b, 14, m.EdgeAddrs)
 	if h := m.Connectivity; h != nil {
-		b = putMessage(b, 15, func(b []byte) []byte {
-			return putStrings(putUint(putStrings(b, 1, h.Masters), 2, uint64(h.Nodes)), 3, h.Holds)
+		b = wire.AppendMessage(b, 15, func(b []byte) []byte {
+			return wire.AppendStrings(wire.AppendUint(wire.AppendStrings(b, 1, h.Masters), 2, uint64(h.Nodes)), 3, h.Holds)
 		})
 	}
-	if m.Fetching {
-		b = putUint(b, 16, 1)
-	}
-	b = putString(b, 17, m.Run)
-	b = putUint(b, 18, m.Seq)
-	b = putUint(b, 19, m.Announced)
+	b = wire.AppendBool(b, 16, m.Fetching)
+	b = wire.AppendString(b, 17, m.Run)
+	b = wire.AppendUint(b, 18, m.Seq)
+	b = wire.AppendUint(b, 19, m.Announced)
 	for _, e := range m.Echoes {
-		b = putMessage(b, 20, e.append)
+		b = wire.AppendMessage(b, 20, e.append)
 	}
 	for _, c := range m.Collisions {
-		b = putMessage(b, 21, func(b []byte) []byte {
-			return putString(putString(putString(b, 1, c.Master), 2, c.Kept), 3, c.Refused)
+		b = wire.AppendMessage(b, 21, func(b []byte) []byte {
+			return wire.AppendString(wire.AppendString(wire.AppendString(b, 1, c.Master), 2, c.Kept), 3, c.Refused)
 		})
 	}
 	if m.Settings != nil {
-		b = putMessage(b, 22, m.Settings.append)
+		b = wire.AppendMessage(b, 22, m.Settings.append)
 	}
 	if m.Ended != nil {
-		b = putMessage(b, 23, m.Ended.append)
+		b = wire.AppendMessage(b, 23, m.Ended.append)
 	}
 	return b
 }
 
 func (e Echo) append(b []byte) []byte {
-	b = putUint(putString(putString(b, 1, e.Master), 2, e.Run), 3, e.Seq)
-	if e.Direct {
-		b = putUint(b, 4, 1)
-	}
+	b = wire.AppendUint(wire.AppendString(wire.AppendString(b, 1, e.Master), 2, e.Run), 3, e.Seq)
+	b = wire.AppendBool(b, 4, e.Direct)
 	return b
 }
 
 func (p Pulse) append(b []byte) []byte {
-	b = putString(b, 1, p.NodeID)
-	b = putUint(b, 2, p.Version.Boot)
-	b = putUint(b, 3, p.Version.Seq)
-	b = putUint(b, 4, uint64(max(p.Age, 0)/time.Millisecond))
-	b = putUint(b, 5, math.Float64bits(p.Usage.CRU))
-	b = putUint(b, 6, p.Usage.MRU)
-	b = putUint(b, 7, p.Usage.SRU)
-	b = putUint(b, 8, p.Usage.HRU)
-	b = putUint(b, 9, p.Usage.Slices)
-	b = putUint(b, 10, p.UptimeS)
-	if p.Tunnel {
-		b = putUint(b, 11, 1)
-	}
+	b = wire.AppendString(b, 1, p.NodeID)
+	b = wire.AppendUint(b, 2, p.Version.Boot)
+	b = wire.AppendUint(b, 3, p.Version.Seq)
+	b = wire.AppendUint(b, 4, uint64(max(p.Age, 0)/time.Millisecond))
+	b = wire.AppendUint(b, 5, math.Float64bits(p.Usage.CRU))
+	b = wire.AppendUint(b, 6, p.Usage.MRU)
+	b = wire.AppendUint(b, 7, p.Usage.SRU)
+	b = wire.AppendUint(b, 8, p.Usage.HRU)
+	b = wire.AppendUint(b, 9, p.Usage.Slices)
+	b = wire.AppendUint(b, 10, p.UptimeS)
+	b = wire.AppendBool(b, 11, p.Tunnel)
 	return b
 }
 
 // Decode reads a message. Fields of a newer version are passed over.
 func Decode(b []byte) (Message, error) {
 	var m Message
-	err := eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	err := eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
 			m.Master = &MasterInfo{}
-			return m.Master.decode(v)
+			return m.Master.decode(f.Bytes)
 		case 2:
-			p, err := decodePulse(v)
+			p, err := decodePulse(f.Bytes)
 			m.Pulses = append(m.Pulses, p)
 			return err
 		}
@@ -192,91 +183,91 @@ func Decode(b []byte) (Message, error) {
 }
 
 func (m *MasterInfo) decode(b []byte) error {
-	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	return eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			m.Name = string(v)
+			m.Name = string(f.Bytes)
 		case 2:
-			m.Version = string(v)
+			m.Version = string(f.Bytes)
 		case 3:
-			m.RPCURLs = append(m.RPCURLs, string(v))
+			m.RPCURLs = append(m.RPCURLs, string(f.Bytes))
 		case 4:
-			m.UIURLs = append(m.UIURLs, string(v))
+			m.UIURLs = append(m.UIURLs, string(f.Bytes))
 		case 5:
-			m.MeshAddrs = append(m.MeshAddrs, string(v))
+			m.MeshAddrs = append(m.MeshAddrs, string(f.Bytes))
 		case 6:
-			m.Wall = int64(n)
+			m.Wall = int64(f.Uint)
 		case 7:
-			m.Nodes = int(min(n, math.MaxInt32))
+			m.Nodes = int(min(f.Uint, math.MaxInt32))
 		case 8:
-			m.Digest = v
+			m.Digest = f.Bytes
 		case 9:
-			m.Epoch = n
+			m.Epoch = f.Uint
 		case 10:
-			m.Heads = append(m.Heads, v)
+			m.Heads = append(m.Heads, f.Bytes)
 		case 11:
 			var c Contact
-			err := eachField(v, func(num protowire.Number, _ uint64, v []byte) error {
+			err := eachField(f.Bytes, func(num wire.Number, f wire.Field) error {
 				switch num {
 				case 1:
-					c.ID = string(v)
+					c.ID = string(f.Bytes)
 				case 2:
-					c.Addrs = append(c.Addrs, string(v))
+					c.Addrs = append(c.Addrs, string(f.Bytes))
 				}
 				return nil
 			})
 			m.Contacts = append(m.Contacts, c)
 			return err
 		case 12:
-			m.Cutoff = int64(n)
+			m.Cutoff = int64(f.Uint)
 		case 13:
-			m.Joining = n != 0
+			m.Joining = f.Uint != 0
 		case 14:
-			if len(v) > 0 {
-				m.EdgeAddrs = append(m.EdgeAddrs, string(v))
+			if len(f.Bytes) > 0 {
+				m.EdgeAddrs = append(m.EdgeAddrs, string(f.Bytes))
 			}
 		case 15:
 			m.Connectivity = &Connectivity{}
-			return m.Connectivity.decode(v)
+			return m.Connectivity.decode(f.Bytes)
 		case 16:
-			m.Fetching = n != 0
+			m.Fetching = f.Uint != 0
 		case 17:
-			m.Run = string(v)
+			m.Run = string(f.Bytes)
 		case 18:
-			m.Seq = n
+			m.Seq = f.Uint
 		case 19:
-			m.Announced = n
+			m.Announced = f.Uint
 		case 20:
-			e, err := decodeEcho(v)
+			e, err := decodeEcho(f.Bytes)
 			m.Echoes = append(m.Echoes, e)
 			return err
 		case 21:
-			c, err := decodeCollision(v)
+			c, err := decodeCollision(f.Bytes)
 			m.Collisions = append(m.Collisions, c)
 			return err
 		case 22:
 			m.Settings = &Settings{}
-			return m.Settings.decode(v)
+			return m.Settings.decode(f.Bytes)
 		case 23:
 			m.Ended = &Ended{}
-			return m.Ended.decode(v)
+			return m.Ended.decode(f.Bytes)
 		}
 		return nil
 	})
 }
 
 func (h *Connectivity) decode(b []byte) error {
-	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	return eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			if len(v) > 0 {
-				h.Masters = append(h.Masters, string(v))
+			if len(f.Bytes) > 0 {
+				h.Masters = append(h.Masters, string(f.Bytes))
 			}
 		case 2:
-			h.Nodes = int(min(n, math.MaxInt32))
+			h.Nodes = int(min(f.Uint, math.MaxInt32))
 		case 3:
-			if len(v) > 0 {
-				h.Holds = append(h.Holds, string(v))
+			if len(f.Bytes) > 0 {
+				h.Holds = append(h.Holds, string(f.Bytes))
 			}
 		}
 		return nil
@@ -284,16 +275,16 @@ func (h *Connectivity) decode(b []byte) error {
 }
 
 func decodeEcho(b []byte) (e Echo, err error) {
-	err = eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	err = eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			e.Master = string(v)
+			e.Master = string(f.Bytes)
 		case 2:
-			e.Run = string(v)
+			e.Run = string(f.Bytes)
 		case 3:
-			e.Seq = n
+			e.Seq = f.Uint
 		case 4:
-			e.Direct = n != 0
+			e.Direct = f.Uint != 0
 		}
 		return nil
 	})
@@ -301,14 +292,14 @@ func decodeEcho(b []byte) (e Echo, err error) {
 }
 
 func decodeCollision(b []byte) (c Collision, err error) {
-	err = eachField(b, func(num protowire.Number, _ uint64, v []byte) error {
+	err = eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			c.Master = string(v)
+			c.Master = string(f.Bytes)
 		case 2:
-			c.Kept = string(v)
+			c.Kept = string(f.Bytes)
 		case 3:
-			c.Refused = string(v)
+			c.Refused = string(f.Bytes)
 		}
 		return nil
 	})
@@ -316,90 +307,40 @@ func decodeCollision(b []byte) (c Collision, err error) {
 }
 
 func decodePulse(b []byte) (p Pulse, err error) {
-	err = eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	err = eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			p.NodeID = string(v)
+			p.NodeID = string(f.Bytes)
 		case 2:
-			p.Version.Boot = n
+			p.Version.Boot = f.Uint
 		case 3:
-			p.Version.Seq = n
+			p.Version.Seq = f.Uint
 		case 4:
 			// A year is as good as never, and keeps the sum from overflowing.
-			p.Age = time.Duration(min(n, 366*24*3600*1000)) * time.Millisecond
+			p.Age = time.Duration(min(f.Uint, 366*24*3600*1000)) * time.Millisecond
 		case 5:
-			if f := math.Float64frombits(n); f >= 0 && f <= math.MaxFloat32 {
-				p.Usage.CRU = f
+			if cru := math.Float64frombits(f.Uint); cru >= 0 && cru <= math.MaxFloat32 {
+				p.Usage.CRU = cru
 			}
 		case 6:
-			p.Usage.MRU = n
+			p.Usage.MRU = f.Uint
 		case 7:
-			p.Usage.SRU = n
+			p.Usage.SRU = f.Uint
 		case 8:
-			p.Usage.HRU = n
+			p.Usage.HRU = f.Uint
 		case 9:
-			p.Usage.Slices = n
+			p.Usage.Slices = f.Uint
 		case 10:
-			p.UptimeS = n
+			p.UptimeS = f.Uint
 		case 11:
-			p.Tunnel = n != 0
+			p.Tunnel = f.Uint != 0
 		}
 		return nil
 	})
 	return p, err
 }
 
-func putUint(b []byte, field protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
-}
-
-func putString(b []byte, field protowire.Number, v string) []byte {
-	if v == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), v)
-}
-
-func putStrings(b []byte, field protowire.Number, list []string) []byte {
-	for _, v := range list {
-		b = putString(b, field, v)
-	}
-	return b
-}
-
-func putMessage(b []byte, field protowire.Number, write func([]byte) []byte) []byte {
-	b = protowire.AppendTag(b, field, protowire.BytesType)
-	return protowire.AppendBytes(b, write(nil))
-}
-
-// eachField calls f for every varint and bytes field.
-func eachField(b []byte, f func(num protowire.Number, n uint64, v []byte) error) error {
-	for len(b) > 0 {
-		num, typ, k := protowire.ConsumeTag(b)
-		if k < 0 {
-			return fmt.Errorf("%w: %w", ErrMessage, protowire.ParseError(k))
-		}
-		b = b[k:]
-		var n uint64
-		var v []byte
-		switch typ {
-		case protowire.VarintType:
-			n, k = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			v, k = protowire.ConsumeBytes(b)
-		default:
-			k = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if k < 0 {
-			return fmt.Errorf("%w: %w", ErrMessage, protowire.ParseError(k))
-		}
-		b = b[k:]
-		if err := f(num, n, v); err != nil {
-			return err
-		}
-	}
-	return nil
+// eachField calls f for every field of a message, those of newer versions too.
+func eachField(b []byte, f func(wire.Number, wire.Field) error) error {
+	return wire.Each(b, ErrMessage, f)
 }

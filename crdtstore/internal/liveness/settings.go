@@ -3,7 +3,7 @@ package liveness
 import (
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/wire"
 )
 
 // Settings are those of a master that should be the same on all.
@@ -17,29 +17,29 @@ type Settings struct {
 type Setting struct{ Name, Value string }
 
 func (s *Settings) append(b []byte) []byte {
-	b = putUint(b, 1, uint64(s.OfflineAfter/time.Millisecond))
-	b = putUint(b, 2, uint64(s.Retention/time.Millisecond))
+	b = wire.AppendUint(b, 1, uint64(s.OfflineAfter/time.Millisecond))
+	b = wire.AppendUint(b, 2, uint64(s.Retention/time.Millisecond))
 	for _, o := range s.Others {
-		b = putMessage(b, 3, func(b []byte) []byte { return putString(putString(b, 1, o.Name), 2, o.Value) })
+		b = wire.AppendMessage(b, 3, func(b []byte) []byte { return wire.AppendString(wire.AppendString(b, 1, o.Name), 2, o.Value) })
 	}
 	return b
 }
 
 func (s *Settings) decode(b []byte) error {
-	return eachField(b, func(num protowire.Number, n uint64, v []byte) error {
+	return eachField(b, func(num wire.Number, f wire.Field) error {
 		switch num {
 		case 1:
-			s.OfflineAfter = milliseconds(n)
+			s.OfflineAfter = milliseconds(f.Uint)
 		case 2:
-			s.Retention = milliseconds(n)
+			s.Retention = milliseconds(f.Uint)
 		case 3:
 			var o Setting
-			err := eachField(v, func(num protowire.Number, _ uint64, v []byte) error {
+			err := eachField(f.Bytes, func(num wire.Number, f wire.Field) error {
 				switch num {
 				case 1:
-					o.Name = string(v)
+					o.Name = string(f.Bytes)
 				case 2:
-					o.Value = string(v)
+					o.Value = string(f.Bytes)
 				}
 				return nil
 			})

@@ -35,41 +35,41 @@ const (
 	pulseEvery = time.Second
 	// pulseGap is the least time between two pulses, when there is news.
 	pulseGap = 50 * time.Millisecond
-	// welcome is how long after another master has come everything that this
-	// one hears is told, not only what is new: the newcomer has missed the rest,
+	// fullStateWindow is how long after another master has come everything that this
+	// one hears is told, not only what is new: the other has missed the rest,
 	// and may not hear the first pulses after it was admitted.
-	welcome  = 3 * time.Second
-	maxPulls = 4 // transfers to other masters at one time
+	fullStateWindow = 3 * time.Second
+	maxPulls        = 4 // transfers to other masters at one time
 )
 
 // cluster is this master's part among several: it sends what is written here,
 // takes what is written elsewhere, and tells and hears pulses.
 type cluster struct {
-	store  *Store
-	mesh   *p2p.Mesh
-	gossip *gossip.Gossip
-	dir    *directory
-	ctx    context.Context // of the loops and transfers; ends with close
-	cancel context.CancelFunc
-	work   sync.WaitGroup
-	serves chan struct{} // a slot for each transfer to another master
+	store   *Store
+	mesh    *p2p.Mesh
+	gossip  *gossip.Gossip
+	members *membership
+	ctx     context.Context // of the loops and transfers; ends with close
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	serves  chan struct{} // a slot for each transfer to another master
 
 	leaving atomic.Bool
 	plane   *plane
 	// announcements is how many this run has made.
 	announcements atomic.Uint64
-	ears          ears
-	heirs         heirs            // of the goroutine that sends pulses
+	connectivity  connectivity
+	liveSet       liveSet          // of the goroutine that sends pulses
 	found         []runs.Collision // of the goroutine that sends pulses
 	absent        map[string]Cause // likewise: the configured peers that were never met, and why, as told
 
-	mu      sync.Mutex
-	pulls   map[peer.ID]*pulling
-	follows map[peer.ID]*latest // whose summaries are acted on, and what waits meanwhile
-	later   map[peer.ID]bool    // from whom blocks are to be fetched after that
-	merges  map[peer.ID]bool    // comparisons that are running
-	newcome time.Time           // when a master last came, or came back
-	soon    chan struct{}
+	mu          sync.Mutex
+	pulls       map[peer.ID]*pulling
+	follows     map[peer.ID]*latest // whose summaries are acted on, and what waits meanwhile
+	later       map[peer.ID]bool    // from whom blocks are to be fetched after that
+	merges      map[peer.ID]bool    // comparisons that are running
+	lastArrival time.Time           // when a master last came, or came back
+	soon        chan struct{}
 }
 
 // pulling is a transfer from one master; moved is when it began, or something came.
@@ -90,10 +90,10 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 			err = errors.Join(err, c.close(closer{began: time.Now(), busy: s.diskBusy}))
 		}
 	}()
-	if c.dir, err = loadDirectory(filepath.Join(s.cfg.Dir, directoryFile), s.cfg.Logger); err != nil {
+	if c.members, err = loadMembership(filepath.Join(s.cfg.Dir, membershipFile), s.cfg.Logger); err != nil {
 		return nil, err
 	}
-	c.dir.wall, c.dir.settings, c.dir.version = s.cfg.Wall, s.settings, s.cfg.Version
+	c.members.wall, c.members.settings, c.members.version = s.cfg.Wall, s.settings, s.cfg.Version
 	var peers []p2p.Address
 	for _, text := range s.cfg.Peers {
 		a, err := p2p.ParseAddress(text)
@@ -122,7 +122,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	}
 	if c.mesh, err = p2p.New(p2p.Config{
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
-		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.dir.contacts(), Logger: s.log,
+		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.members.contacts(), Logger: s.log,
 		Joined: c.joined, Left: func(peer.ID) {},
 		Run: s.run, Runs: s.collisions, Lasting: gossip.Carries, Held: func(id peer.ID) bool { return c.gossip.Holds(id) },
 	}); err != nil {
@@ -145,8 +145,8 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 // asked for its cluster, so it must know it by then.
 func (c *cluster) start(ctx context.Context) {
 	c.mesh.Start(ctx)
-	c.goes(func() { c.dir.keep(c.ctx) })
-	c.goes(c.pulse)
+	c.spawn(func() { c.members.keep(c.ctx) })
+	c.spawn(c.pulse)
 }
 
 func parseAddrs(ctx context.Context, field string, texts []string) ([]ma.Multiaddr, error) {
@@ -161,7 +161,7 @@ func parseAddrs(ctx context.Context, field string, texts []string) ([]ma.Multiad
 	return out, nil
 }
 
-func (c *cluster) goes(f func()) {
+func (c *cluster) spawn(f func()) {
 	c.work.Add(1)
 	go func() {
 		defer c.work.Done()
@@ -201,7 +201,7 @@ func (c *cluster) left(id, run string) {
 	if !c.store.collisions.table.Left(id, run) {
 		return // another run of it lives
 	}
-	c.dir.left(id)
+	c.members.left(id)
 	c.store.replica.Left(id)
 	c.store.masterChanged(id)
 }
@@ -215,8 +215,8 @@ func (c *cluster) close(by closer) (err error) {
 		err = errors.Join(err, by.step("leave the mesh", c.mesh.Close))
 	}
 	err = errors.Join(err, by.step("end the transfers", func() error { c.work.Wait(); return nil }))
-	if c.dir != nil {
-		err = errors.Join(err, by.step("save the known masters", c.dir.save))
+	if c.members != nil {
+		err = errors.Join(err, by.step("save the known masters", c.members.save))
 	}
 	return err
 }
@@ -232,7 +232,7 @@ func (c *cluster) joined(id peer.ID) {
 	for _, about := range []string{"announcement ", "pulse ", "fetch ", "send ", "compare ", "follow "} {
 		c.store.states.Ended(about + id.String())
 	}
-	c.came()
+	c.expectFullState()
 	c.pull(id)
 }
 
@@ -253,12 +253,12 @@ func (c *cluster) sought() replica.Sought {
 	return replica.AllMet
 }
 
-// came has a master welcomed that has come, or that is heard again after a
+// expectFullState has everything told to a master that has come, or that is heard again after a
 // silence, be it by way of another: it has missed pulses, and would take the
 // nodes in them for silent.
-func (c *cluster) came() {
+func (c *cluster) expectFullState() {
 	c.mu.Lock()
-	c.newcome = time.Now()
+	c.lastArrival = time.Now()
 	c.mu.Unlock()
 	c.pulseSoon()
 }
@@ -324,7 +324,7 @@ func (c *cluster) begin(from peer.ID) {
 	p := &pulling{}
 	p.moves()
 	c.pulls[from] = p
-	c.goes(func() {
+	c.spawn(func() {
 		step := c.pullOnce(from, p)
 		if step == replica.Compare {
 			defer c.merge(from)
@@ -411,7 +411,7 @@ func (c *cluster) pulse() {
 		}
 		now := time.Now()
 		c.mu.Lock()
-		everything := now.Sub(c.newcome) < welcome && now.Sub(told) >= pulseEvery*9/10
+		everything := now.Sub(c.lastArrival) < fullStateWindow && now.Sub(told) >= pulseEvery*9/10
 		c.mu.Unlock()
 		pulses := c.store.board.Collect(now)
 		if everything {
@@ -456,21 +456,21 @@ func (c *cluster) info() *liveness.MasterInfo {
 			m.Echoes[i].Direct = c.plane.direct(now, id)
 		}
 	}
-	m.Ended = s.toldEnding(now)
+	m.Ended = s.endingToPublish(now)
 	for _, k := range c.found {
 		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})
 	}
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}
-	live := c.dir.live(now)
-	m.Connectivity = &liveness.Connectivity{Masters: live[:min(len(live), maxHears)], Nodes: c.store.hears(now)}
+	live := c.members.live(now)
+	m.Connectivity = &liveness.Connectivity{Masters: live[:min(len(live), maxObserved)], Nodes: c.store.countDirect(now)}
 	if m.Joining {
 		holds := s.replica.Holds()
-		m.Connectivity.Holds = holds[:min(len(holds), maxHears)]
+		m.Connectivity.Holds = holds[:min(len(holds), maxObserved)]
 	}
 	for _, k := range c.mesh.Contacts() {
-		if !c.dir.has(k.ID) {
+		if !c.members.has(k.ID) {
 			continue // never heard here, or not for longer than retention
 		}
 		m.Contacts = append(m.Contacts, liveness.Contact{ID: k.ID, Addrs: k.Addrs})

@@ -17,8 +17,8 @@ import (
 
 // What happens when two processes have one identity, as after a data directory was copied.
 const (
-	WhatCollision    = "identity_collision" // both live
-	WhatCollisionEnd = "identity_single"    // only one does
+	EventCollision    = "identity_collision" // both live
+	EventCollisionEnd = "identity_single"    // only one does
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 	// asks again to be admitted. A restart of the other takes less.
 	yieldFor = time.Minute
 	// toldFor is for how long what another master says of collisions is shown.
-	toldFor = 5 * time.Second
+	reportedFor = 5 * time.Second
 	// maxCollisions bounds the collisions that one master is heard to tell of, and
 	// maxPlaces the runs of which it is remembered where they are.
 	maxCollisions = 16
@@ -44,12 +44,12 @@ type collisions struct {
 	drop  func(id peer.ID, why string)
 	peers func() []peer.ID
 
-	mu    sync.Mutex
-	yield *yield
-	mine  collision            // the other process of this master's identity, while this one counts
-	told  map[string]reported  // by who tells
-	place map[string]string    // by run
-	open  map[string]collision // by master, as last told to watchers
+	mu      sync.Mutex
+	yield   *yield
+	mine    collision            // the other process of this master's identity, while this one counts
+	reports map[string]reported  // by who tells
+	place   map[string]string    // by run
+	open    map[string]collision // by master, as last published to watchers
 }
 
 // yield is that this run is refused.
@@ -77,7 +77,7 @@ func newCollisions(self, run string) *collisions {
 	return &collisions{
 		table: runs.New(), run: run, self: self,
 		drop: func(peer.ID, string) {}, peers: func() []peer.ID { return nil },
-		told: map[string]reported{}, place: map[string]string{}, open: map[string]collision{},
+		reports: map[string]reported{}, place: map[string]string{}, open: map[string]collision{},
 	}
 }
 
@@ -120,7 +120,7 @@ func (c *collisions) itself(kept, refused string) {
 		}
 		c.yield.kept, c.yield.last = kept, now
 	case kept:
-		if c.mine.refused != refused || now.Sub(c.mine.last) > toldFor {
+		if c.mine.refused != refused || now.Sub(c.mine.last) > reportedFor {
 			c.mine = collision{kept: kept, refused: refused, since: now}
 		}
 		c.mine.last = now
@@ -172,13 +172,13 @@ func (s *Store) yielded(st record.State) error {
 }
 
 // heard takes what another master says of collisions.
-func (c *collisions) heard(now time.Time, from string, list []liveness.Collision) {
+func (c *collisions) observe(now time.Time, from string, list []liveness.Collision) {
 	list = list[:min(len(list), maxCollisions)]
 	c.mu.Lock()
 	if len(list) > 0 {
-		c.told[from] = reported{now, list}
+		c.reports[from] = reported{now, list}
 	} else {
-		delete(c.told, from)
+		delete(c.reports, from)
 	}
 	c.mu.Unlock()
 	for _, k := range list {
@@ -194,7 +194,7 @@ func (c *collisions) echoes(now time.Time) (out []liveness.Echo) {
 		out = append(out, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
 	}
 	slices.SortFunc(out, func(a, b liveness.Echo) int { return strings.Compare(a.Master, b.Master) })
-	return out[:min(len(out), maxHears)]
+	return out[:min(len(out), maxObserved)]
 }
 
 // pulse returns what another master's pulse says of its run.
@@ -233,9 +233,9 @@ func (c *collisions) look(now time.Time, tell func(id string, k collision, open 
 	own, _ := c.table.Look(now)
 	all := map[string]collision{}
 	c.mu.Lock()
-	for from, t := range c.told {
-		if now.Sub(t.at) > toldFor {
-			delete(c.told, from)
+	for from, t := range c.reports {
+		if now.Sub(t.at) > reportedFor {
+			delete(c.reports, from)
 			continue
 		}
 		for _, k := range t.list {
@@ -249,7 +249,7 @@ func (c *collisions) look(now time.Time, tell func(id string, k collision, open 
 	switch {
 	case c.yield != nil:
 		all[c.self] = collision{kept: c.yield.kept, refused: c.run, since: c.yield.since}
-	case c.mine.refused != "" && now.Sub(c.mine.last) <= toldFor:
+	case c.mine.refused != "" && now.Sub(c.mine.last) <= reportedFor:
 		all[c.self] = c.mine
 	}
 	was := c.open
@@ -308,11 +308,11 @@ func (c *cluster) collided(id string, k collision, open bool) {
 	if open {
 		text := fmt.Sprintf("%s: %s", name, s.collisions.describe(k))
 		s.log.Error("two processes have one identity", "master", id, "text", text)
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatCollision, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventCollision, Master: id, Text: text})
 	} else {
 		text := fmt.Sprintf("one process only has the identity of %s again", name)
 		s.log.Info("one process only has an identity again", "master", id, "text", text)
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatCollisionEnd, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventCollisionEnd, Master: id, Text: text})
 	}
 	s.hub.add(change{kind: MasterChange, id: id})
 }

@@ -29,7 +29,7 @@ func (c *cluster) merge(with peer.ID) {
 		return
 	}
 	c.merges[with] = true
-	c.goes(func() {
+	c.spawn(func() {
 		defer func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -56,7 +56,7 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
 	c.store.replica.Compared(with.String(), n, err)
 	if err == nil {
-		c.dir.merged(with.String(), began)
+		c.members.merged(with.String(), began)
 		c.store.endJoining()
 	}
 	return n, err

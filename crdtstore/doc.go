@@ -72,7 +72,7 @@
 // writers or each other: one that falls behind by more than 16,384 changes gets
 // ErrCursor.
 //
-// [Store.Chronicle] lists what happened: nodes that came and fell silent, VMs, masters,
+// [Store.Events] lists what happened: nodes that came and fell silent, VMs, masters,
 // and what operators said through whichever master. [Store.Watch] yields it too.
 //
 // # Two planes, and what survives

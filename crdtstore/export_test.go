@@ -26,10 +26,10 @@ func SetCloseWithin(d time.Duration) (was time.Duration) {
 // block with it had been lost elsewhere.
 func (s *Store) Inject(node string, st record.State) { s.table.Join(node, st) }
 
-// Occurrences returns what happened, the oldest first.
-func (s *Store) Occurrences() (all []Occurrence) {
-	for q := (ChronicleQuery{Limit: 1000}); ; {
-		page, err := s.Chronicle(q)
+// AllEvents returns what happened, the oldest first.
+func (s *Store) AllEvents() (all []Event) {
+	for q := (EventQuery{Limit: 1000}); ; {
+		page, err := s.Events(q)
 		if err != nil {
 			panic(err)
 		}

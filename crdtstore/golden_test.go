@@ -14,13 +14,13 @@ import (
 )
 
 func TestGoldenKnownMasters(t *testing.T) {
-	path := filepath.Join(t.TempDir(), directoryFile)
+	path := filepath.Join(t.TempDir(), membershipFile)
 	d, at := openDirectory(t, path), time.UnixMilli(1_760_000_000_500)
-	d.heard(at, "12D3KooWoak", &liveness.MasterInfo{
+	d.observe(at, "12D3KooWoak", &liveness.MasterInfo{
 		Name: "oak", Version: "1.4.2", RPCURLs: []string{"http://10.0.0.1:9002"}, UIURLs: []string{"http://10.0.0.1:9001"},
 		MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"},
 	}, agreed)
-	d.heard(at.Add(time.Second), "12D3KooWelm", &liveness.MasterInfo{Name: "elm"}, agreed)
+	d.observe(at.Add(time.Second), "12D3KooWelm", &liveness.MasterInfo{Name: "elm"}, agreed)
 	d.left("12D3KooWelm")
 	if err := d.save(); err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func TestGoldenKnownMasters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := golden.Text(t, directoryFile, string(written))
+	kept := golden.Text(t, membershipFile, string(written))
 	if err := os.WriteFile(path, []byte(kept), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestGoldenKnownMasters(t *testing.T) {
 // What a newer program has written is neither taken for damage nor overwritten.
 func TestKnownMastersOfANewerVersion(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, directoryFile)
+	path := filepath.Join(dir, membershipFile)
 	const later = `{"version":2,"masters":{"12D3KooWoak":{"name":"oak"}}}`
 	if err := os.WriteFile(path, []byte(later), 0o600); err != nil {
 		t.Fatal(err)

@@ -18,11 +18,11 @@ func (s *Store) self() Master {
 		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
 		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
 		LastSeen:  time.Now().UTC(), Nodes: nodes,
-		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true, Hears: s.hears(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
+		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true, Hears: s.countDirect(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
 	}
 	if s.cluster != nil {
 		m.MeshAddrs = s.cluster.meshAddrs()
-		m.HeardBy = s.cluster.dir.heardOf(time.Now(), s.ID())
+		m.HeardBy = s.cluster.members.heardOf(time.Now(), s.ID())
 		s.cluster.judge(&m)
 	}
 	return m
@@ -65,55 +65,55 @@ func (s *Store) Master(idOrName string) (Master, error) {
 // watch looks at the other masters, about once a second.
 func (c *cluster) watch(now time.Time) {
 	s := c.store
-	c.dir.sweep(now, s.masterChanged)
+	c.members.sweep(now, s.masterChanged)
 	c.found = s.collisions.look(now, c.collided)
 	c.rebuild(now)
 	c.adopt(now)
 	c.forget(now)
 	c.watchUnmet(s.cfg.Wall())
-	c.dir.skews(now, func(id, text string) {
+	c.members.skews(now, func(id, text string) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatClock, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventClock, Master: id, Text: text})
 	})
-	c.dir.differing(now, func(id, text string) {
+	c.members.differing(now, func(id, text string) {
 		s.log.Warn("the settings of masters differ, or agree again", "master", id, "text", text)
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatSettings, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventSettings, Master: id, Text: text})
 		s.hub.add(change{kind: MasterChange, id: id})
 	})
 	_, joining := s.replica.Joining()
-	hearers := c.dir.hearers(now)
+	hearers := c.members.hearers(now)
 	if !joining {
-		hearers = append(hearers, hearer{s.ID(), s.hears(now)})
+		hearers = append(hearers, hearer{s.ID(), s.countDirect(now)})
 	}
-	c.ears.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
+	c.connectivity.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
 		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
-		s.happened(Occurrence{Kind: AboutMaster, What: what, Master: master, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: what, Master: master, Text: text})
 		s.hub.add(change{kind: MasterChange, id: master})
 	})
-	s.splits.look(now, c.dir.acquaintances(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
+	s.splits.look(now, c.members.memberViews(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
 		level := slog.LevelWarn
-		if what == WhatMerged {
+		if what == EventMerged {
 			level = slog.LevelInfo
 		}
 		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
-		s.happened(Occurrence{Kind: AboutGrid, What: what, Master: master, Text: text})
+		s.logEvent(Event{Kind: GridEvent, Type: what, Master: master, Text: text})
 		s.hub.add(change{kind: MasterChange, id: master})
 	})
 }
 
-// acquaintances returns what is to be known of the other masters to see a split.
-func (d *directory) acquaintances(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []acquaintance {
+// memberViews returns what is to be known of the other masters to see a split.
+func (d *membership) memberViews(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []memberView {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]acquaintance, 0, len(d.peers))
+	out := make([]memberView, 0, len(d.peers))
 	for _, p := range d.peers {
 		a := agreement(p.ID)
-		out = append(out, acquaintance{
+		out = append(out, memberView{
 			id: p.ID, status: d.status(now, p), joining: joining || p.joining, inSync: a.InSync,
-			heard: laterOf(p.heard, began), same: p.same, apart: laterOf(p.same, p.met), differs: a.Differs,
+			heard: laterOf(p.lastHeard, began), same: p.same, apart: laterOf(p.same, p.met), differs: a.Differs,
 		})
 	}
-	slices.SortFunc(out, func(a, b acquaintance) int { return strings.Compare(a.id, b.id) })
+	slices.SortFunc(out, func(a, b memberView) int { return strings.Compare(a.id, b.id) })
 	return out
 }
 
@@ -126,7 +126,7 @@ func (s *Store) Splits() []Split {
 	out := s.splits.list(time.Now(), s.cfg.Wall())
 	for i := range out {
 		out[i].Name = s.nameOf(out[i].Master)
-		out[i].HeardBy = s.cluster.dir.heardOf(time.Now(), out[i].Master)
+		out[i].HeardBy = s.cluster.members.heardOf(time.Now(), out[i].Master)
 	}
 	return out
 }

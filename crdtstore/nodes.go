@@ -27,16 +27,16 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 		return news, err
 	})
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		s.contest(time.Now(), before, &r, false, refused)
+		s.noteConflict(time.Now(), before, &r, false, refused)
 	}
 	if err != nil {
 		return Receipt{}, err
 	}
 	owner, _ := s.replica.State(r.NodeID).Owner()
-	stands := owner.Latest()
+	prevailing := owner.Latest()
 	v := r.AccountVersion()
-	current := v.Compare(stands) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == stands.Boot) // Accept chose what is missing
-	s.contest(time.Now(), before, &r, current, nil)
+	current := v.Compare(prevailing) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == prevailing.Boot) // Accept chose what is missing
+	s.noteConflict(time.Now(), before, &r, current, nil)
 	if current {
 		// An account is a sign of life as good as a beat.
 		usage, uptime := &r.Usage, &r.UptimeS
@@ -53,7 +53,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 			s.cluster.pulseSoon()
 		}
 	}
-	return Receipt{Accepted: current, Known: stands}, nil
+	return Receipt{Accepted: current, Known: prevailing}, nil
 }
 
 // Beat takes one heartbeat. It touches memory only and never blocks. Errors:
@@ -127,7 +127,7 @@ func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (
 	}
 	return s.say(ctx, id, func(known record.State, now int64) record.State {
 		// Said anew even where it stands already: another master may have been
-		// told otherwise meanwhile, and this is the later word.
+		// told otherwise meanwhile, and this is the later answer.
 		return known.Set(now, s.ID(), by, record.FieldDrain, value)
 	})
 }

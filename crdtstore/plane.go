@@ -10,8 +10,8 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dagsync"
 )
 
-// WhatRebuilt happens to a master whose connection is made anew, for nothing arrived over it.
-const WhatRebuilt = "rebuilt"
+// EventRebuilt happens to a master whose connection is made anew, for nothing arrived over it.
+const EventRebuilt = "rebuilt"
 
 const (
 	// hopless is how long nothing may arrive in one hop from a master that is connected,
@@ -104,9 +104,9 @@ func (p *plane) announced(now time.Time, id peer.ID, run string, seq uint64) (ga
 	return gap
 }
 
-// told takes the number of the last announcement as a pulse tells it, and reports whether
+// checkCount takes the number of the last announcement as a pulse tells it, and reports whether
 // announcements are missing.
-func (p *plane) told(now time.Time, id peer.ID, run string, last uint64) (gap bool) {
+func (p *plane) checkCount(now time.Time, id peer.ID, run string, last uint64) (gap bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sender(id)
@@ -217,7 +217,7 @@ func (c *cluster) rebuild(now time.Time) {
 	for _, id := range c.plane.broken(now, c.mesh.Peers()) {
 		const why = "announcements do not arrive over the connection, it is made anew"
 		c.store.states.State(slog.LevelWarn, "plane "+id.String(), "rebuilt", why, "master", id)
-		c.store.happened(Occurrence{Kind: AboutMaster, What: WhatRebuilt, Master: id.String(), Text: c.store.nameOf(id.String()) + ": " + why})
+		c.store.logEvent(Event{Kind: MasterEvent, Type: EventRebuilt, Master: id.String(), Text: c.store.nameOf(id.String()) + ": " + why})
 		c.mesh.Drop(id, why)
 	}
 }

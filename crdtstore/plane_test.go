@@ -13,7 +13,7 @@ func TestGapsInAnnouncements(t *testing.T) {
 	now := time.Now()
 	p := newPlane()
 	later := func(d time.Duration) time.Time { now = now.Add(d); return now }
-	if p.told(now, other, "1", 7) {
+	if p.checkCount(now, other, "1", 7) {
 		t.Error("what was before this master came is missing")
 	}
 	if p.announced(now, other, "1", 8) || p.announced(now, other, "1", 9) || p.announced(now, other, "1", 8) {
@@ -23,19 +23,19 @@ func TestGapsInAnnouncements(t *testing.T) {
 		t.Error("one that is missing before another is not seen")
 	}
 	// A pulse may overtake the announcement that it tells of.
-	if p.told(now, other, "1", 12) || p.told(later(time.Second), other, "1", 12) || p.announced(now, other, "1", 12) {
+	if p.checkCount(now, other, "1", 12) || p.checkCount(later(time.Second), other, "1", 12) || p.announced(now, other, "1", 12) {
 		t.Error("an announcement that is late is missing")
 	}
-	if p.told(later(time.Second), other, "1", 13) {
+	if p.checkCount(later(time.Second), other, "1", 13) {
 		t.Error("an announcement is missing at once")
 	}
-	if !p.told(later(2*time.Second), other, "1", 13) {
+	if !p.checkCount(later(2*time.Second), other, "1", 13) {
 		t.Error("an announcement that never arrives is not missing")
 	}
-	if p.told(later(2*time.Second), other, "1", 13) || p.announced(now, other, "2", 1) || p.told(now, other, "2", 1) {
+	if p.checkCount(later(2*time.Second), other, "1", 13) || p.announced(now, other, "2", 1) || p.checkCount(now, other, "2", 1) {
 		t.Error("what was fetched, or belongs to an earlier run, is missing once more")
 	}
-	if p.told(now, other, "", 99) || p.announced(now, other, "", 99) {
+	if p.checkCount(now, other, "", 99) || p.announced(now, other, "", 99) {
 		t.Error("a master that does not count has gaps")
 	}
 	if gaps, _ := p.counts(); gaps != 2 {
@@ -103,15 +103,15 @@ func TestWhenTheConnectionIsMadeAnew(t *testing.T) {
 	// Pulses arrive, and announcements do not.
 	s += 200
 	p.met(at(s), other)
-	p.told(at(s), other, "2", 1)
+	p.checkCount(at(s), other, "2", 1)
 	last := uint64(1)
 	for range maxGaps {
 		if p.hop(at(s), other, true); broken(s) {
 			t.Error("a gap breaks it")
 		}
 		last++
-		p.told(at(s+0.1), other, "2", last)
-		p.told(at(s+2), other, "2", last)
+		p.checkCount(at(s+0.1), other, "2", last)
+		p.checkCount(at(s+2), other, "2", last)
 		s += 2
 	}
 	if p.hop(at(s), other, true); !broken(s) {

@@ -27,8 +27,8 @@ const (
 
 // What happens to all of the grid when much of it is silent.
 const (
-	WhatPreservation      = "preservation"       // it is doubted that the silent nodes are dead
-	WhatPreservationEnded = "preservation_ended" // it is no more
+	EventPreservation      = "preservation"       // it is doubted that the silent nodes are dead
+	EventPreservationEnded = "preservation_ended" // it is no more
 )
 
 // Preservation is the doubt that all the nodes are dead that fell silent together: for
@@ -200,7 +200,7 @@ func (s *Store) beginPreserving(now, began, least time.Time, late, alive int, te
 		began:        began, until: now.Add(most), least: least,
 	})
 	s.log.Warn(text, "late", late, "of", alive, "at_most", most)
-	s.happened(Occurrence{Kind: AboutGrid, What: WhatPreservation, Text: text})
+	s.logEvent(Event{Kind: GridEvent, Type: EventPreservation, Text: text})
 }
 
 // endPreserving is called with the preserver's mutex held.
@@ -208,7 +208,7 @@ func (s *Store) endPreserving(now time.Time, late, alive int, why, by string) {
 	s.preserver.state.Store(nil)
 	s.preserver.muted = now.Add(2 * s.cfg.OfflineAfter) // the same nodes do not begin it again
 	s.log.Warn("silent nodes are offline again: "+why, "late", late, "of", alive, "by", by)
-	s.happened(Occurrence{Kind: AboutGrid, What: WhatPreservationEnded, By: by,
+	s.logEvent(Event{Kind: GridEvent, Type: EventPreservationEnded, By: by,
 		Text: fmt.Sprintf("silent nodes are offline again, for %s; %d of %d are silent", why, late, alive)})
 }
 

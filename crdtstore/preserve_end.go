@@ -85,12 +85,12 @@ func (c *cluster) endedElsewhere(now time.Time, from string, m *liveness.Ended) 
 	}
 	e := &ending{record.Stamp{Wall: m.Wall, Logical: m.Logical}, m.Master, m.By[:min(len(m.By), maxEndedBy)], now.Add(-m.Age)}
 	if c.store.end(now, e, e.by+" through "+from) {
-		c.goes(func() { c.store.saveEnding(e) })
+		c.spawn(func() { c.store.saveEnding(e) })
 	}
 }
 
 // toldEnding is what pulses tell of the ending that counts; nil: none does.
-func (s *Store) toldEnding(now time.Time) *liveness.Ended {
+func (s *Store) endingToPublish(now time.Time) *liveness.Ended {
 	if _, ok := s.dead(now); !ok {
 		return nil
 	}

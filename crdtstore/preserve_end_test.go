@@ -207,7 +207,7 @@ func TestEndingsConverge(t *testing.T) {
 			}
 			who := rapid.IntRange(0, len(all)-1)
 			tell := func(from, to *cluster, late time.Duration) {
-				m := from.store.toldEnding(time.Now())
+				m := from.store.endingToPublish(time.Now())
 				time.Sleep(late)
 				to.endedElsewhere(time.Now(), from.store.text, m)
 			}
@@ -294,11 +294,11 @@ func TestOldEndings(t *testing.T) {
 		}
 		s.endHere("ann", "")
 		time.Sleep(counts)
-		if m := s.toldEnding(time.Now()); m == nil || m.By != "ann" || m.Age != counts || m.Master != s.text || m.Wall == 0 {
+		if m := s.endingToPublish(time.Now()); m == nil || m.By != "ann" || m.Age != counts || m.Master != s.text || m.Wall == 0 {
 			t.Errorf("told is %+v", m)
 		}
 		time.Sleep(time.Millisecond)
-		if m := s.toldEnding(time.Now()); m != nil {
+		if m := s.endingToPublish(time.Now()); m != nil {
 			t.Errorf("told is %+v", m)
 		}
 	})

@@ -30,18 +30,18 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 	}
 	now := time.Now()
 	if m := msg.Master; m != nil {
-		verdict, found := c.store.collisions.table.Heard(now, from.String(), c.store.collisions.pulse(m))
+		verdict, found := c.store.collisions.table.Observe(now, from.String(), c.store.collisions.pulse(m))
 		if found != nil {
 			c.store.collisions.enforce(found, c.mesh.MemberRun)
 		}
 		if verdict != runs.Current {
 			return
 		}
-		c.store.collisions.heard(now, from.String(), m.Collisions)
+		c.store.collisions.observe(now, from.String(), m.Collisions)
 		c.plane.echoed(from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
 			return e.Master == c.store.text && e.Run == c.store.run && e.Direct
 		}))
-		if c.plane.told(now, from, m.Run, m.Announced) {
+		if c.plane.checkCount(now, from, m.Run, m.Announced) {
 			c.pull(from)
 		}
 	}
@@ -51,17 +51,17 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 		}
 	}
 	if msg.Master != nil {
-		c.heard(now, from, msg.Master)
+		c.takeSummary(now, from, msg.Master)
 	}
 }
 
-func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
+func (c *cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs, &m.EdgeAddrs} {
 		*list = (*list)[:min(len(*list), maxURLs)]
 	}
 	if h := m.Connectivity; h != nil {
-		h.Masters = h.Masters[:min(len(h.Masters), maxHears)]
-		h.Holds = h.Holds[:min(len(h.Holds), maxHears)]
+		h.Masters = h.Masters[:min(len(h.Masters), maxObserved)]
+		h.Holds = h.Holds[:min(len(h.Holds), maxObserved)]
 	}
 	boundSettings(m.Settings)
 	c.endedElsewhere(now, from.String(), m.Ended)
@@ -74,12 +74,12 @@ func (c *cluster) heard(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	s := summary(m)
 	apart := c.store.replica.Note(from.String(), s)
 	agreement := c.store.replica.Agreement(from.String())
-	away := !c.dir.reachable(from.String())
-	if c.dir.heard(now, from.String(), m, agreement) {
+	away := !c.members.reachable(from.String())
+	if c.members.observe(now, from.String(), m, agreement) {
 		c.store.masterChanged(from.String())
 	}
-	if away && c.dir.reachable(from.String()) {
-		c.came()
+	if away && c.members.reachable(from.String()) {
+		c.expectFullState()
 	}
 	c.follow(from, latest{s, apart})
 }
@@ -104,7 +104,7 @@ func (c *cluster) follow(from peer.ID, s latest) {
 	if c.follows[from] = &s; busy {
 		return
 	}
-	c.goes(func() {
+	c.spawn(func() {
 		for s := c.nextLatest(from); s != nil; s = c.nextLatest(from) {
 			c.followOnce(from, s)
 		}

@@ -9,9 +9,9 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 )
 
-// WhatSettings is that the settings of a master have come to differ from this one's, or
+// EventSettings is that the settings of a master have come to differ from this one's, or
 // agree again.
-const WhatSettings = "settings"
+const EventSettings = "settings"
 
 // Bounds on the settings that a program hands to the store, and on those that are taken
 // from another master.
@@ -22,8 +22,8 @@ const (
 	maxOfflineAfter = 366 * 24 * time.Hour
 )
 
-// tellSettings are the settings that this master tells the others, by name.
-func (c *Config) tellSettings() *liveness.Settings {
+// ownSettings are the settings that this master tells the others, by name.
+func (c *Config) ownSettings() *liveness.Settings {
 	all := []liveness.Setting{{Name: "require-signed", Value: yesOrNo(c.RequireSigned)}}
 	for name, value := range c.Settings {
 		all = append(all, liveness.Setting{Name: name, Value: value})
@@ -61,7 +61,7 @@ func boundSettings(s *liveness.Settings) {
 // differ compares what must agree of a master with what this one has, and says of each
 // setting that does not agree what it is there and here. What one of them does not tell,
 // as one of an earlier version does not, is not compared.
-func (d *directory) differ(p *peerInfo) []string {
+func (d *membership) differ(p *member) []string {
 	out, here, there := []string{}, d.settings, p.settings
 	differ := func(name, there, here string) {
 		if there != here && there != "" && here != "" {
@@ -107,7 +107,7 @@ func yesOrNo(b bool) string {
 
 // differing tells of masters whose settings have come to differ from this one's, or agree
 // again, each change once.
-func (d *directory) differing(now time.Time, tell func(id, text string)) {
+func (d *membership) differing(now time.Time, tell func(id, text string)) {
 	type news struct{ id, text string }
 	var all []news
 	d.mu.Lock()
@@ -144,7 +144,7 @@ type observer struct {
 func (s *Store) observer(id string) observer {
 	o := observer{id: id, reachable: id == s.ID()}
 	if s.cluster != nil && id != s.ID() {
-		o = s.cluster.dir.observer(id)
+		o = s.cluster.members.observer(id)
 	}
 	return s.judging(o)
 }
@@ -161,7 +161,7 @@ func (s *Store) judging(o observer) observer {
 func (s *Store) observers() []observer {
 	out := []observer{s.observer(s.ID())}
 	if s.cluster != nil {
-		for _, o := range s.cluster.dir.observers(time.Now()) {
+		for _, o := range s.cluster.members.observers(time.Now()) {
 			out = append(out, s.judging(o))
 		}
 	}
@@ -180,7 +180,7 @@ func (s *Store) longestOfflineAfter() time.Duration {
 	return longest
 }
 
-func (d *directory) observer(id string) observer {
+func (d *membership) observer(id string) observer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.peers[id]; p != nil {
@@ -190,7 +190,7 @@ func (d *directory) observer(id string) observer {
 }
 
 // observers returns the known masters in order.
-func (d *directory) observers(now time.Time) []observer {
+func (d *membership) observers(now time.Time) []observer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]observer, 0, len(d.peers))
@@ -201,7 +201,7 @@ func (d *directory) observers(now time.Time) []observer {
 	return out
 }
 
-func (p *peerInfo) observer(now time.Time) observer {
+func (p *member) observer(now time.Time) observer {
 	o := observer{id: p.ID, reachable: p.statusAt(now) == MasterAlive}
 	if p.settings != nil {
 		o.offlineAfter = p.settings.OfflineAfter

@@ -18,7 +18,7 @@ func TestSettingsDiffer(t *testing.T) {
 		Settings: map[string]string{"heartbeat-interval": "10s", "aliases": "none"},
 	}
 	with := func(change func(*liveness.Settings)) *liveness.Settings {
-		s := mine.tellSettings()
+		s := mine.ownSettings()
 		change(s)
 		return s
 	}
@@ -27,7 +27,7 @@ func TestSettingsDiffer(t *testing.T) {
 		version string
 		want    []string
 	}{
-		"the same":                         {mine.tellSettings(), "1.4", nil},
+		"the same":                         {mine.ownSettings(), "1.4", nil},
 		"of a version that tells nothing":  {nil, "", nil},
 		"that tells its version only":      {nil, "1.3", []string{"version: 1.3 there, 1.4 here"}},
 		"that tells no more than it knows": {&liveness.Settings{}, "1.4", nil},
@@ -42,8 +42,8 @@ func TestSettingsDiffer(t *testing.T) {
 			}
 		}), "1.4", []string{"aliases: x there, none here", "heartbeat-interval: x there, 10s here", "require-signed: x there, no here"}},
 	} {
-		d := &directory{settings: mine.tellSettings(), version: "1.4"}
-		got := d.differ(&peerInfo{Version: c.version, settings: c.there})
+		d := &membership{settings: mine.ownSettings(), version: "1.4"}
+		got := d.differ(&member{Version: c.version, settings: c.there})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("a master %s: %q, want %q", name, got, c.want)
 		}
@@ -69,11 +69,11 @@ func TestSettingsOfOthersAreBounded(t *testing.T) {
 }
 
 func TestSettingsAreToldOnce(t *testing.T) {
-	d := &directory{peers: map[string]*peerInfo{}, settings: &liveness.Settings{OfflineAfter: time.Minute}, path: t.TempDir() + "/masters"}
+	d := &membership{peers: map[string]*member{}, settings: &liveness.Settings{OfflineAfter: time.Minute}, path: t.TempDir() + "/masters"}
 	now := time.Now()
 	var told []string
 	look := func(limit time.Duration) {
-		d.heard(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, replica.Agreement{})
+		d.observe(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, replica.Agreement{})
 		for range 3 {
 			d.differing(now, func(id, text string) { told = append(told, id+": "+text) })
 		}

@@ -16,17 +16,17 @@ import (
 const (
 	// splitSettle is for how long another master may hold something else, or be silent,
 	// before that is called a split.
-	splitSettle = 5 * time.Second
+	splitAfter = 5 * time.Second
 	// maxSplitNodes is of how many nodes it is remembered how they were before a split.
 	maxSplitNodes = 10_000
-	// maxLosses is how many lost values an occurrence names. It counts all.
-	maxLosses = 20
+	// maxOverridden is how many overridden values an event names. It counts all.
+	maxOverridden = 20
 )
 
 // What happens to the grid when masters cannot talk, and after it.
 const (
-	WhatSplit  = "split"  // another master holds something else, or cannot be reached
-	WhatMerged = "merged" // both hold the same again
+	EventSplit  = "split"  // another master holds something else, or cannot be reached
+	EventMerged = "merged" // both hold the same again
 )
 
 // Split says that another master has held something else than this one for a while, or
@@ -55,17 +55,17 @@ type splits struct {
 	agreed time.Time
 	// met is what came of the nodes since the two sides of a split can talk again; nil
 	// while there is no such split.
-	met map[string]*meeting
+	met map[string]*mergeReport
 }
 
 type split struct {
-	since   time.Time
-	nodes   int
-	silent  bool
-	contact time.Time // when it was heard again; zero: not yet
-	merged  int       // nodes that were merged so far
-	lost    []string  // values that were lost so far, the first of them
-	losses  int       // all of them
+	since      time.Time
+	nodes      int
+	silent     bool
+	contact    time.Time // when it was heard again; zero: not yet
+	merged     int       // nodes that were merged so far
+	lost       []string  // values that were lost so far, the first of them
+	overridden int       // all of them
 }
 
 type changedNode struct {
@@ -74,7 +74,7 @@ type changedNode struct {
 }
 
 // meeting is a node as the two sides of a split say it.
-type meeting struct{ here, there record.State }
+type mergeReport struct{ here, there record.State }
 
 // changed notes how a node was before it changed.
 func (s *splits) changed(now time.Time, id string, were *table.Entry) {
@@ -109,7 +109,7 @@ func (s *splits) arrives(id string, st record.State, here func() record.State) {
 		if len(s.met) >= maxSplitNodes || h.Dominates(st) && s.before[id] == (changedNode{}) {
 			return // nothing new, and nothing that could be lost
 		}
-		m = &meeting{here: h}
+		m = &mergeReport{here: h}
 		s.met[id] = m
 	}
 	m.there = record.Join(m.there, st)
@@ -129,13 +129,13 @@ func (s *splits) contact(now time.Time, id string) {
 func (s *splits) meet(p *split, now time.Time) {
 	p.contact = now
 	if s.met == nil {
-		s.met = map[string]*meeting{}
+		s.met = map[string]*mergeReport{}
 	}
 }
 
 // settle counts for a split what has come since its sides met. What comes by two masters
 // of the other side is counted for the one that is settled first.
-func (s *splits) settle(p *split, name func(string) string) {
+func (s *splits) close(p *split, name func(string) string) {
 	merged, lost := 0, []string{}
 	for _, id := range slices.Sorted(maps.Keys(s.met)) {
 		m := s.met[id]
@@ -150,16 +150,16 @@ func (s *splits) settle(p *split, name func(string) string) {
 		if was.were != nil {
 			base = was.were.State
 		}
-		for _, text := range losses(base, m.here, m.there, name) {
+		for _, text := range overridden(base, m.here, m.there, name) {
 			lost = append(lost, id+": "+text)
 		}
 	}
-	p.merged, p.losses = p.merged+merged, p.losses+len(lost)
-	p.lost = append(p.lost, lost[:min(len(lost), maxLosses-len(p.lost))]...)
+	p.merged, p.overridden = p.merged+merged, p.overridden+len(lost)
+	p.lost = append(p.lost, lost[:min(len(lost), maxOverridden-len(p.lost))]...)
 	p.contact, s.met = time.Time{}, nil
 	for _, other := range s.open {
 		if !other.contact.IsZero() {
-			s.met = map[string]*meeting{}
+			s.met = map[string]*mergeReport{}
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (s *splits) begin(id string, p *split) {
 func (s *splits) end(id string, name func(string) string) {
 	if p := s.open[id]; p != nil {
 		if !p.contact.IsZero() {
-			s.settle(p, name)
+			s.close(p, name)
 		}
 		delete(s.open, id)
 	}
@@ -185,8 +185,8 @@ func (s *splits) forget() {
 	maps.DeleteFunc(s.before, func(_ string, c changedNode) bool { return !c.last.After(s.agreed) })
 }
 
-// acquaintance is what is to be known of another master to see a split.
-type acquaintance struct {
+// memberView is what is to be known of another master to see a split.
+type memberView struct {
 	id      string
 	status  MasterStatus
 	joining bool      // it, or this master, does not have all records yet
@@ -199,7 +199,7 @@ type acquaintance struct {
 
 // look brings the splits up to date with what is known of the other masters, and tells
 // of those that begin and end.
-func (s *splits) look(now time.Time, masters []acquaintance, name func(string) string, tell func(master, what, text string)) {
+func (s *splits) look(now time.Time, masters []memberView, name func(string) string, tell func(master, what, text string)) {
 	type news struct{ master, what, text string }
 	var all []news
 	s.mu.Lock()
@@ -217,14 +217,14 @@ func (s *splits) look(now time.Time, masters []acquaintance, name func(string) s
 			s.end(m.id, name)
 		case silent && p != nil:
 			p.silent = true
-			if !p.contact.IsZero() && now.Sub(p.contact) > splitSettle { // gone again before it was healed
-				s.settle(p, name)
+			if !p.contact.IsZero() && now.Sub(p.contact) > splitAfter { // gone again before it was healed
+				s.close(p, name)
 			}
-		case silent && now.Sub(m.heard) >= splitSettle:
+		case silent && now.Sub(m.heard) >= splitAfter:
 			s.begin(m.id, &split{since: m.heard, silent: true})
-			all = append(all, news{m.id, WhatSplit, name(m.id) + " cannot be reached, and what it holds is unknown"})
+			all = append(all, news{m.id, EventSplit, name(m.id) + " cannot be reached, and what it holds is unknown"})
 		case silent, m.joining:
-		case p == nil && !m.inSync && now.Sub(m.apart) >= splitSettle:
+		case p == nil && !m.inSync && now.Sub(m.apart) >= splitAfter:
 			p = &split{since: m.apart, nodes: m.differs}
 			s.begin(m.id, p)
 			s.meet(p, now)
@@ -232,13 +232,13 @@ func (s *splits) look(now time.Time, masters []acquaintance, name func(string) s
 			if m.differs > 0 {
 				text += fmt.Sprintf("; %s differed when they were compared", nodes(m.differs))
 			}
-			all = append(all, news{m.id, WhatSplit, text})
+			all = append(all, news{m.id, EventSplit, text})
 		case p == nil:
 		case p.contact.IsZero():
 			s.meet(p, now)
 		case m.same.After(p.contact):
 			s.end(m.id, name)
-			all = append(all, news{m.id, WhatMerged, p.text(now, name(m.id))})
+			all = append(all, news{m.id, EventMerged, p.text(now, name(m.id))})
 		default:
 			p.silent, p.nodes = false, max(m.differs, p.nodes)
 		}
@@ -263,16 +263,16 @@ func (p *split) text(now time.Time, name string) string {
 	} else {
 		out += nodes(p.merged) + " merged"
 	}
-	switch p.losses {
+	switch p.overridden {
 	case 0:
 		return out + ", no value was lost"
 	case 1:
 		out += ", 1 value was lost: "
 	default:
-		out += fmt.Sprintf(", %d values were lost: ", p.losses)
+		out += fmt.Sprintf(", %d values were lost: ", p.overridden)
 	}
 	out += strings.Join(p.lost, "; ")
-	if more := p.losses - len(p.lost); more > 0 {
+	if more := p.overridden - len(p.lost); more > 0 {
 		out += fmt.Sprintf("; and %d more", more)
 	}
 	return out

@@ -26,9 +26,9 @@ func virtual(t *testing.T, masters int, tune func(i int, cfg *crdtstore.Config),
 }
 
 // told returns the texts of what happened to a master, or to the grid, of one kind.
-func told(s *crdtstore.Store, what string) (texts []string) {
-	for _, o := range s.Occurrences() {
-		if o.What == what {
+func overrideLogged(s *crdtstore.Store, what string) (texts []string) {
+	for _, o := range s.AllEvents() {
+		if o.Type == what {
 			texts = append(texts, o.Text)
 		}
 	}
@@ -52,8 +52,8 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 		}
 		must2(a.Drain(t.Context(), "n5", true, "before"))
 		time.Sleep(10 * time.Second)
-		if s := a.Splits(); len(s) != 0 || len(told(a, crdtstore.WhatSplit)) != 0 {
-			t.Fatalf("while all is well: %+v, %q", s, told(a, crdtstore.WhatSplit))
+		if s := a.Splits(); len(s) != 0 || len(overrideLogged(a, crdtstore.EventSplit)) != 0 {
+			t.Fatalf("while all is well: %+v, %q", s, overrideLogged(a, crdtstore.EventSplit))
 		}
 		c.Split(1)
 		began := time.Now()
@@ -80,7 +80,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 			if got := list[0]; got.Master != other.ID() || got.Name != other.Name() || !got.Unreachable || got.Since.Sub(began).Abs() > 1500*time.Millisecond || got.LagS < 12 || got.Nodes < 3 {
 				t.Errorf("m%d shows %+v", i, got)
 			}
-			if texts := told(s, crdtstore.WhatSplit); len(texts) != 1 || !strings.Contains(texts[0], other.Name()+" cannot be reached") {
+			if texts := overrideLogged(s, crdtstore.EventSplit); len(texts) != 1 || !strings.Contains(texts[0], other.Name()+" cannot be reached") {
 				t.Errorf("m%d has told %q", i, texts)
 			}
 		}
@@ -91,7 +91,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 			if list := s.Splits(); len(list) != 0 {
 				t.Errorf("m%d still shows %+v", i, list)
 			}
-			texts := told(s, crdtstore.WhatMerged)
+			texts := overrideLogged(s, crdtstore.EventMerged)
 			if len(texts) != 1 {
 				t.Fatalf("m%d has told %q", i, texts)
 			}
@@ -129,7 +129,7 @@ func TestSplitOfHalvesIsCountedOnce(t *testing.T) {
 		c.WaitEqual()
 		time.Sleep(10 * time.Second)
 		for i := range 4 {
-			texts, lost := told(c.Store(i), crdtstore.WhatMerged), 0
+			texts, lost := overrideLogged(c.Store(i), crdtstore.EventMerged), 0
 			for _, text := range texts {
 				if strings.Contains(text, "1 value was lost: n0: drained (by ann through m1) gave way to not drained (by bob through m3)") {
 					lost++
@@ -158,7 +158,7 @@ func TestBusyGridIsNotSplit(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		for i := range 3 {
-			if texts := told(c.Store(i), crdtstore.WhatSplit); len(texts) > 0 {
+			if texts := overrideLogged(c.Store(i), crdtstore.EventSplit); len(texts) > 0 {
 				t.Errorf("m%d has told %q", i, texts)
 			}
 		}
@@ -190,20 +190,20 @@ func statusOf(t *testing.T, s, of *crdtstore.Store) crdtstore.Master {
 }
 
 // No beat reaches one of three masters any more. No node goes offline for it, and all say
-// which master is deaf.
+// which master is partially connected.
 func TestDeafMaster(t *testing.T) {
 	virtual(t, 3, nil, func(t *testing.T, c *crdtstoretest.Cluster) {
-		a, b, deaf := c.Store(0), c.Store(1), c.Store(2)
+		a, b, partial := c.Store(0), c.Store(1), c.Store(2)
 		for n := range 50 {
 			_, err := a.Report(t.Context(), report(fmt.Sprintf("n%d", n), 1, 1))
 			must(t, nil, err)
 		}
 		c.WaitEqual()
-		all, seq := []*crdtstore.Store{a, b, deaf}, uint64(1)
+		all, seq := []*crdtstore.Store{a, b, partial}, uint64(1)
 		beats(t, 2*time.Minute, 50, &seq, all...)
 		for _, s := range all {
 			for _, of := range all {
-				if m := statusOf(t, s, of); m.Deaf || m.Hears != 50 || len(m.HeardBy) == 0 {
+				if m := statusOf(t, s, of); m.PartiallyConnected || m.Hears != 50 || len(m.HeardBy) == 0 {
 					t.Errorf("%s sees %+v", s.Name(), m)
 				}
 			}
@@ -212,14 +212,14 @@ func TestDeafMaster(t *testing.T) {
 		for _, s := range all {
 			for _, of := range all {
 				want := ""
-				if of == deaf {
+				if of == partial {
 					want = "hears 0 of the 50 nodes that m"
 				}
-				if m := statusOf(t, s, of); m.Deaf != (of == deaf) || !strings.HasPrefix(m.Reason, want) || m.Reason != "" && want == "" {
+				if m := statusOf(t, s, of); m.PartiallyConnected != (of == partial) || !strings.HasPrefix(m.Reason, want) || m.Reason != "" && want == "" {
 					t.Errorf("%s sees %s as %+v", s.Name(), of.Name(), m)
 				}
 			}
-			if texts := told(s, crdtstore.WhatDeaf); len(texts) != 1 || !strings.HasPrefix(texts[0], "m2 hears 0 of the 50 nodes that m") {
+			if texts := overrideLogged(s, crdtstore.EventPartiallyConnected); len(texts) != 1 || !strings.HasPrefix(texts[0], "m2 hears 0 of the 50 nodes that m") {
 				t.Errorf("%s has told %q", s.Name(), texts)
 			}
 			if n := s.Stats().Nodes; n.Online != 50 {
@@ -228,10 +228,10 @@ func TestDeafMaster(t *testing.T) {
 		}
 		beats(t, time.Minute, 50, &seq, all...)
 		for _, s := range all {
-			if m := statusOf(t, s, deaf); m.Deaf || m.Reason != "" || m.Hears != 50 {
+			if m := statusOf(t, s, partial); m.PartiallyConnected || m.Reason != "" || m.Hears != 50 {
 				t.Errorf("%s sees %+v", s.Name(), m)
 			}
-			if texts := told(s, crdtstore.WhatHearing); len(texts) != 1 || texts[0] != "m2 hears 50 nodes again" {
+			if texts := overrideLogged(s, crdtstore.EventFullyConnected); len(texts) != 1 || texts[0] != "m2 hears 50 nodes again" {
 				t.Errorf("%s has told %q", s.Name(), texts)
 			}
 		}
@@ -297,7 +297,7 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 			if c.Store(i).CountsClock(id) {
 				t.Errorf("the clock of m3 still counts at m%d", i)
 			}
-			texts := told(c.Store(i), crdtstore.WhatForgotten)
+			texts := overrideLogged(c.Store(i), crdtstore.EventForgotten)
 			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 4m0s and is forgotten") {
 				t.Errorf("m%d has told %q", i, texts)
 			}
@@ -372,7 +372,7 @@ func TestAdoption(t *testing.T) {
 		}
 		for _, s := range []*crdtstore.Store{a, b} {
 			var got int
-			for _, text := range told(s, crdtstore.WhatAdopted) {
+			for _, text := range overrideLogged(s, crdtstore.EventAdopted) {
 				if strings.Contains(text, " of "+name+", which is down") {
 					_, _ = fmt.Sscanf(text, "adopted %d", &got)
 					if !strings.HasSuffix(text, "; 10 nodes were heard by it alone") {
@@ -381,7 +381,7 @@ func TestAdoption(t *testing.T) {
 				}
 			}
 			if got == 0 {
-				t.Errorf("%s has told %q", s.Name(), told(s, crdtstore.WhatAdopted))
+				t.Errorf("%s has told %q", s.Name(), overrideLogged(s, crdtstore.EventAdopted))
 			}
 		}
 		c.Heal()
@@ -393,7 +393,7 @@ func TestAdoption(t *testing.T) {
 		}
 		given := 0
 		for _, s := range []*crdtstore.Store{a, b} {
-			for _, text := range told(s, crdtstore.WhatGiven) {
+			for _, text := range overrideLogged(s, crdtstore.EventGiven) {
 				var n int
 				if _, err := fmt.Sscanf(text, "gave %d nodes back to "+name, &n); err == nil {
 					given += n
@@ -409,7 +409,7 @@ func TestAdoption(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		adopted := 0
 		for _, s := range []*crdtstore.Store{a, b} {
-			for _, text := range told(s, crdtstore.WhatAdopted) {
+			for _, text := range overrideLogged(s, crdtstore.EventAdopted) {
 				var n int
 				if _, err := fmt.Sscanf(text, "adopted %d nodes of "+name+", which has left", &n); err == nil {
 					adopted += n

@@ -42,14 +42,14 @@ type Store struct {
 	table        *table.Table
 	board        *liveness.Board
 	hub          *hub
-	rivals       rivals
+	conflicts    conflicts
 	preserver    preserver
-	chronicle    chronicle
+	events       eventLog
 	splits       splits
-	heardNodes   heardCount
+	directCount  directCounter
 	acknowledged acknowledged
-	telling      sync.Mutex    // held while it is found out what to tell of a node
-	loading      bool          // what is on disk; under telling
+	publishing   sync.Mutex    // held from reading a node's entry until its change is published
+	loading      bool          // what is on disk; under publishing
 	lock         *dirlock.Lock // of cfg.Dir
 	history      *epoch.Log
 	replica      *replica.Replica
@@ -121,12 +121,12 @@ func newStore(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, states: statelog.New(cfg.Logger), id: id, text: id.ID(), since: time.Now(),
 		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
-		cancel: func() {}, closed: make(chan struct{}), settings: cfg.tellSettings(),
+		cancel: func() {}, closed: make(chan struct{}), settings: cfg.ownSettings(),
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.said, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.logOverrides, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil
@@ -169,7 +169,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 		s.Serve(endPreservation, s.preservationEnded)
 	}
 	if _, joining := s.Joining(); joining {
-		s.chronicle.phase.CompareAndSwap(int32(asleep), int32(learning))
+		s.events.phase.CompareAndSwap(int32(asleep), int32(learning))
 	} else {
 		s.remember()
 	}
@@ -186,8 +186,8 @@ func (s *Store) start(ctx context.Context) (err error) {
 }
 
 func (s *Store) setLoading(is bool) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
 	s.loading = is
 }
 
@@ -245,8 +245,8 @@ func (s *Store) diskBusy() (most time.Duration) {
 	if s.history != nil {
 		most = s.history.Waiting()
 	}
-	if s.cluster != nil && s.cluster.dir != nil {
-		most = max(most, s.cluster.dir.waiting())
+	if s.cluster != nil && s.cluster.members != nil {
+		most = max(most, s.cluster.members.waiting())
 	}
 	return most
 }
@@ -344,7 +344,7 @@ func (s *Store) known() []string {
 	if s.cluster == nil {
 		return nil
 	}
-	return s.cluster.dir.ids()
+	return s.cluster.members.ids()
 }
 
 // direct reports whether streams to another master can be opened.

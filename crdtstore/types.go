@@ -205,8 +205,8 @@ type Master struct {
 	// there so. Otherwise it comes by way of others, or is fetched.
 	Direct bool `json:"direct"`
 	// Deaf: it hears less than half of the nodes that another master hears.
-	Deaf   bool   `json:"deaf"`
-	Reason string `json:"reason,omitempty"` // why it is deaf or suspect, or was never met
+	PartiallyConnected bool   `json:"partially_connected"`
+	Reason             string `json:"reason,omitempty"` // why it is partially connected or suspect, or was never met
 	// SettingsDiffer are the settings that should be the same on all masters and are not,
 	// each as "name: value there, value here". Only of masters that are alive.
 	SettingsDiffer []string `json:"settings_differ"`
@@ -297,7 +297,7 @@ const (
 
 // Change says that something changed. It carries the node or master as it is when the
 // change is read, so a reader that is behind sees the latest at once, and may see it
-// more than once. What happened is told as it was, see [Store.Chronicle].
+// more than once. What happened is told as it was, see [Store.Events].
 type Change struct {
 	Cursor string     // resumes after this change, see Store.Watch
 	Kind   ChangeKind // which one of the fields below is set
@@ -305,7 +305,7 @@ type Change struct {
 	VM     *VM        // with State VMDeleted when it is gone
 	Master *Master
 
-	Occurrence *Occurrence
+	Event *Event
 }
 
 // VMDeleted is the state of a VM in the change that says it is gone.

@@ -12,7 +12,7 @@ import (
 func (c *cluster) unmet() []Master {
 	now := time.Now()
 	var out []Master
-	for _, u := range c.mesh.Unmet(func(id peer.ID) bool { return c.dir.has(id.String()) }) {
+	for _, u := range c.mesh.Unmet(func(id peer.ID) bool { return c.members.has(id.String()) }) {
 		out = append(out, Master{
 			Name: u.Peer, ID: u.ID.String(), Status: MasterNeverMet,
 			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
@@ -22,9 +22,9 @@ func (c *cluster) unmet() []Master {
 	return out
 }
 
-// WhatNeverMet is told of a configured peer that was not met for a while, and again when
+// EventNeverMet is logged of a configured peer that was not met for a while, and again when
 // the cause is another one.
-const WhatNeverMet = "never_met"
+const EventNeverMet = "never_met"
 
 // unmetAfter is how long the cause must have been the same before it is told: masters
 // that start together do not meet in the first moment.
@@ -42,7 +42,7 @@ func (c *cluster) watchUnmet(wall time.Time) {
 			continue
 		}
 		current[m.Name] = m.Cause
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatNeverMet, Master: m.ID,
+		s.logEvent(Event{Kind: MasterEvent, Type: EventNeverMet, Master: m.ID,
 			Text: fmt.Sprintf("the configured master %s was never met: %s", m.Name, m.Reason)})
 		s.hub.add(change{kind: MasterChange, id: m.Name})
 	}

@@ -70,12 +70,12 @@ func TestPeerThatWasNeverMet(t *testing.T) {
 	}
 	// It is told once that this lasts.
 	told := func() (texts []string) {
-		page, err := s.Chronicle(crdtstore.ChronicleQuery{})
+		page, err := s.Events(crdtstore.EventQuery{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, o := range page.Events {
-			if o.What == crdtstore.WhatNeverMet {
+			if o.Type == crdtstore.EventNeverMet {
 				texts = append(texts, o.Text)
 			}
 		}

@@ -99,7 +99,7 @@ func (m *moment) show(e *table.Entry) Node {
 	if len(v.witnesses) > 0 {
 		n.SeenBy = slices.Clone(v.witnesses)
 	}
-	m.s.rivals.dispute(m.now, &n)
+	m.s.conflicts.mark(m.now, &n)
 	for _, h := range v.Observation {
 		if h.Tunnel && m.reachable(h.Master) {
 			n.Tunnel = append(n.Tunnel, h.Master)

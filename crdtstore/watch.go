@@ -21,10 +21,10 @@ const ringSize = 1 << 14
 // change is an entry of the log of changes: what changed, not how. Readers look up
 // how it is now.
 type change struct {
-	kind       ChangeKind
-	id         string      // node or master
-	vms        []record.VM // VMChange: the VMs that changed
-	occurrence *Occurrence // LogChange: what happened
+	kind  ChangeKind
+	id    string      // node or master
+	vms   []record.VM // VMChange: the VMs that changed
+	event *Event      // LogChange: what happened
 }
 
 // hub is the bounded log of changes that Watch reads from. A cursor is the run's
@@ -140,7 +140,7 @@ func (s *Store) Cursor() string {
 // pace, so a slow one holds up nobody. Resuming from [Change.Cursor] misses nothing;
 // where several came of one write, such as VMs of one report, it may repeat some.
 //
-// Changes of kind LogChange come once each, in the order of [Store.Chronicle].
+// Changes of kind LogChange come once each, in the order of [Store.Events].
 func (s *Store) Watch(ctx context.Context, after string, kinds ...ChangeKind) iter.Seq2[Change, error] {
 	ctx = orBackground(ctx)
 	if after == "" {
@@ -194,7 +194,7 @@ func (s *Store) changes(c change) []Change {
 		}
 		return []Change{{Kind: MasterChange, Master: &m}}
 	case LogChange:
-		return []Change{{Kind: LogChange, Occurrence: c.occurrence}}
+		return []Change{{Kind: LogChange, Event: c.event}}
 	}
 	return nil
 }
@@ -204,8 +204,8 @@ func (s *Store) changes(c change) []Change {
 // the first tells both changes and the second none, so that a watcher is never
 // left with the older one.
 func (s *Store) changed(id string) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
 	before, after := s.table.Publish(id)
 	if s.loading { // what was on disk is no news
 		return

@@ -58,7 +58,7 @@ func (w *watch) run(ctx context.Context) {
 		// counted, so the status of a node that was not there is told too.
 		w.step(time.Now(), func(id string) {
 			w.s.hub.add(change{kind: NodeChange, id: id})
-			w.s.statusTold(id, w.was[id].status)
+			w.s.publishedStatus(id, w.was[id].status)
 		})
 	}
 }

@@ -39,7 +39,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 			limits := []*liveness.Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {OfflineAfter: time.Minute}}
 			s := inMemory(t)
 			s.cfg.OfflineAfter, s.since = 30*time.Second, time.Now()
-			s.cluster = &cluster{store: s, dir: &directory{log: s.log, path: t.TempDir() + "/masters", peers: map[string]*peerInfo{}}}
+			s.cluster = &cluster{store: s, members: &membership{log: s.log, path: t.TempDir() + "/masters", peers: map[string]*member{}}}
 			for i := range rnd.IntN(4) {
 				s.knows(fmt.Sprint("n", i))
 			}
@@ -62,9 +62,9 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 					case 6, 7:
 						s.board.Merge(time.Now(), master, liveness.Pulse{NodeID: node, Age: time.Duration(rnd.IntN(70)) * time.Second})
 					case 8, 9, 10:
-						s.cluster.dir.heard(time.Now(), master, &liveness.MasterInfo{Settings: limits[rnd.IntN(len(limits))]}, replica.Agreement{InSync: true})
+						s.cluster.members.observe(time.Now(), master, &liveness.MasterInfo{Settings: limits[rnd.IntN(len(limits))]}, replica.Agreement{InSync: true})
 					case 11:
-						s.cluster.dir.left(master)
+						s.cluster.members.left(master)
 					}
 				}
 				// Sometimes nothing happens for a while, or the machine stood still.

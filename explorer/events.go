@@ -252,7 +252,7 @@ func (o *stream) event(e crdtstore.Change) error {
 	case crdtstore.MasterChange:
 		what = e.Master
 	case crdtstore.LogChange:
-		what = e.Occurrence
+		what = e.Event
 	default:
 		return nil
 	}

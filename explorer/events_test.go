@@ -133,26 +133,26 @@ func TestLogOfEvents(t *testing.T) {
 	quiet, next := listen(t, m.url+"/events", ""), listen(t, m.url+"/events?snapshot=brief&log=1", "")
 	quiet()
 	next()
-	happened := crdtstore.Occurrence{
-		ID: 7, At: time.Unix(1, 0).UTC(), Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained,
+	happened := crdtstore.Event{
+		ID: 7, At: time.Unix(1, 0).UTC(), Kind: crdtstore.OperatorEvent, Type: crdtstore.EventDrained,
 		NodeID: "n1", Master: "self", By: "alice", Text: "n1 drained by alice through alpha",
 	}
 	m.store.set(func() {
-		m.store.emit(crdtstore.Change{Kind: crdtstore.LogChange, Occurrence: &happened})
+		m.store.emit(crdtstore.Change{Kind: crdtstore.LogChange, Event: &happened})
 		m.store.emit(crdtstore.Change{Kind: crdtstore.MasterChange, Master: &crdtstore.Master{ID: "other"}})
 	})
 	if e := quiet(); e.kind != "master" {
 		t.Errorf("told without being asked: %+v", e)
 	}
 	e := next()
-	var got crdtstore.Occurrence
+	var got crdtstore.Event
 	if err := json.Unmarshal([]byte(e.data), &got); err != nil || e.kind != "log" || e.id != "2" || got != happened {
 		t.Errorf("%+v %v", e, err)
 	}
 	if e := listen(t, m.url+"/events?log=1", "1")(); e.kind != "log" {
 		t.Errorf("resumed with %+v", e)
 	}
-	var page crdtstore.ChroniclePage
+	var page crdtstore.EventPage
 	m.must(&page, "events", `{"kind":"operator"}`)
 	if len(page.Events) != 1 || page.Events[0] != happened {
 		t.Errorf("%+v", page)

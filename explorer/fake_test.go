@@ -335,22 +335,22 @@ func (f *fakeStore) Cursor() string {
 }
 
 // Chronicle is what was emitted of the log, all in one page.
-func (f *fakeStore) Chronicle(q crdtstore.ChronicleQuery) (page crdtstore.ChroniclePage, err error) {
+func (f *fakeStore) Events(q crdtstore.EventQuery) (page crdtstore.EventPage, err error) {
 	if q.Cursor != "" {
 		return page, crdtstore.ErrCursor
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range slices.Backward(f.events) {
-		if e.Kind == crdtstore.LogChange && (q.Kind == "" || q.Kind == e.Occurrence.Kind) {
-			page.Events = append(page.Events, *e.Occurrence)
+		if e.Kind == crdtstore.LogChange && (q.Kind == "" || q.Kind == e.Event.Kind) {
+			page.Events = append(page.Events, *e.Event)
 		}
 	}
 	return page, nil
 }
 
-func (f *fakeStore) Occurred() []crdtstore.OccurrenceCount {
-	return []crdtstore.OccurrenceCount{{Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained, Count: 3}}
+func (f *fakeStore) EventCounts() []crdtstore.EventCount {
+	return []crdtstore.EventCount{{Kind: crdtstore.OperatorEvent, Type: crdtstore.EventDrained, Count: 3}}
 }
 
 func (f *fakeStore) Watch(ctx context.Context, after string, kinds ...crdtstore.ChangeKind) iter.Seq2[crdtstore.Change, error] {

@@ -13,17 +13,17 @@ func (s *Server) eventMethods() []method {
 			name:    "events",
 			summary: "Lists what happened to nodes, VMs and masters, and what operators said, the latest first, as far as this master remembers it.",
 			errors:  []int{jsonrpc.CodeUnknownCursor},
-		}, s.chronicle),
+		}, s.eventPages),
 	}
 }
 
-func (s *Server) chronicle(_ context.Context, q crdtstore.ChronicleQuery) (crdtstore.ChroniclePage, error) {
+func (s *Server) eventPages(_ context.Context, q crdtstore.EventQuery) (crdtstore.EventPage, error) {
 	if err := validLimit(q.Limit); err != nil {
-		return crdtstore.ChroniclePage{}, err
+		return crdtstore.EventPage{}, err
 	}
-	page, err := s.store.Chronicle(q)
+	page, err := s.store.Events(q)
 	if page.Events == nil {
-		page.Events = []crdtstore.Occurrence{}
+		page.Events = []crdtstore.Event{}
 	}
 	return page, err
 }

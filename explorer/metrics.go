@@ -133,40 +133,40 @@ type gridCollector struct{ s *Server }
 var byMaster = []string{"master", "name"}
 
 var (
-	nodesDesc = prometheus.NewDesc(metricPrefix+"nodes", "Nodes by status.", []string{"status"}, nil)
-	drainDesc = prometheus.NewDesc(metricPrefix+"nodes_drained", "Nodes that are drained.", nil, nil)
-	vmsDesc   = prometheus.NewDesc(metricPrefix+"vms", "VMs as their nodes reported them.", nil, nil)
-	mastDesc  = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
-	syncDesc  = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
-	lagDesc   = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
-	splitDesc = prometheus.NewDesc(metricPrefix+"split_seconds", "Since when another master differs or cannot be reached, once that is a split.", byMaster, nil)
-	apartDesc = prometheus.NewDesc(metricPrefix+"split_nodes", "Nodes that differ from such a master as far as is known.", byMaster, nil)
-	hearsDesc = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
-	deafDesc  = prometheus.NewDesc(metricPrefix+"master_deaf", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
-	twiceDesc = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
-	hopDesc   = prometheus.NewDesc(metricPrefix+"master_direct", "1 while announcements travel in one hop between another master and this one.", byMaster, nil)
-	gapsDesc  = prometheus.NewDesc(metricPrefix+"announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", nil, nil)
-	anewDesc  = prometheus.NewDesc(metricPrefix+"mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", nil, nil)
-	skewDesc  = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
-	settDesc  = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
-	unmetDesc = prometheus.NewDesc(metricPrefix+"peer_never_met", "1 for each configured peer that was never met, by the cause.", []string{"peer", "cause"}, nil)
-	epochDesc = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
-	entryDesc = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
-	oldDesc   = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
-	diskDesc  = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
-	liveDesc  = prometheus.NewDesc(metricPrefix+"history_live_bytes", "Bytes of the records alone, encoded.", nil, nil)
-	joinDesc  = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
-	aimDesc   = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
-	tunDesc   = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
-	edgeDesc  = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
-	presDesc  = prometheus.NewDesc(metricPrefix+"preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", nil, nil)
-	eventDesc = prometheus.NewDesc(metricPrefix+"events_total", "What happened, by what it is about and what it was; the method events lists it.", []string{"kind", "what"}, nil)
-	upDesc    = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
+	nodesDesc   = prometheus.NewDesc(metricPrefix+"nodes", "Nodes by status.", []string{"status"}, nil)
+	drainDesc   = prometheus.NewDesc(metricPrefix+"nodes_drained", "Nodes that are drained.", nil, nil)
+	vmsDesc     = prometheus.NewDesc(metricPrefix+"vms", "VMs as their nodes reported them.", nil, nil)
+	mastDesc    = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
+	syncDesc    = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
+	lagDesc     = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
+	splitDesc   = prometheus.NewDesc(metricPrefix+"split_seconds", "Since when another master differs or cannot be reached, once that is a split.", byMaster, nil)
+	apartDesc   = prometheus.NewDesc(metricPrefix+"split_nodes", "Nodes that differ from such a master as far as is known.", byMaster, nil)
+	hearsDesc   = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
+	partialDesc = prometheus.NewDesc(metricPrefix+"master_partially_connected", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
+	twiceDesc   = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
+	hopDesc     = prometheus.NewDesc(metricPrefix+"master_direct", "1 while announcements travel in one hop between another master and this one.", byMaster, nil)
+	gapsDesc    = prometheus.NewDesc(metricPrefix+"announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", nil, nil)
+	anewDesc    = prometheus.NewDesc(metricPrefix+"mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", nil, nil)
+	skewDesc    = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
+	settDesc    = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
+	unmetDesc   = prometheus.NewDesc(metricPrefix+"peer_never_met", "1 for each configured peer that was never met, by the cause.", []string{"peer", "cause"}, nil)
+	epochDesc   = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
+	entryDesc   = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
+	oldDesc     = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
+	diskDesc    = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
+	liveDesc    = prometheus.NewDesc(metricPrefix+"history_live_bytes", "Bytes of the records alone, encoded.", nil, nil)
+	joinDesc    = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
+	aimDesc     = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
+	tunDesc     = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
+	edgeDesc    = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
+	presDesc    = prometheus.NewDesc(metricPrefix+"preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", nil, nil)
+	eventDesc   = prometheus.NewDesc(metricPrefix+"events_total", "What happened, by what it is about and what it was; the method events lists it.", []string{"kind", "what"}, nil)
+	upDesc      = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, deafDesc, twiceDesc, hopDesc, gapsDesc, anewDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
+	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, partialDesc, twiceDesc, hopDesc, gapsDesc, anewDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
 		ch <- d
 	}
 }
@@ -204,7 +204,7 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 			continue // what it said last is out of date
 		}
 		gauge(hearsDesc, float64(m.Hears), m.ID, m.Name)
-		gauge(deafDesc, oneIf(m.Deaf), m.ID, m.Name)
+		gauge(partialDesc, oneIf(m.PartiallyConnected), m.ID, m.Name)
 		gauge(hopDesc, oneIf(m.Direct), m.ID, m.Name)
 		gauge(twiceDesc, oneIf(m.Cause == crdtstore.CauseCollision), m.ID, m.Name)
 		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
@@ -224,8 +224,8 @@ func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(edgeDesc, float64(g.s.edge.host.Conns()))
 	}
 	gauge(presDesc, oneIf(stats.Preservation != nil))
-	for _, o := range g.s.store.Occurred() {
-		ch <- prometheus.MustNewConstMetric(eventDesc, prometheus.CounterValue, float64(o.Count), string(o.Kind), o.What)
+	for _, o := range g.s.store.EventCounts() {
+		ch <- prometheus.MustNewConstMetric(eventDesc, prometheus.CounterValue, float64(o.Count), string(o.Kind), o.Type)
 	}
 	gauge(upDesc, oneIf(g.s.store.Health() == nil))
 }

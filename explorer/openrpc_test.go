@@ -76,7 +76,7 @@ func TestOpenRPCIsComplete(t *testing.T) {
 			t.Errorf("code %d is not described", code)
 		}
 	}
-	for _, name := range []string{"Report", "Node", "VM", "Master", "Answer", "NodePage", "Stats", "Observer", "Conflict", "Occurrence"} {
+	for _, name := range []string{"Report", "Node", "VM", "Master", "Answer", "NodePage", "Stats", "Observer", "Conflict", "Event"} {
 		if doc.Components.Schemas[name]["properties"] == nil && name != "Report" {
 			t.Errorf("type %s is not described", name)
 		}

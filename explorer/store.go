@@ -47,8 +47,8 @@ type store interface {
 
 	Cursor() string
 	Watch(ctx context.Context, after string, kinds ...crdtstore.ChangeKind) iter.Seq2[crdtstore.Change, error]
-	Chronicle(q crdtstore.ChronicleQuery) (crdtstore.ChroniclePage, error)
-	Occurred() []crdtstore.OccurrenceCount
+	Events(q crdtstore.EventQuery) (crdtstore.EventPage, error)
+	EventCounts() []crdtstore.EventCount
 }
 
 var _ store = (*crdtstore.Store)(nil)

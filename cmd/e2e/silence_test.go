@@ -96,14 +96,14 @@ func TestSilence(t *testing.T) {
 		for _, m := range masters {
 			var list struct {
 				Masters []struct {
-					Name string
-					Deaf bool
+					Name               string
+					PartiallyConnected bool `json:"partially_connected"`
 				}
 			}
 			m.must(t, "masters", nil, &list)
 			for _, other := range list.Masters {
-				if other.Deaf != (other.Name == "a") {
-					return errNotYet("%s says of %s: deaf %v", m.name, other.Name, other.Deaf)
+				if other.PartiallyConnected != (other.Name == "a") {
+					return errNotYet("%s says of %s: partially connected: %v", m.name, other.Name, other.PartiallyConnected)
 				}
 			}
 		}

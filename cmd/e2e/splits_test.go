@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// deafen has a host lose what it sends to another one, which it still hears.
-func (h *netns) deafen(to *netns) {
+// mute has a host lose what it sends to another one, which it still hears.
+func (h *netns) mute(to *netns) {
 	h.net.t.Helper()
 	h.net.ip("-n", h.name, "route", "add", "blackhole", to.ip)
 }
 
-// undeafen ends what deafen began.
-func (h *netns) undeafen(to *netns) {
+// unmute ends what mute began.
+func (h *netns) unmute(to *netns) {
 	h.net.t.Helper()
 	h.net.ip("-n", h.name, "route", "del", "blackhole", to.ip)
 }
@@ -129,32 +129,32 @@ func TestSplits(t *testing.T) {
 	a, b, c, d := hosts[0], hosts[1], hosts[2], hosts[3]
 
 	// Two masters cannot talk to each other, and the others can to both.
-	a.deafen(b)
-	b.deafen(a)
+	a.mute(b)
+	b.mute(a)
 	live(6 * time.Second)
 	reaches(masters[0], masters[1:]...)
 	reaches(masters[1], masters[0], masters[2], masters[3])
-	a.undeafen(b)
-	b.undeafen(a)
+	a.unmute(b)
+	b.unmute(a)
 	together("bridge")
 
 	// What one sends to another is lost, and comes by way of a third.
-	a.deafen(b)
+	a.mute(b)
 	live(6 * time.Second)
 	reaches(masters[0], masters[1:]...)
 	reaches(masters[1], masters[0], masters[2], masters[3])
-	a.undeafen(b)
+	a.unmute(b)
 	together("one way")
 
 	// Nobody hears a, which hears the others.
 	for _, other := range hosts[1:] {
-		a.deafen(other)
+		a.mute(other)
 	}
 	live(8 * time.Second)
 	apart(masters[1], "a")
 	reaches(masters[1], masters[2], masters[3])
 	for _, other := range hosts[1:] {
-		a.undeafen(other)
+		a.unmute(other)
 	}
 	together("unheard")
 
@@ -167,13 +167,13 @@ func TestSplits(t *testing.T) {
 			}
 		}
 	}
-	between((*netns).deafen)
+	between((*netns).mute)
 	live(8 * time.Second)
 	apart(masters[0], "c", "d")
 	apart(masters[3], "a", "b")
 	reaches(masters[0], masters[1])
 	reaches(masters[3], masters[2])
-	between((*netns).undeafen)
+	between((*netns).unmute)
 	together("halves")
 
 	// The way to d comes and goes.
@@ -181,7 +181,7 @@ func TestSplits(t *testing.T) {
 	t.Logf("seed of the flapping link: %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range 6 {
-		for _, do := range []func(from, to *netns){(*netns).deafen, (*netns).undeafen} {
+		for _, do := range []func(from, to *netns){(*netns).mute, (*netns).unmute} {
 			for _, other := range hosts[:3] {
 				do(d, other)
 				do(other, d)

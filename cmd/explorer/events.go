@@ -27,7 +27,7 @@ fails, another one goes on, and tells what it saw.`,
 	}
 	r := p.bind(cmd)
 	var (
-		q      crdtstore.ChronicleQuery
+		q      crdtstore.EventQuery
 		kind   string
 		pages  paging
 		follow bool
@@ -41,13 +41,13 @@ fails, another one goes on, and tells what it saw.`,
 	flags.BoolVar(&follow, "follow", false, "go on with what happens")
 	pages.bind(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		q.Kind = crdtstore.OccurrenceKind(kind)
+		q.Kind = crdtstore.EventKind(kind)
 		query := func(limit int, cursor string) any {
 			q.Limit, q.Cursor = limit, cursor
 			return given(q)
 		}
 		if !follow {
-			return list(cmd.Context(), r, listing[crdtstore.Occurrence]{pages, "events", "events", query, r.printEvents})
+			return list(cmd.Context(), r, listing[crdtstore.Event]{pages, "events", "events", query, r.printEvents})
 		}
 		if pages.cursor != "" || pages.all {
 			return &settings.UsageError{Err: errors.New("--follow begins with the latest; leave out --cursor and --all")}
@@ -64,7 +64,7 @@ fails, another one goes on, and tells what it saw.`,
 	return cmd
 }
 
-func (r *remote) printEvents(page []crdtstore.Occurrence) {
+func (r *remote) printEvents(page []crdtstore.Event) {
 	t := newTable(r.out, "TIME", "KIND", "WHAT", "EVENT")
 	for _, o := range page {
 		t.row(eventRow(o)...)
@@ -72,8 +72,8 @@ func (r *remote) printEvents(page []crdtstore.Occurrence) {
 	t.flush()
 }
 
-func eventRow(o crdtstore.Occurrence) []string {
-	return []string{o.At.Local().Format(time.DateTime), string(o.Kind), o.What, o.Text}
+func eventRow(o crdtstore.Event) []string {
+	return []string{o.At.Local().Format(time.DateTime), string(o.Kind), o.Type, o.Text}
 }
 
 // masterID returns the id of a master that is given by id or name. One that is not
@@ -101,7 +101,7 @@ func (r *remote) masterID(ctx context.Context, given string) (string, error) {
 // eventFollower prints what happens.
 type eventFollower struct {
 	follower
-	query crdtstore.ChronicleQuery
+	query crdtstore.EventQuery
 	// latest is the greatest id that the master has listed: a stream begins before its
 	// list is asked for. at is when what was printed last happened.
 	latest uint64
@@ -113,7 +113,7 @@ func (f *eventFollower) event(ctx context.Context, e event) error {
 	case "snapshot":
 		return f.list(ctx)
 	case string(crdtstore.LogChange):
-		var o crdtstore.Occurrence
+		var o crdtstore.Event
 		if err := decodeAll(json.RawMessage(e.data), &o); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (f *eventFollower) list(ctx context.Context) error {
 	since := f.at
 	f.latest = 0
 	for _, raw := range slices.Backward(page.Events) {
-		var o crdtstore.Occurrence
+		var o crdtstore.Event
 		if err := decodeAll(raw, &o); err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (f *eventFollower) list(ctx context.Context) error {
 	return nil
 }
 
-func (f *eventFollower) print(o crdtstore.Occurrence, raw json.RawMessage) error {
+func (f *eventFollower) print(o crdtstore.Event, raw json.RawMessage) error {
 	if o.At.After(f.at) {
 		f.at = o.At
 	}

@@ -140,7 +140,7 @@ func oddities(one crdtstore.Master) []problem {
 		what, do, _ := strings.Cut(one.Reason, "; ")
 		add(collision, "master "+one.Name+": "+what+since(one.Since), cmp.Or(do, neverMetDo[crdtstore.CauseCollision]))
 	}
-	if one.Deaf {
+	if one.PartiallyConnected {
 		add(partial, "master "+one.Name+" is only partially connected: it "+one.Reason, "see that nodes can reach its API and edge addresses")
 	}
 	if skew := one.ClockSkewS; one.Status == crdtstore.MasterAlive && (skew > maxSkewS || skew < -maxSkewS) {

@@ -268,7 +268,7 @@ func (p *program) mastersCommand() *cobra.Command {
 					clock = fmt.Sprintf("%+.0fs", one.ClockSkewS)
 				}
 				status := string(one.Status)
-				if one.Deaf {
+				if one.PartiallyConnected {
 					status += ", partially connected"
 				}
 				if one.Cause != "" {

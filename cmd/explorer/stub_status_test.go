@@ -33,7 +33,7 @@ var stubGrids = map[string]stubGrid{
 			"history":{"epoch":4,"entries":12,"records":1,"bytes":490,"live":80}}`,
 		masters: `{"self":"12D3KooWStub","masters":[` + stubSelf + `,` +
 			stubMaster(`"id":"12D3KooWOther","name":"beta","status":"alive","nodes":2,"in_sync":false,"lag_s":2.5,"differs":1,"rtt_ms":1.25,"clock_skew_s":-7200.4,
-				"hears":0,"deaf":true,"reason":"hears 0 of the 3 nodes that alpha hears","settings_differ":["offline-after: 3s there, 30s here","aliases: none there, 1 (digest 0badcafe) here"]`) + `,` +
+				"hears":0,"partially_connected":true,"reason":"hears 0 of the 3 nodes that alpha hears","settings_differ":["offline-after: 3s there, 30s here","aliases: none there, 1 (digest 0badcafe) here"]`) + `,` +
 			stubMaster(`"id":"12D3KooWFast","name":"fast","status":"alive","clock_skew_s":90`) + `,` +
 			stubMaster(`"id":"12D3KooWTwice","name":"twice","status":"alive","cause":"identity_collision","reason":"two processes have this identity: this one counts; stop the one at 192.0.2.7","since":"2026-01-02T03:04:05Z"`) + `,` +
 			stubMaster(`"id":"12D3KooWGone","name":"gamma\u001b[31m","status":"down"`) + `,` +
@@ -64,9 +64,9 @@ var stubGrids = map[string]stubGrid{
 	},
 }
 
-const stubSelf = `{"id":"12D3KooWStub","name":"alpha","rpc_urls":["http://192.0.2.1:9002"],"ui_urls":[],"mesh_addrs":[],"status":"self","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0,"hears":3,"heard_by":["12D3KooWOther"],"deaf":false,"settings_differ":[]}`
+const stubSelf = `{"id":"12D3KooWStub","name":"alpha","rpc_urls":["http://192.0.2.1:9002"],"ui_urls":[],"mesh_addrs":[],"status":"self","version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0,"hears":3,"heard_by":["12D3KooWOther"],"partially_connected":false,"settings_differ":[]}`
 
 // stubMaster is another master; members replace those that one has who is well.
 func stubMaster(members string) string {
-	return `{"rpc_urls":["http://192.0.2.2:9002"],"ui_urls":[],"mesh_addrs":[],"version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0,"hears":3,"heard_by":[],"deaf":false,"settings_differ":[],` + members + `}`
+	return `{"rpc_urls":["http://192.0.2.2:9002"],"ui_urls":[],"mesh_addrs":[],"version":"v9","last_seen":"2026-01-02T03:04:05Z","rtt_ms":0,"nodes":3,"digest":"ab","in_sync":true,"lag_s":0,"differs":0,"clock_skew_s":0,"hears":3,"heard_by":[],"partially_connected":false,"settings_differ":[],` + members + `}`
 }

@@ -203,7 +203,7 @@ func stubEvent(id int) string {
 	if id%2 == 1 {
 		kind, what, by = "operator", "drained", `"by":"alice","master":"12D3KooWOther",`
 	}
-	return fmt.Sprintf(`{"id":%d,"at":"2026-01-02T03:04:0%dZ","kind":%q,"what":%q,"node_id":"n%d",%s"text":"event %[1]d\u001b[31m"}`, id, id, kind, what, id, by)
+	return fmt.Sprintf(`{"id":%d,"at":"2026-01-02T03:04:0%dZ","kind":%q,"type":%q,"node_id":"n%d",%s"text":"event %[1]d\u001b[31m"}`, id, id, kind, what, id, by)
 }
 
 // stubConflict is a node that two machines claim.

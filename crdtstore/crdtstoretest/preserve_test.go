@@ -63,12 +63,12 @@ func TestPreservationStaysEnded(t *testing.T) {
 		}
 		live(time.Minute, ended)
 		by := ""
-		page, err := c.Store(2).Chronicle(crdtstore.ChronicleQuery{Kind: crdtstore.AboutGrid})
+		page, err := c.Store(2).Events(crdtstore.EventQuery{Kind: crdtstore.GridEvent})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, o := range page.Events {
-			if o.What == crdtstore.WhatPreservationEnded {
+			if o.Type == crdtstore.EventPreservationEnded {
 				by = o.By
 			}
 		}

@@ -50,7 +50,7 @@ func limitsDiffer(t *testing.T, homes []int) {
 					wrong[fmt.Sprintf("master %d doubts that nodes are alive", i)]++
 				}
 				for _, m := range c.Store(i).Masters() {
-					if look && m.Deaf && len(homes) == 2 {
+					if look && m.PartiallyConnected && len(homes) == 2 {
 						wrong[fmt.Sprintf("master %d says that %s %s", i, m.Name, m.Reason)]++
 					}
 				}
@@ -77,7 +77,7 @@ func limitsDiffer(t *testing.T, homes []int) {
 		if got := all[1].SettingsDiffer; !slices.Equal(got, want[i]) || len(all[0].SettingsDiffer) > 0 {
 			t.Errorf("master %d says that %q differ, want %q", i, got, want[i])
 		}
-		page, err := c.Store(i).Chronicle(crdtstore.ChronicleQuery{Q: crdtstore.WhatSettings})
+		page, err := c.Store(i).Events(crdtstore.EventQuery{Q: crdtstore.EventSettings})
 		if err != nil || len(page.Events) != 1 {
 			t.Errorf("master %d tells %d times of settings, %v", i, len(page.Events), err)
 		}

@@ -5,13 +5,13 @@ import { count, h, span, when } from './dom.js';
 
 /**
  * banner returns a line for preservation, for each split, and for each master that is
- * deaf, has other settings or was never met.
+ * partially connected, has other settings or was never met.
  */
 export function banner(splits, masters, preservation) {
   return [
     ...(preservation ? [preserving(preservation)] : []),
     ...(splits ?? []).map(split),
-    ...[...masters.values()].filter((m) => m.deaf).map((m) => h('li', { 'data-master-id': m.id, 'data-kind': 'deaf' },
+    ...[...masters.values()].filter((m) => m.partially_connected).map((m) => h('li', { 'data-master-id': m.id, 'data-kind': 'partially_connected' },
       h('strong', {}, m.name || m.id), ` ${m.reason || 'hears few nodes'}. No node is offline for it while other masters hear them.`)),
     ...[...masters.values()].filter((m) => m.settings_differ?.length > 0).map((m) => h('li', { 'data-master-id': m.id, 'data-kind': 'settings' },
       'Settings of ', h('strong', {}, m.name || m.id), ` differ from this master's and should not: ${m.settings_differ.join('; ')}.`)),

@@ -14,13 +14,13 @@ func TestEvents(t *testing.T) {
 	f := startFixture(t)
 	f.put(aNode("n1"))
 	for i := range 60 {
-		f.happen(crdtstore.Occurrence{Kind: crdtstore.AboutNode, What: crdtstore.WhatOffline, NodeID: "n0", Text: fmt.Sprint("event ", i)})
+		f.happen(crdtstore.Event{Kind: crdtstore.NodeEvent, Type: crdtstore.EventOffline, NodeID: "n0", Text: fmt.Sprint("event ", i)})
 	}
 	p := open(t, f)
 	p.text(`#events tbody tr:first-child`, "event 59")
 	p.until(`document.querySelectorAll('#events tbody tr').length === 50`)
 	p.text(`#events .pager .where`, "1 – 50")
-	f.happen(crdtstore.Occurrence{Kind: crdtstore.AboutOperator, What: crdtstore.WhatDrained, NodeID: "n1", By: "alice", Text: "n1 <b>drained</b> by alice through alpha"})
+	f.happen(crdtstore.Event{Kind: crdtstore.OperatorEvent, Type: crdtstore.EventDrained, NodeID: "n1", By: "alice", Text: "n1 <b>drained</b> by alice through alpha"})
 	p.text(`#events tbody tr:first-child .badge[data-status="drained"]`, "drained")
 	p.text(`#events tbody tr:first-child`, "n1 <b>drained</b> by alice through alpha") // nothing in it is markup
 	p.run(chromedp.SetValue(`#events-kind`, "operator"), chromedp.Evaluate(`document.querySelector('#events-filter').requestSubmit()`, nil))

@@ -33,7 +33,7 @@ type fixture struct {
 	mu      sync.Mutex
 	nodes   map[string]crdtstore.Node
 	masters []crdtstore.Master
-	log     []crdtstore.Occurrence // oldest first
+	log     []crdtstore.Event // oldest first
 	splits  []crdtstore.Split
 	silence *crdtstore.Preservation
 	calls   []recorded
@@ -261,15 +261,15 @@ func (f *fixture) methods() map[string]handle {
 			return map[string]any{"self": f.masters[0].ID, "masters": slices.Clone(f.masters)}, nil
 		},
 		"events": func(params map[string]any) (any, error) {
-			var all []crdtstore.Occurrence
+			var all []crdtstore.Event
 			for _, o := range slices.Backward(f.log) {
-				q := crdtstore.ChronicleQuery{Kind: crdtstore.OccurrenceKind(text(params, "kind")), Q: text(params, "q")}
+				q := crdtstore.EventQuery{Kind: crdtstore.EventKind(text(params, "kind")), Q: text(params, "q")}
 				if q.Matches(&o) {
 					all = append(all, o)
 				}
 			}
 			page, next := paged(all, params)
-			return crdtstore.ChroniclePage{Events: page, NextCursor: next}, nil
+			return crdtstore.EventPage{Events: page, NextCursor: next}, nil
 		},
 		"stats":      func(map[string]any) (any, error) { return f.stats(), nil },
 		"deploy_vm":  vmCall,
@@ -389,7 +389,7 @@ func (f *fixture) put(n crdtstore.Node) {
 }
 
 // happen adds to the log and tells it to the streams.
-func (f *fixture) happen(o crdtstore.Occurrence) {
+func (f *fixture) happen(o crdtstore.Event) {
 	f.mu.Lock()
 	o.ID, o.At = uint64(len(f.log)+1), time.Now()
 	f.log = append(f.log, o)

@@ -191,7 +191,7 @@ function facts(node) {
     ['Id', id(node.node_id)],
     ['Status', h('span', {}, nodeBadges(node), node.reason && h('span', { class: 'note' }, node.reason))],
     ['Last seen', lastSeen(node)],
-    ['Heard by', witnesses(node.seen_by ?? [])],
+    ['Heard by', observers(node.seen_by ?? [])],
     ['Cores', of(usage.cru, total.cru, count)],
     ['Memory', of(usage.mru, total.mru, bytes)],
     ['SSD', total.sru > 0 && of(usage.sru, total.sru, bytes)],
@@ -218,7 +218,7 @@ const trouble = (all) => h('section', { class: 'trouble', role: 'alert' },
   h('h3', {}, 'Trouble on this machine'),
   h('ul', { class: 'bare' }, all.map((text) => h('li', {}, text))));
 
-function witnesses(all) {
+function observers(all) {
   if (!all.length) return 'nobody';
   return h('ul', { class: 'bare' }, all.map((w) => h('li', {},
     `${masterName(masters, w.master)}, ${span(w.age_s)} ago${w.reachable === false ? ' (not reachable now)' : ''}`)));

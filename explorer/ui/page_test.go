@@ -552,7 +552,7 @@ func TestMastersApart(t *testing.T) {
 	p.until(`document.querySelector('#masters tr') && document.querySelector('#splits').hidden`)
 
 	began := time.Now().Add(-4 * time.Minute)
-	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, Deaf: true, Reason: "hears 0 of the 1000 nodes that alpha hears",
+	cedar := crdtstore.Master{ID: "12D3KooWcedar", Name: "cedar", Status: crdtstore.MasterAlive, PartiallyConnected: true, Reason: "hears 0 of the 1000 nodes that alpha hears",
 		SettingsDiffer: []string{"offline-after: 3s there, 30s here"}}
 	f.set(func() {
 		f.masters = append(f.masters, cedar)
@@ -568,8 +568,8 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "<b>cedar</b> holds something else since")
 	p.text(`#splits li[data-master-id="12D3KooWcedar"][data-kind="split"]`, "1 node differed")
 	p.text(`#splits li[data-kind="preservation"]`, "400 of 1,000 nodes are silent")
-	p.text(`#splits li[data-kind="deaf"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
-	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="deaf"]`, "deaf")
+	p.text(`#splits li[data-kind="partially_connected"]`, "cedar hears 0 of the 1000 nodes that alpha hears.")
+	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .badge[data-status="partial"]`, "partial")
 	p.text(`#splits li[data-kind="settings"]`, "Settings of cedar differ from this master's and should not: offline-after: 3s there, 30s here.")
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] [data-differs]`, "setting offline-after: 3s there, 30s here")
 
@@ -580,11 +580,11 @@ func TestMastersApart(t *testing.T) {
 	p.text(`#masters tr[data-master-id="12D3KooWcedar"] .note`, "two processes have this identity")
 
 	f.set(func() {
-		f.silence, f.splits, cedar.Deaf, cedar.Reason, cedar.Cause, cedar.SettingsDiffer = nil, nil, false, "", "", nil
+		f.silence, f.splits, cedar.PartiallyConnected, cedar.Reason, cedar.Cause, cedar.SettingsDiffer = nil, nil, false, "", "", nil
 		f.masters[1] = cedar
 	})
 	f.send("master", cedar)
-	p.until(`document.querySelector('#splits').hidden && !document.querySelector('.badge[data-status="deaf"]')`)
+	p.until(`document.querySelector('#splits').hidden && !document.querySelector('.badge[data-status="partial"]')`)
 }
 
 // Configured masters that were never met have a row each and a line at the top, also

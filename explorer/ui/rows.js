@@ -7,7 +7,7 @@ export const masterName = (masters, master) => masters.get(master)?.name || `${m
 
 export function nodeRow(node, masters) {
   const { usage, total } = amounts(node);
-  const witnesses = node.seen_by ?? [];
+  const observers = node.seen_by ?? [];
   const names = Object.entries(node.labels ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
   return h('tr', {
     role: 'row', 'data-node-id': node.node_id, 'data-status': node.status, 'data-drained': node.drained && 'true',
@@ -26,8 +26,8 @@ export function nodeRow(node, masters) {
     names.slice(0, 3).map(([k, v]) => label(k, v)),
     names.length > 3 && h('span', { class: 'note' }, `and ${names.length - 3} more`))),
   td('Last seen', { class: 'nowrap' }, lastSeen(node)),
-  td('Heard by', {}, h('span', { class: 'chips' }, witnesses.map((w) => witness(w, masters)),
-    witnesses.length === 0 && h('span', { class: 'note' }, 'nobody'))));
+  td('Heard by', {}, h('span', { class: 'chips' }, observers.map((w) => observer(w, masters)),
+    observers.length === 0 && h('span', { class: 'note' }, 'nobody'))));
 }
 
 /** What a node has and what of it is used. */
@@ -64,9 +64,9 @@ export function lastSeen(node) {
   return ages.length ? `${span(Math.min(...ages))} ago` : ago(node.last_seen);
 }
 
-function witness(w, masters) {
-  const deaf = w.reachable === false;
-  return h('span', { class: 'chip', 'data-deaf': deaf && 'true', title: `${span(w.age_s)} ago${deaf ? '; this master is not reachable now' : ''}` },
+function observer(w, masters) {
+  const lost = w.reachable === false;
+  return h('span', { class: 'chip', 'data-lost': lost && 'true', title: `${span(w.age_s)} ago${lost ? '; this master is not reachable now' : ''}` },
     masterName(masters, w.master));
 }
 
@@ -116,7 +116,7 @@ export function masterRow(master) {
     td('Master', { class: 'name' }, h('strong', {}, master.name || master.id), id(master.id)),
     td('Status', { class: 'status' }, h('span', { class: 'chips' },
       badge(master.status, self ? 'this page comes from here' : undefined),
-      master.deaf && badge('deaf', master.reason),
+      master.partially_connected && badge('partial', master.reason),
       master.cause === 'identity_collision' && badge('identity twice', master.reason)), master.reason && h('span', { class: 'note' }, master.reason),
       (master.settings_differ ?? []).map((one) => h('span', { class: 'note', 'data-differs': one }, `setting ${one}`))),
     td('Nodes', { class: 'num' }, count(master.nodes)),
@@ -137,7 +137,7 @@ export function masterRow(master) {
 export function eventRow(event) {
   return h('tr', { role: 'row', 'data-event-id': event.id, 'data-node-id': event.node_id, 'data-kind': event.kind },
     td('When', { class: 'nowrap' }, ago(event.at)),
-    td('What', { class: 'status' }, badge(event.what, event.kind)),
+    td('Type', { class: 'status' }, badge(event.type, event.kind)),
     td('Event', { class: 'told' }, event.text),
     td('Node', {}, event.node_id && h('button', { type: 'button', class: 'open', 'data-action': 'open' }, id(event.node_id))));
 }

@@ -18,7 +18,7 @@ func (r *Replica) Checkpoint() {
 	living := r.living()
 	var mine, news [table.Buckets]bool
 	for b := range mine {
-		mine[b] = Heir(epoch.BucketName(byte(b)), living) == r.opts.Self
+		mine[b] = Rendezvous(epoch.BucketName(byte(b)), living) == r.opts.Self
 	}
 	for e := range r.table.All() {
 		b := table.Bucket(e.ID)

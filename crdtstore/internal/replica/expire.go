@@ -38,7 +38,7 @@ func (r *Replica) expire() error {
 			seen := max(s.Seen(), r.opts.Heard(e.ID))
 			return clock-seen > r.opts.Retention.Milliseconds()
 		}
-		if !silent(e.State) || Heir(e.ID, living) != r.opts.Self {
+		if !silent(e.State) || Rendezvous(e.ID, living) != r.opts.Self {
 			continue
 		}
 		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(max(e.State.Seen(), r.opts.Heard(e.ID))))

@@ -61,7 +61,7 @@ func (c *clocked) tick(t *testing.T) {
 // hears has another master say what its clock shows, from ours.
 func (c *clocked) hears(t *testing.T, id string, ahead int64) {
 	t.Helper()
-	if _, err := c.Replica.Heard(t.Context(), id, Summary{Epoch: c.history.Number(), Wall: c.wall + ahead}); err != nil {
+	if _, err := c.Replica.Observe(t.Context(), id, Summary{Epoch: c.history.Number(), Wall: c.wall + ahead}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -27,7 +27,7 @@ func newJoiner(t *testing.T, damaged bool) *joiner {
 // says has a master say that it holds something else than this one.
 func (j *joiner) says(id string, holds ...string) Step {
 	j.t.Helper()
-	step, err := j.Heard(j.t.Context(), id, Summary{Epoch: 1, Digest: record.Digest{1}, Holds: holds})
+	step, err := j.Observe(j.t.Context(), id, Summary{Epoch: 1, Digest: record.Digest{1}, Holds: holds})
 	if err != nil {
 		j.t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestDamageIsCompletedByAnother(t *testing.T) {
 func TestJoiningAcrossEpochs(t *testing.T) {
 	j := newJoiner(t, false)
 	j.direct["m2"] = true
-	if step, err := j.Heard(t.Context(), "m2", Summary{Epoch: 0, Digest: record.Digest{1}}); step != Compare || err != nil {
+	if step, err := j.Observe(t.Context(), "m2", Summary{Epoch: 0, Digest: record.Digest{1}}); step != Compare || err != nil {
 		t.Errorf("step %d, %v", step, err)
 	}
 }

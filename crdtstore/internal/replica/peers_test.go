@@ -14,7 +14,7 @@ import (
 func (c *clocked) step(t *testing.T, s Summary) Step {
 	t.Helper()
 	s.Wall = c.wall
-	step, err := c.Replica.Heard(t.Context(), "m2", s)
+	step, err := c.Replica.Observe(t.Context(), "m2", s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestHeirsChangeOnlyWithTheirMaster(t *testing.T) {
 	count := map[string]int{}
 	for i := range 2000 {
 		node := string(rune('a'+i%26)) + time.Duration(i).String()
-		heir := Heir(node, all)
+		heir := Rendezvous(node, all)
 		count[heir]++
 		for _, gone := range all {
 			var left []string
@@ -114,7 +114,7 @@ func TestHeirsChangeOnlyWithTheirMaster(t *testing.T) {
 					left = append([]string{m}, left...) // in another order
 				}
 			}
-			if now := Heir(node, left); gone != heir && now != heir {
+			if now := Rendezvous(node, left); gone != heir && now != heir {
 				t.Fatalf("%s goes from %s to %s because %s is gone", node, heir, now, gone)
 			}
 		}

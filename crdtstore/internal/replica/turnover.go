@@ -129,7 +129,7 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 	living := r.living()
 	var mine []string
 	for e := range r.table.All() {
-		if Heir(e.ID, living) == r.opts.Self {
+		if Rendezvous(e.ID, living) == r.opts.Self {
 			mine = append(mine, e.ID)
 		}
 	}
@@ -141,7 +141,7 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 // with a name, by rendezvous hashing: when a master comes or goes, only what it is
 // responsible for changes hands. All masters that agree about who lives agree
 // about the heir.
-func Heir(name string, masters []string) string {
+func Rendezvous(name string, masters []string) string {
 	best, most := "", uint64(0)
 	for _, m := range masters {
 		sum := sha256.Sum256([]byte(m + "\x00" + name))
@@ -154,7 +154,7 @@ func Heir(name string, masters []string) string {
 
 // Responsible returns the master that is responsible for a node, out of those that live
 // as this one sees it.
-func (r *Replica) Responsible(node string) string { return Heir(node, r.living()) }
+func (r *Replica) Responsible(node string) string { return Rendezvous(node, r.living()) }
 
 // retire asserts what the new epoch still lacks of all that this master knows,
 // and deletes the old epochs when it lacks nothing.

@@ -88,7 +88,7 @@ func (t *Table) Next() uint64 {
 // was not known. Two runs collide when a pulse of one was sent between two of the other:
 // a run ends before the next one of the same directory begins, so with a restart, pulses
 // that are late included, that cannot be.
-func (t *Table) Heard(now time.Time, id string, p Pulse) (Verdict, *Collision) {
+func (t *Table) Observe(now time.Time, id string, p Pulse) (Verdict, *Collision) {
 	if p.Run == "" {
 		return Current, nil
 	}

@@ -16,7 +16,7 @@ func at(s float64) time.Time { return began.Add(time.Duration(s * float64(time.S
 func TestLatePulseAfterLeaving(t *testing.T) {
 	tab := New()
 	for seq := uint64(1); seq <= 3; seq++ {
-		if v, _ := tab.Heard(at(float64(seq)), "x", Pulse{Run: "1", Seq: seq}); v != Current {
+		if v, _ := tab.Observe(at(float64(seq)), "x", Pulse{Run: "1", Seq: seq}); v != Current {
 			t.Fatal(v)
 		}
 	}
@@ -24,11 +24,11 @@ func TestLatePulseAfterLeaving(t *testing.T) {
 		t.Error("the run that left is not the one that lives")
 	}
 	for _, p := range []Pulse{{Run: "1", Seq: 4}, {Run: "1", Seq: 3}, {Run: "1", Seq: 100, Echo: 50}} {
-		if v, _ := tab.Heard(at(60), "x", p); v != Late {
+		if v, _ := tab.Observe(at(60), "x", p); v != Late {
 			t.Errorf("%+v behind the farewell is %v", p, v)
 		}
 	}
-	if v, _ := tab.Heard(at(60), "x", Pulse{Run: "2", Seq: 1}); v != Current {
+	if v, _ := tab.Observe(at(60), "x", Pulse{Run: "2", Seq: 1}); v != Current {
 		t.Errorf("the next run is %v", v)
 	}
 	if tab.Left("x", "1") {
@@ -38,12 +38,12 @@ func TestLatePulseAfterLeaving(t *testing.T) {
 
 func TestOvertaken(t *testing.T) {
 	tab := New()
-	tab.Heard(at(0), "x", Pulse{Run: "1", Seq: 5})
-	if v, _ := tab.Heard(at(0), "x", Pulse{Run: "1", Seq: 4}); v != Late {
+	tab.Observe(at(0), "x", Pulse{Run: "1", Seq: 5})
+	if v, _ := tab.Observe(at(0), "x", Pulse{Run: "1", Seq: 4}); v != Late {
 		t.Errorf("a pulse that was overtaken is %v", v)
 	}
-	tab.Heard(at(1), "x", Pulse{Run: "2", Seq: 1})
-	if v, _ := tab.Heard(at(1), "x", Pulse{Run: "1", Seq: 6}); v != Late {
+	tab.Observe(at(1), "x", Pulse{Run: "2", Seq: 1})
+	if v, _ := tab.Observe(at(1), "x", Pulse{Run: "1", Seq: 6}); v != Late {
 		t.Errorf("a pulse of an earlier run is %v", v)
 	}
 }
@@ -52,11 +52,11 @@ func TestOvertaken(t *testing.T) {
 func TestLateBehindTheNextRun(t *testing.T) {
 	tab := New()
 	first := tab.Next()
-	tab.Heard(at(0), "x", Pulse{Run: "1", Seq: 1, Echo: first})
-	tab.Heard(at(1), "x", Pulse{Run: "2", Seq: 1, Echo: tab.Next()})
-	tab.Heard(at(2), "x", Pulse{Run: "2", Seq: 2, Echo: tab.Next()})
+	tab.Observe(at(0), "x", Pulse{Run: "1", Seq: 1, Echo: first})
+	tab.Observe(at(1), "x", Pulse{Run: "2", Seq: 1, Echo: tab.Next()})
+	tab.Observe(at(2), "x", Pulse{Run: "2", Seq: 2, Echo: tab.Next()})
 	for seq := uint64(2); seq < 5; seq++ {
-		if v, c := tab.Heard(at(3), "x", Pulse{Run: "1", Seq: seq, Echo: first}); v != Late || c != nil {
+		if v, c := tab.Observe(at(3), "x", Pulse{Run: "1", Seq: seq, Echo: first}); v != Late || c != nil {
 			t.Fatalf("a late pulse is %v and %+v", v, c)
 		}
 	}
@@ -65,10 +65,10 @@ func TestLateBehindTheNextRun(t *testing.T) {
 // A clock that was put back between two runs has the later one sort first.
 func TestClockPutBack(t *testing.T) {
 	tab := New()
-	tab.Heard(at(0), "x", Pulse{Run: "9", Seq: 5})
+	tab.Observe(at(0), "x", Pulse{Run: "9", Seq: 5})
 	for s := 1.0; s < 10; s++ {
 		n := tab.Next()
-		v, c := tab.Heard(at(s), "x", Pulse{Run: "1", Seq: uint64(s), Echo: n - 1})
+		v, c := tab.Observe(at(s), "x", Pulse{Run: "1", Seq: uint64(s), Echo: n - 1})
 		if c != nil {
 			t.Fatalf("a restart is taken for a copy: %+v", c)
 		}
@@ -77,7 +77,7 @@ func TestClockPutBack(t *testing.T) {
 		}
 	}
 	tab.Met(at(10), "x", "0")
-	if v, _ := tab.Heard(at(10), "x", Pulse{Run: "0", Seq: 1}); v != Current {
+	if v, _ := tab.Observe(at(10), "x", Pulse{Run: "0", Seq: 1}); v != Current {
 		t.Errorf("a run that was met is %v", v)
 	}
 }
@@ -113,10 +113,10 @@ func TestYieldedLoses(t *testing.T) {
 func TestBounded(t *testing.T) {
 	tab := New()
 	for i := range 3 * maxMasters {
-		tab.Heard(at(0), fmt.Sprint(i), Pulse{Run: "1", Seq: 1})
+		tab.Observe(at(0), fmt.Sprint(i), Pulse{Run: "1", Seq: 1})
 	}
 	for i := range 100 {
-		tab.Heard(at(float64(i)), "0", Pulse{Run: fmt.Sprintf("%03d", i+1), Seq: 1, Echo: uint64(i)})
+		tab.Observe(at(float64(i)), "0", Pulse{Run: fmt.Sprintf("%03d", i+1), Seq: 1, Echo: uint64(i)})
 	}
 	if len(tab.of) != maxMasters || len(tab.of["0"].lives) != maxLives {
 		t.Errorf("%d masters, %d runs of one", len(tab.of), len(tab.of["0"].lives))
@@ -162,7 +162,7 @@ func TestRestartsNeverCollide(t *testing.T) {
 				}
 			case "hear":
 				if len(w.theirs) > 0 {
-					_, c := tab.Heard(now, "x", rapid.SampledFrom(w.theirs).Draw(t, "which"))
+					_, c := tab.Observe(now, "x", rapid.SampledFrom(w.theirs).Draw(t, "which"))
 					if c != nil {
 						t.Fatalf("taken for a copy: %+v", c)
 					}
@@ -198,7 +198,7 @@ func TestCopiesAlwaysCollide(t *testing.T) {
 				}
 				p.heard = n - uint64(rapid.IntRange(0, int(min(n, 1))).Draw(t, "behind"))
 				p.seq++
-				_, c := tab.Heard(at(float64(round)), "x", Pulse{p.run, p.seq, p.heard})
+				_, c := tab.Observe(at(float64(round)), "x", Pulse{p.run, p.seq, p.heard})
 				if found == nil {
 					found = c
 				}
@@ -210,7 +210,7 @@ func TestCopiesAlwaysCollide(t *testing.T) {
 		if open, _ := tab.Look(at(float64(rounds))); len(open) != 1 {
 			t.Errorf("open: %+v", open)
 		}
-		if v, _ := tab.Heard(at(float64(rounds)), "x", Pulse{"2", 1000, 1000}); v != Refused {
+		if v, _ := tab.Observe(at(float64(rounds)), "x", Pulse{"2", 1000, 1000}); v != Refused {
 			t.Errorf("a pulse of the copy is %v", v)
 		}
 		if open, over := tab.Look(at(float64(rounds) + 20)); len(open) != 0 || len(over) != 1 {

@@ -243,7 +243,7 @@ func (m *master) pulse() {
 		to.known[m.id] = true
 		to.observedAt[m.id] = m.w.now
 		to.met[m.id] = to.met[m.id] || to.talks(m)
-		step, _ := to.replica.Heard(context.Background(), m.id, s)
+		step, _ := to.replica.Observe(context.Background(), m.id, s)
 		to.do(step, m)
 		to.endJoining()
 	})

@@ -11,21 +11,21 @@ import (
 // nodeChanged notes what of a change of a node's entry is worth a line. before is nil
 // for a new node; after, for one that was dropped for good.
 func (s *Store) nodeChanged(id string, before, after *table.Entry) {
-	c := &s.chronicle
+	c := &s.events
 	if after == nil || after.Removed {
 		c.setStatus(id, nil)
 	}
 	if after == nil || c.now() != awake {
 		return
 	}
-	o := Occurrence{Kind: AboutNode, NodeID: id}
+	o := Event{Kind: NodeEvent, NodeID: id}
 	switch {
 	case before == nil && !after.Removed:
-		o.What, o.Text = WhatNew, id+" is new"
+		o.Type, o.Text = EventNew, id+" is new"
 	case before != nil && before.Removed && !after.Removed:
-		o.What, o.Text = WhatBack, id+" is back, it has registered anew"
+		o.Type, o.Text = EventBack, id+" is back, it has registered anew"
 	case before != nil && !before.Removed && after.Removed && after.State.Removal.Reason == record.ReasonExpired:
-		o.What, o.Master = WhatExpired, after.State.Removal.Master
+		o.Type, o.Master = EventExpired, after.State.Removal.Master
 		o.Text = id + " has expired, it was silent for too long"
 	default:
 		return
@@ -34,10 +34,10 @@ func (s *Store) nodeChanged(id string, before, after *table.Entry) {
 		fresh := Status("")
 		c.setStatus(id, &fresh) // it is not online again when it is first heard
 	}
-	s.happened(o)
+	s.logEvent(o)
 }
 
-func (c *chronicle) setStatus(id string, to *Status) {
+func (c *eventLog) setStatus(id string, to *Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if to == nil {
@@ -53,12 +53,12 @@ func (c *chronicle) setStatus(id string, to *Status) {
 // statusTold notes that a node has another status. Two changes are not worth a line:
 // that a node which is new, or was known before this run, is heard; and that a new one
 // is not yet, for its record travels faster than its pulse.
-func (s *Store) statusTold(id string, status Status) {
+func (s *Store) publishedStatus(id string, status Status) {
 	e := s.table.Get(id)
 	if e == nil || e.Removed {
 		return // its removal says it
 	}
-	c := &s.chronicle
+	c := &s.events
 	c.mu.Lock()
 	was, known := c.statuses[id]
 	c.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *Store) statusTold(id string, status Status) {
 	if isNew || !known && status != Offline || c.now() != awake {
 		return
 	}
-	o := Occurrence{Kind: AboutNode, What: string(status), NodeID: id}
+	o := Event{Kind: NodeEvent, Type: string(status), NodeID: id}
 	switch status {
 	case Online:
 		o.Text = id + " is online again"
@@ -82,13 +82,13 @@ func (s *Store) statusTold(id string, status Status) {
 			o.Text += ", last heard at " + n.LastSeen.Format(time.RFC3339)
 		}
 	}
-	s.happened(o)
+	s.logEvent(o)
 }
 
 // vmsChanged notes which VMs of a node are new or gone, or in another state. What
 // becomes of the VMs of a node that comes and goes is said by that.
 func (s *Store) vmsChanged(before, after *table.Entry, was, vms []VM) {
-	if before == nil || before.Removed || after.Removed || s.chronicle.now() != awake {
+	if before == nil || before.Removed || after.Removed || s.events.now() != awake {
 		return
 	}
 	states := make(map[string]string, len(was))
@@ -96,62 +96,62 @@ func (s *Store) vmsChanged(before, after *table.Entry, was, vms []VM) {
 		states[v.SID] = v.State
 	}
 	for _, v := range vms {
-		o := Occurrence{Kind: AboutVM, NodeID: after.ID, VM: v.SID}
+		o := Event{Kind: VMEvent, NodeID: after.ID, VM: v.SID}
 		name := v.Name
 		if name == "" {
 			name = v.SID
 		}
 		switch state, had := states[v.SID]; {
 		case v.State == VMDeleted && had:
-			o.What, o.Text = WhatGone, fmt.Sprintf("VM %s is gone from %s", name, after.ID)
+			o.Type, o.Text = EventGone, fmt.Sprintf("VM %s is gone from %s", name, after.ID)
 		case !had:
-			o.What, o.Text = WhatNew, fmt.Sprintf("VM %s is new on %s, %s", name, after.ID, v.State)
+			o.Type, o.Text = EventNew, fmt.Sprintf("VM %s is new on %s, %s", name, after.ID, v.State)
 		case state != v.State:
-			o.What, o.Text = WhatChanged, fmt.Sprintf("VM %s on %s is %s, was %s", name, after.ID, v.State, state)
+			o.Type, o.Text = EventChanged, fmt.Sprintf("VM %s on %s is %s, was %s", name, after.ID, v.State, state)
 		default:
 			continue
 		}
-		s.happened(o)
+		s.logEvent(o)
 	}
 }
 
 // masterChanged tells watchers of a master, and notes its status where it is another.
 func (s *Store) masterChanged(id string) {
 	s.hub.add(change{kind: MasterChange, id: id})
-	c := &s.chronicle
+	c := &s.events
 	c.masters.Lock()
 	defer c.masters.Unlock()
 	m, err := s.Master(id)
 	if err != nil {
-		delete(c.mastered, id)
+		delete(c.masterStatus, id)
 		return
 	}
-	was, known := c.mastered[id]
+	was, known := c.masterStatus[id]
 	if was == m.Status {
 		return
 	}
-	if c.mastered == nil {
-		c.mastered = map[string]MasterStatus{}
+	if c.masterStatus == nil {
+		c.masterStatus = map[string]MasterStatus{}
 	}
-	c.mastered[id] = m.Status
-	o := Occurrence{Kind: AboutMaster, Master: id}
+	c.masterStatus[id] = m.Status
+	o := Event{Kind: MasterEvent, Master: id}
 	name := s.nameOf(id)
 	switch m.Status {
 	case MasterAlive:
-		o.What, o.Text = WhatCame, name+" is here"
+		o.Type, o.Text = EventJoined, name+" is here"
 		if known {
-			o.What, o.Text = WhatBack, name+" is back"
+			o.Type, o.Text = EventBack, name+" is back"
 		}
 	case MasterSuspect:
-		o.What, o.Text = WhatSuspect, name+" is silent; what it alone hears does not count"
+		o.Type, o.Text = EventSuspect, name+" is silent; what it alone hears does not count"
 	case MasterDown:
-		o.What, o.Text = WhatDown, name+" is down"
+		o.Type, o.Text = EventDown, name+" is down"
 	case MasterLeft:
-		o.What, o.Text = WhatLeft, name+" has left"
+		o.Type, o.Text = EventLeft, name+" has left"
 	default:
 		return
 	}
-	s.happened(o)
+	s.logEvent(o)
 }
 
 // nameOf returns what people call a master, or what there is of its id.
@@ -160,7 +160,7 @@ func (s *Store) nameOf(master string) string {
 		return s.cfg.Name
 	}
 	if s.cluster != nil {
-		if name := s.cluster.dir.name(master); name != "" {
+		if name := s.cluster.members.name(master); name != "" {
 			return name
 		}
 	}

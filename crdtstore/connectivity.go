@@ -10,16 +10,16 @@ import (
 
 // What happens to a master that nodes cannot reach, though other masters can.
 const (
-	WhatDeaf    = "deaf"    // it hears less than half of the nodes that another one hears
-	WhatHearing = "hearing" // it hears them again
+	EventPartiallyConnected = "partially_connected" // it hears less than half of the nodes that another one hears
+	EventFullyConnected     = "fully_connected"     // it hears them again
 )
 
 const (
-	// deafLeast is how many nodes another master must hear at least before it means
+	// partialLeast is how many nodes another master must hear at least before it means
 	// something that one hears fewer.
-	deafLeast = 3
+	partialLeast = 3
 	// maxHears bounds the list of masters that a master says it hears.
-	maxHears = 64
+	maxObserved = 64
 	// countEvery is how often it is counted anew how many nodes this master hears.
 	countEvery = 2 * time.Second
 )
@@ -30,27 +30,27 @@ type hearer struct {
 	nodes int
 }
 
-// ears finds the masters that are deaf: agents beat to all masters, so one that hears
+// connectivity finds the masters that are partially connected: agents beat to all masters, so one that hears
 // far fewer nodes than another has a fault between it and them, and is of no use as a
 // witness. Its methods may be called concurrently.
-type ears struct {
-	mu   sync.Mutex
-	few  map[string]time.Time // since when a master hears too few
-	deaf map[string]string    // why a master is called deaf
+type connectivity struct {
+	mu      sync.Mutex
+	few     map[string]time.Time // since when a master hears too few
+	partial map[string]string    // why a master is called partially connected
 }
 
 // look compares what the masters hear. One that hears too few for longer than settle,
-// in which agents come back to a master that has just started, is deaf.
-func (e *ears) look(now time.Time, settle time.Duration, masters []hearer, name func(string) string, tell func(master, what, text string)) {
+// in which agents come back to a master that has just started, is partially connected.
+func (e *connectivity) look(now time.Time, settle time.Duration, masters []hearer, name func(string) string, tell func(master, what, text string)) {
 	type news struct{ master, what, text string }
 	var all []news
-	few, deaf := map[string]time.Time{}, map[string]string{}
+	few, partial := map[string]time.Time{}, map[string]string{}
 	e.mu.Lock()
 	for _, m := range masters {
 		best := best(masters, m.id)
-		if best.nodes < deafLeast || 2*m.nodes >= best.nodes {
-			if _, was := e.deaf[m.id]; was {
-				all = append(all, news{m.id, WhatHearing, fmt.Sprintf("%s hears %s again", name(m.id), nodes(m.nodes))})
+		if best.nodes < partialLeast || 2*m.nodes >= best.nodes {
+			if _, was := e.partial[m.id]; was {
+				all = append(all, news{m.id, EventFullyConnected, fmt.Sprintf("%s hears %s again", name(m.id), nodes(m.nodes))})
 			}
 			continue
 		}
@@ -61,12 +61,12 @@ func (e *ears) look(now time.Time, settle time.Duration, masters []hearer, name 
 		if now.Sub(few[m.id]) < settle {
 			continue
 		}
-		deaf[m.id] = fmt.Sprintf("hears %d of the %d nodes that %s hears", m.nodes, best.nodes, name(best.id))
-		if _, was := e.deaf[m.id]; !was {
-			all = append(all, news{m.id, WhatDeaf, name(m.id) + " " + deaf[m.id]})
+		partial[m.id] = fmt.Sprintf("hears %d of the %d nodes that %s hears", m.nodes, best.nodes, name(best.id))
+		if _, was := e.partial[m.id]; !was {
+			all = append(all, news{m.id, EventPartiallyConnected, name(m.id) + " " + partial[m.id]})
 		}
 	}
-	e.few, e.deaf = few, deaf
+	e.few, e.partial = few, partial
 	e.mu.Unlock()
 	for _, n := range all {
 		tell(n.master, n.what, n.text)
@@ -83,16 +83,16 @@ func best(masters []hearer, but string) (most hearer) {
 	return most
 }
 
-// why returns why a master is deaf, nothing where it is not.
-func (e *ears) why(id string) string {
+// why returns why a master is partially connected, nothing where it is not.
+func (e *connectivity) why(id string) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.deaf[id]
+	return e.partial[id]
 }
 
 // hearers returns the masters that can be reached and say how many nodes they hear, in
 // order.
-func (d *directory) hearers(now time.Time) []hearer {
+func (d *membership) hearers(now time.Time) []hearer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []hearer
@@ -107,7 +107,7 @@ func (d *directory) hearers(now time.Time) []hearer {
 
 // heardBy returns the masters that can be reached and say that they hear another one.
 // The caller holds mu.
-func (d *directory) heardBy(now time.Time, id string) []string {
+func (d *membership) heardBy(now time.Time, id string) []string {
 	out := []string{}
 	for _, p := range d.peers {
 		if p.ID != id && p.hearing != nil && p.statusAt(now) == MasterAlive && slices.Contains(p.hearing.Masters, id) {
@@ -119,14 +119,14 @@ func (d *directory) heardBy(now time.Time, id string) []string {
 }
 
 // heardOf is heardBy for callers that do not hold mu.
-func (d *directory) heardOf(now time.Time, id string) []string {
+func (d *membership) heardOf(now time.Time, id string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.heardBy(now, id)
 }
 
 // heardCount is how many nodes this master hears itself, as counted a moment ago.
-type heardCount struct {
+type directCounter struct {
 	mu    sync.Mutex
 	at    time.Time
 	nodes int
@@ -134,8 +134,8 @@ type heardCount struct {
 
 // hears counts the nodes that this master hears itself, by the longest limit of any
 // master, for the others compare it with what they hear.
-func (s *Store) hears(now time.Time) int {
-	c := &s.heardNodes
+func (s *Store) countDirect(now time.Time) int {
+	c := &s.directCount
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.at.IsZero() || now.Sub(c.at) >= countEvery {

@@ -7,30 +7,30 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// losses returns what was said of a node on one side of a split and does not stand after
+// overridden returns what was said of a node on one side of a split and does not stand after
 // it, each as a text: an account behind which there is a later one, an operator's word
 // that gave way to another, a removal that a later boot undid. base is the node as both
 // sides knew it before, here as this side knows it, and there what came from the other.
 // What an agent or an operator said anew on one side only is progress and no loss. name
 // names a master by its id.
-func losses(base, here, there record.State, name func(string) string) []string {
+func overridden(base, here, there record.State, name func(string) string) []string {
 	there = record.Join(base, there)
-	stands := record.Join(here, there)
+	prevailing := record.Join(here, there)
 	var out []string
 	for _, side := range []record.State{here, there} {
 		for _, c := range side.Claims {
-			if text := lostAccount(claimOf(base, c.Key), c, side, stands); text != "" {
+			if text := lostAccount(claimOf(base, c.Key), c, side, prevailing); text != "" {
 				out = append(out, text)
 			}
 		}
 		for _, w := range side.Overrides {
-			now := stands.Override(w.Field)
+			now := prevailing.Override(w.Field)
 			if w != base.Override(w.Field) && w.Value != now.Value {
-				out = append(out, fmt.Sprintf("%s gave way to %s", wordText(w, name), wordText(now, name)))
+				out = append(out, fmt.Sprintf("%s gave way to %s", overrideText(w, name), overrideText(now, name)))
 			}
 		}
-		if side.Removed() && !base.Removed() && !stands.Removed() {
-			out = append(out, fmt.Sprintf("the removal%s gave way to boot %d", said(side.Removal.By, side.Removal.Master, name), stands.Boot()))
+		if side.Removed() && !base.Removed() && !prevailing.Removed() {
+			out = append(out, fmt.Sprintf("the removal%s gave way to boot %d", said(side.Removal.By, side.Removal.Master, name), prevailing.Boot()))
 		}
 	}
 	return out
@@ -70,7 +70,7 @@ func claimOf(s record.State, key string) record.Claim {
 	return record.Claim{}
 }
 
-func wordText(w record.Override, name func(string) string) string {
+func overrideText(w record.Override, name func(string) string) string {
 	label, isLabel := strings.CutPrefix(w.Field, record.FieldLabel)
 	value, set := strings.CutPrefix(w.Value, "=")
 	what := w.Field + " " + w.Value

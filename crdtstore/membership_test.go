@@ -13,9 +13,9 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
-func openDirectory(t testing.TB, path string) *directory {
+func openDirectory(t testing.TB, path string) *membership {
 	t.Helper()
-	d, err := loadDirectory(path, slog.New(slog.DiscardHandler))
+	d, err := loadMembership(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func openDirectory(t testing.TB, path string) *directory {
 }
 
 // shown is what a directory shows when all masters agree.
-func shown(d *directory, now time.Time) []Master {
+func shown(d *membership, now time.Time) []Master {
 	return d.masters(now, func(string) time.Duration { return 0 }, func(string) replica.Agreement { return agreed })
 }
 
@@ -37,7 +37,7 @@ func TestMastersPassThroughTheirStatuses(t *testing.T) {
 		tell := func(id string) { told = append(told, id+" "+string(shown(d, time.Now())[0].Status)) }
 		hear := func(want bool) {
 			t.Helper()
-			if got := d.heard(time.Now(), "m1", info, agreed); got != want {
+			if got := d.observe(time.Now(), "m1", info, agreed); got != want {
 				t.Errorf("heard says %v, want %v", got, want)
 			}
 		}
@@ -84,13 +84,13 @@ func TestLagIsTheTimeSinceTheDigestsWereEqual(t *testing.T) {
 		show := func() Master {
 			return d.masters(time.Now(), func(string) time.Duration { return 1500 * time.Microsecond }, func(string) replica.Agreement { return a })[0]
 		}
-		d.heard(time.Now(), "m1", info, a)
+		d.observe(time.Now(), "m1", info, a)
 		if m := show(); !m.InSync || m.LagS != 0 || m.Nodes != 3 || m.Digest != "01ab" || m.ClockSkewS != 90 || m.RTTms != 1.5 {
 			t.Errorf("%+v", m)
 		}
 		time.Sleep(2 * time.Second)
 		a.InSync, a.Differs = false, 7
-		if !d.heard(time.Now(), "m1", info, a) {
+		if !d.observe(time.Now(), "m1", info, a) {
 			t.Error("watchers are not told that a master differs")
 		}
 		time.Sleep(time.Second)
@@ -115,8 +115,8 @@ func TestDirectoryIsKept(t *testing.T) {
 		t.Error("an empty directory was written")
 	}
 	now := time.Now()
-	d.heard(now, "m1", &liveness.MasterInfo{Name: "one", MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"}, RPCURLs: []string{"http://a"}}, agreed)
-	d.heard(now, "m2", &liveness.MasterInfo{Name: "two"}, agreed)
+	d.observe(now, "m1", &liveness.MasterInfo{Name: "one", MeshAddrs: []string{"/ip4/10.0.0.1/tcp/9004"}, RPCURLs: []string{"http://a"}}, agreed)
+	d.observe(now, "m2", &liveness.MasterInfo{Name: "two"}, agreed)
 	d.left("m2")
 	if err := d.save(); err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 		if n := len(shown(d, time.Now())); n != 0 {
 			t.Errorf("%q gives %d masters", content, n)
 		}
-		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
+		d.observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
 		if err := d.save(); err != nil {
 			t.Error(err)
 		}
@@ -160,7 +160,7 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 			t.Errorf("after %q nothing is kept", content)
 		}
 	}
-	if _, err := loadDirectory(filepath.Dir(path), slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := loadMembership(filepath.Dir(path), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a directory was read as a file")
 	}
 }
@@ -168,7 +168,7 @@ func TestBrokenDirectoryIsMadeAnew(t *testing.T) {
 func TestWhatCouldNotBeSavedIsSavedLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gone", "masters.json")
 	d := openDirectory(t, path)
-	d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
+	d.observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
 	if err := d.save(); err == nil {
 		t.Fatal("saved where there is no directory")
 	}

@@ -15,10 +15,10 @@ import (
 // before a state was written is not in any, and known only where it was said.
 
 // wordSeed makes the keys by which a word is noted once, however often it comes in.
-var wordSeed = maphash.MakeSeed()
+var keySeed = maphash.MakeSeed()
 
-// told is a word, or a removal as one, about a node.
-type told struct {
+// overrideLogged is an override, or a removal, of a node, as it is logged.
+type overrideLogged struct {
 	node   string
 	stamp  record.Stamp
 	field  string // empty: a removal
@@ -27,21 +27,21 @@ type told struct {
 	by     string
 }
 
-func wordOf(node string, w record.Override) told {
-	return told{node, w.Stamp, w.Field, w.Value, w.Master, w.By}
+func overrideKey(node string, w record.Override) overrideLogged {
+	return overrideLogged{node, w.Stamp, w.Field, w.Value, w.Master, w.By}
 }
 
-func removalOf(node string, r record.Removal) told {
-	return told{node, r.Stamp, "", r.Reason, r.Master, r.By}
+func removalKey(node string, r record.Removal) overrideLogged {
+	return overrideLogged{node, r.Stamp, "", r.Reason, r.Master, r.By}
 }
 
 // said notes what operators say in a state that was joined into the entry of a node,
 // if the entry before did not say it. It is called for every state that comes in.
-func (s *Store) said(node string, before *table.Entry, st record.State) {
+func (s *Store) logOverrides(node string, before *table.Entry, st record.State) {
 	if len(st.Overrides) == 0 && st.Removal.IsZero() {
 		return
 	}
-	now := s.chronicle.now()
+	now := s.events.now()
 	if now == asleep {
 		return
 	}
@@ -52,12 +52,12 @@ func (s *Store) said(node string, before *table.Entry, st record.State) {
 	for _, w := range st.Overrides {
 		if is := known.Override(w.Field); is != w && w.Master != "" && (now == awake || w.Master == s.text) {
 			later := record.State{Overrides: []record.Override{is}}.Dominates(record.State{Overrides: []record.Override{w}})
-			s.noteWord(wordOf(node, w), later, true)
+			s.logOverride(overrideKey(node, w), later, true)
 		}
 	}
 	if r := st.Removal; r != known.Removal && byOperator(r) && (now == awake || r.Master == s.text) {
 		later := record.State{Removal: known.Removal}.Dominates(record.State{Removal: r})
-		s.noteWord(removalOf(node, r), later, true)
+		s.logOverride(removalKey(node, r), later, true)
 	}
 }
 
@@ -67,24 +67,24 @@ func byOperator(r record.Removal) bool { return !r.IsZero() && r.Reason != recor
 
 // noteWord notes a word, unless it was; later tells that it lost against another one,
 // and news that it was said in this run.
-func (s *Store) noteWord(w told, later, news bool) {
-	o := Occurrence{
-		At: w.stamp.Time(), Kind: AboutOperator,
+func (s *Store) logOverride(w overrideLogged, later, news bool) {
+	o := Event{
+		At: w.stamp.Time(), Kind: OperatorEvent,
 		NodeID: w.node, Master: w.master, By: w.by,
 	}
 	label, isLabel := strings.CutPrefix(w.field, record.FieldLabel)
 	value, set := strings.CutPrefix(w.value, "=")
 	switch {
 	case w.field == "":
-		o.What, o.Text = WhatRemoved, w.node+" removed"
+		o.Type, o.Text = EventRemoved, w.node+" removed"
 	case w.field == record.FieldDrain && w.value != "":
-		o.What, o.Text = WhatDrained, w.node+" drained"
+		o.Type, o.Text = EventDrained, w.node+" drained"
 	case w.field == record.FieldDrain:
-		o.What, o.Text = WhatUndrained, w.node+" no longer drained"
+		o.Type, o.Text = EventUndrained, w.node+" no longer drained"
 	case isLabel && set:
-		o.What, o.Text = WhatLabelled, w.node+" labelled "+label+"="+value
+		o.Type, o.Text = EventLabelled, w.node+" labelled "+label+"="+value
 	case isLabel:
-		o.What, o.Text = WhatUnlabelled, w.node+" no longer labelled "+label
+		o.Type, o.Text = EventUnlabelled, w.node+" no longer labelled "+label
 	default:
 		return // a field of a newer version
 	}
@@ -98,30 +98,30 @@ func (s *Store) noteWord(w told, later, news bool) {
 	if w.field == "" && w.value != "" {
 		o.Text += ": " + w.value
 	}
-	s.chronicle.add(s.hub, o, maphash.Comparable(wordSeed, w)|1, news) // a key is not 0
+	s.events.add(s.hub, o, maphash.Comparable(keySeed, w)|1, news) // a key is not 0
 }
 
 // remember begins to note what comes in, and notes what operators said before as far as
 // it stands, oldest first. It is called when the records are here.
 func (s *Store) remember() {
 	// First, so that what comes in meanwhile is noted by one or the other.
-	s.chronicle.phase.Store(int32(awake))
-	latest := first[told]{order: order{descending: true}, most: maxOccurrences / 2}
-	add := func(w told) {
+	s.events.phase.Store(int32(awake))
+	latest := first[overrideLogged]{order: order{descending: true}, most: maxEvents / 2}
+	add := func(w overrideLogged) {
 		latest.add(place{Num: float64(w.stamp.Wall), ID: w.node + "/" + w.field}, w)
 	}
 	for e := range s.table.All() {
 		for _, w := range e.State.Overrides {
 			if w.Master != "" {
-				add(wordOf(e.ID, w))
+				add(overrideKey(e.ID, w))
 			}
 		}
 		if byOperator(e.State.Removal) {
-			add(removalOf(e.ID, e.State.Removal))
+			add(removalKey(e.ID, e.State.Removal))
 		}
 	}
 	words := latest.sorted()
 	for i := range words {
-		s.noteWord(words[len(words)-1-i].item, false, false)
+		s.logOverride(words[len(words)-1-i].item, false, false)
 	}
 }

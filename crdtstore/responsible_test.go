@@ -21,7 +21,7 @@ func TestSharesPassToHeirs(t *testing.T) {
 		before, after := some.Draw(r, "before"), some.Draw(r, "after")
 		counted, want := 0, 0
 		for _, n := range nodes {
-			was, is := heir(n, before), heir(n, after)
+			was, is := responsibleFor(n, before), responsibleFor(n, after)
 			if !slices.Contains(after, is) {
 				r.Fatalf("%s is left to %s, which is gone", n, is)
 			}

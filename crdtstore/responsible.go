@@ -12,26 +12,26 @@ import (
 
 // What happens to the responsibility for nodes when masters go and come.
 const (
-	WhatAdopted = "adopted" // this master took over the share of one that is gone
-	WhatGiven   = "given"   // this master gave a share to one that has come, or come back
+	EventAdopted = "adopted" // this master took over the share of one that is gone
+	EventGiven   = "given"   // this master gave a share to one that has come, or come back
 )
 
 // Each node has one master that does what need be done only once: it asserts its record
 // in a new epoch, writes down when it was last seen, and lets it expire. That is no
 // office that is held or handed over, but a function of the node and of the masters that
-// live, so a master that is gone has heirs at once, and one that returns has its share
+// live, so what a master that is gone was responsible for falls to others at once, and one that returns has its share
 // back. Masters that disagree for a while about who lives may do the work twice, or leave
 // it to the next time. Neither does harm: what they write is joined.
 
-// heir is the master, out of some, that is responsible for a node.
-func heir(node string, masters []string) string { return replica.Heir(node, masters) }
+// responsibleFor returns the master, out of some, that is responsible for a node.
+func responsibleFor(node string, masters []string) string { return replica.Rendezvous(node, masters) }
 
 // handover counts the nodes that pass from one master to self when those that live are
 // not before any more but after, by the master, and those that pass from self to another.
 func handover(nodes iter.Seq[string], before, after []string, self string) (adopted, given map[string]int) {
 	adopted, given = map[string]int{}, map[string]int{}
 	for node := range nodes {
-		was, is := heir(node, before), heir(node, after)
+		was, is := responsibleFor(node, before), responsibleFor(node, after)
 		switch {
 		case was == is:
 		case is == self:
@@ -49,14 +49,14 @@ func handover(nodes iter.Seq[string], before, after []string, self string) (adop
 // different ones, which does no harm.
 func (s *Store) Responsible(nodeID string) string { return s.replica.Responsible(nodeID) }
 
-// heirs follows who lives.
-type heirs struct {
+// liveSet follows who lives.
+type liveSet struct {
 	members []string        // when it was last looked
 	gone    map[string]bool // those that were members and are none now
 }
 
 // look returns who lived before and who lives now, where that is not the same.
-func (h *heirs) look(members []string) (before, after []string, changed bool) {
+func (h *liveSet) look(members []string) (before, after []string, changed bool) {
 	if h.gone == nil {
 		h.members, h.gone = members, map[string]bool{}
 	}
@@ -70,13 +70,13 @@ func (h *heirs) look(members []string) (before, after []string, changed bool) {
 // members returns the masters that others need not stand in for, in order: all but those
 // that are down or have left. After the start those that are known have a moment to be
 // heard.
-func (d *directory) members(now, began time.Time) []string {
+func (d *membership) members(now, began time.Time) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []string
 	for id, p := range d.peers {
 		status := d.status(now, p)
-		awaited := p.heard.IsZero() && !p.HasLeft && now.Sub(began) <= downAfter
+		awaited := p.lastHeard.IsZero() && !p.HasLeft && now.Sub(began) <= downAfter
 		if status == MasterAlive || status == MasterSuspect || awaited {
 			out = append(out, id)
 		}
@@ -88,32 +88,32 @@ func (d *directory) members(now, began time.Time) []string {
 // adopt tells what passes to this master, and from it, by the going and coming of others.
 func (c *cluster) adopt(now time.Time) {
 	s := c.store
-	before, after, changed := c.heirs.look(c.dir.members(now, s.since))
+	before, after, changed := c.liveSet.look(c.members.members(now, s.since))
 	if !changed {
 		return
 	}
 	adopted, given := handover(s.nodeIDs(), append([]string{s.ID()}, before...), append([]string{s.ID()}, after...), s.ID())
 	for _, id := range slices.Sorted(maps.Keys(adopted)) {
-		c.heirs.gone[id] = true
-		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), s.nameOf(id), c.dir.whyGone(id))
+		c.liveSet.gone[id] = true
+		text := fmt.Sprintf("adopted %s of %s, which %s", nodes(adopted[id]), s.nameOf(id), c.members.whyAbsent(id))
 		if n := s.exclusive(now, id); n > 0 {
 			text += fmt.Sprintf("; %s were heard by it alone", nodes(n))
 		}
 		s.log.Info("responsible for nodes of another master", "master", id, "nodes", adopted[id])
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatAdopted, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventAdopted, Master: id, Text: text})
 	}
 	for _, id := range slices.Sorted(maps.Keys(given)) {
 		text := fmt.Sprintf("gave %s to %s", nodes(given[id]), s.nameOf(id))
-		if c.heirs.gone[id] {
+		if c.liveSet.gone[id] {
 			text = fmt.Sprintf("gave %s back to %s", nodes(given[id]), s.nameOf(id))
-			delete(c.heirs.gone, id)
+			delete(c.liveSet.gone, id)
 		}
 		s.log.Info("another master is responsible for nodes", "master", id, "nodes", given[id])
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatGiven, Master: id, Text: text})
+		s.logEvent(Event{Kind: MasterEvent, Type: EventGiven, Master: id, Text: text})
 	}
 }
 
-func (d *directory) whyGone(id string) string {
+func (d *membership) whyAbsent(id string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch p := d.peers[id]; {

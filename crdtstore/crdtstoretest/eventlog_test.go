@@ -26,19 +26,19 @@ func (g *grid) say(nodes int) (w word, ok bool) {
 	var err error
 	switch dice := g.rand.IntN(20); {
 	case dice < 6:
-		w.what = crdtstore.WhatDrained
+		w.what = crdtstore.EventDrained
 		_, err = s.Drain(ctx, w.node, true, w.by)
 	case dice < 12:
-		w.what = crdtstore.WhatUndrained
+		w.what = crdtstore.EventUndrained
 		_, err = s.Drain(ctx, w.node, false, w.by)
 	case dice < 16:
-		w.what = crdtstore.WhatLabelled
+		w.what = crdtstore.EventLabelled
 		_, err = s.Label(ctx, w.node, map[string]*string{"zone": &value}, w.by)
 	case dice < 19:
-		w.what = crdtstore.WhatUnlabelled
+		w.what = crdtstore.EventUnlabelled
 		_, err = s.Label(ctx, w.node, map[string]*string{"zone": nil}, w.by)
 	default:
-		w.what = crdtstore.WhatRemoved
+		w.what = crdtstore.EventRemoved
 		var n crdtstore.Node
 		n, err = s.Node(w.node)
 		if err == nil && n.RemovedAt != nil {
@@ -56,9 +56,9 @@ func (g *grid) say(nodes int) (w word, ok bool) {
 func (g *grid) noted(when string, words []word) {
 	g.t.Helper()
 	for m := range g.up {
-		seen := map[string][]crdtstore.Occurrence{}
-		for q := (crdtstore.ChronicleQuery{Kind: crdtstore.AboutOperator, Limit: 1000}); ; {
-			page, err := g.Store(m).Chronicle(q)
+		seen := map[string][]crdtstore.Event{}
+		for q := (crdtstore.EventQuery{Kind: crdtstore.OperatorEvent, Limit: 1000}); ; {
+			page, err := g.Store(m).Events(q)
 			if err != nil {
 				g.t.Fatal(err)
 			}
@@ -79,7 +79,7 @@ func (g *grid) noted(when string, words []word) {
 				continue
 			}
 			o := list[0]
-			if off := o.At.Sub(w.at).Abs(); o.What != w.what || o.NodeID != w.node || o.Master != g.Store(w.master).ID() || off > 5*time.Millisecond {
+			if off := o.At.Sub(w.at).Abs(); o.Type != w.what || o.NodeID != w.node || o.Master != g.Store(w.master).ID() || off > 5*time.Millisecond {
 				g.t.Errorf("%s: %s tells %+v, said was %+v", when, g.Store(m).Name(), o, w)
 			}
 		}
@@ -131,18 +131,18 @@ func TestMastersComeAndGo(t *testing.T) {
 		g.sleep(5 * time.Second)
 		g.stop(1)
 		g.sleep(time.Second)
-		page, err := g.Store(0).Chronicle(crdtstore.ChronicleQuery{Kind: crdtstore.AboutMaster, Master: "m1"})
+		page, err := g.Store(0).Events(crdtstore.EventQuery{Kind: crdtstore.MasterEvent, Master: "m1"})
 		if err != nil {
 			g.t.Fatal(err)
 		}
 		var got []string
 		for _, o := range page.Events {
-			switch o.What {
-			case crdtstore.WhatCame, crdtstore.WhatSuspect, crdtstore.WhatDown, crdtstore.WhatBack, crdtstore.WhatLeft:
-				got = append(got, o.What)
+			switch o.Type {
+			case crdtstore.EventJoined, crdtstore.EventSuspect, crdtstore.EventDown, crdtstore.EventBack, crdtstore.EventLeft:
+				got = append(got, o.Type)
 			}
 		}
-		if want := "[left back down suspect came]"; fmt.Sprint(got) != want {
+		if want := "[left back down suspect joined]"; fmt.Sprint(got) != want {
 			g.t.Errorf("m0 tells of m1: %v, want %s", got, want)
 		}
 	})

@@ -66,7 +66,7 @@ func TestTwoMachinesClaimOneID(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, second claimant
 		conflict      string
-		stands        string
+		prevailing    string
 		refused       bool
 	}{
 		"another key": {
@@ -110,8 +110,8 @@ func TestTwoMachinesClaimOneID(t *testing.T) {
 				if err != nil || page.Total != want || len(page.Nodes) != want || s.Stats().Conflicts != want {
 					t.Errorf("%d listed, %d counted, want %d: %v", page.Total, s.Stats().Conflicts, want, err)
 				}
-				if n, _ := s.Node("n"); n.Hostname != c.stands {
-					t.Errorf("%s stands, want %s", n.Hostname, c.stands)
+				if n, _ := s.Node("n"); n.Hostname != c.prevailing {
+					t.Errorf("%s stands, want %s", n.Hostname, c.prevailing)
 				}
 				if name == "the key of a machine that was renamed" {
 					return

@@ -12,8 +12,8 @@ import (
 
 // What is told of masters beside their status and what they hear.
 const (
-	WhatForgotten = "forgotten" // gone for longer than retention
-	WhatClock     = "clock"     // its clock is far from this master's, or is right again
+	EventForgotten = "forgotten" // gone for longer than retention
+	EventClock     = "clock"     // its clock is far from this master's, or is right again
 )
 
 // maxSkew is how far a clock may be off before it is told. Clocks decide little
@@ -21,20 +21,20 @@ const (
 const maxSkew = 5 * time.Second
 
 // forget drops the masters that have been gone for longer than retention, from the
-// directory, its file and the mesh. What they alone had is welcome when they return,
-// but nobody waits for them, and this master does not vouch for them any more.
+// membership, its file and the mesh. What they alone had is taken when they return,
+// but nobody waits for them, and this master does not introduce them any more.
 func (c *cluster) forget(now time.Time) {
 	s := c.store
-	for _, id := range c.dir.expired(now, s.cfg.Wall(), s.since, s.cfg.Retention) {
+	for _, id := range c.members.expired(now, s.cfg.Wall(), s.since, s.cfg.Retention) {
 		name := s.nameOf(id)
-		c.dir.drop(id)
+		c.members.drop(id)
 		c.unknow(id)
 		s.log.Info("a master is forgotten", "master", id, "name", name, "gone for more than", s.cfg.Retention)
-		s.happened(Occurrence{Kind: AboutMaster, What: WhatForgotten, Master: id,
+		s.logEvent(Event{Kind: MasterEvent, Type: EventForgotten, Master: id,
 			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
 		s.hub.add(change{kind: MasterChange, id: id})
 	}
-	c.mesh.ForgetUnheard(now, c.dir.has)
+	c.mesh.ForgetUnheard(now, c.members.has)
 }
 
 func (c *cluster) unknow(id string) {
@@ -46,7 +46,7 @@ func (c *cluster) unknow(id string) {
 	c.store.replica.Forget(id)
 }
 
-func (d *directory) has(id string) bool {
+func (d *membership) has(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.peers[id] != nil
@@ -55,12 +55,12 @@ func (d *directory) has(id string) bool {
 // expired returns the masters that have been gone for longer than retention, by the
 // monotonic clock where they were heard in this run. Others have a minute from its
 // beginning to be heard, whatever the wall clock says.
-func (d *directory) expired(now, wall, began time.Time, retention time.Duration) (ids []string) {
+func (d *membership) expired(now, wall, began time.Time, retention time.Duration) (ids []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, p := range d.peers {
-		gone := now.Sub(p.heard)
-		if p.heard.IsZero() {
+		gone := now.Sub(p.lastHeard)
+		if p.lastHeard.IsZero() {
 			gone = wall.Sub(p.LastSeen)
 		}
 		if gone > retention && now.Sub(began) > min(time.Minute, retention) && len(d.heardBy(now, id)) == 0 {
@@ -72,7 +72,7 @@ func (d *directory) expired(now, wall, began time.Time, retention time.Duration)
 }
 
 // drop removes a master.
-func (d *directory) drop(id string) {
+func (d *membership) drop(id string) {
 	d.mu.Lock()
 	delete(d.peers, id)
 	d.mu.Unlock()
@@ -80,7 +80,7 @@ func (d *directory) drop(id string) {
 }
 
 // skews tells of the clocks that go wrong or are right again, each once.
-func (d *directory) skews(now time.Time, tell func(id, text string)) {
+func (d *membership) skews(now time.Time, tell func(id, text string)) {
 	type news struct{ id, text string }
 	var all []news
 	d.mu.Lock()

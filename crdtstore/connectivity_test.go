@@ -23,7 +23,7 @@ func TestWhoIsDeaf(t *testing.T) {
 		{"too few to tell", []hearer{{"a", 0}, {"b", 2}}, nil},
 		{"three nodes", []hearer{{"a", 1}, {"b", 3}}, []string{"Ma hears 1 of the 3 nodes that Mb hears"}},
 	} {
-		var e ears
+		var e connectivity
 		var told []string
 		tell := func(_, what, text string) { told = append(told, text) }
 		now := time.Now()

@@ -15,8 +15,8 @@ func TestHeardByOthersIsNotDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
 		began := time.Now()
-		hear := func(id string, hears ...string) {
-			d.heard(time.Now(), id, &liveness.MasterInfo{Name: id, Connectivity: &liveness.Connectivity{Masters: hears}}, agreed)
+		hear := func(id string, countDirect ...string) {
+			d.observe(time.Now(), id, &liveness.MasterInfo{Name: id, Connectivity: &liveness.Connectivity{Masters: countDirect}}, agreed)
 		}
 		status := func(id string) Master {
 			list := shown(d, time.Now())
@@ -53,8 +53,8 @@ func TestGoneMastersExpire(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "masters.json")
 		const retention = time.Hour
 		d := openDirectory(t, path)
-		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
-		d.heard(time.Now(), "m2", &liveness.MasterInfo{Name: "two"}, agreed)
+		d.observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
+		d.observe(time.Now(), "m2", &liveness.MasterInfo{Name: "two"}, agreed)
 		d.left("m2")
 		began := time.Now()
 		expired := func() []string { return d.expired(time.Now(), time.Now(), began, retention) }
@@ -66,13 +66,13 @@ func TestGoneMastersExpire(t *testing.T) {
 		if got := d.expired(time.Now(), time.Now().Add(1000*time.Hour), began, retention); len(got) > 0 {
 			t.Errorf("by the wall clock %q expired", got)
 		}
-		d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
+		d.observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one"}, agreed)
 		time.Sleep(2 * time.Minute)
 		if got := expired(); !slices.Equal(got, []string{"m2"}) {
 			t.Errorf("%q expired, want m2", got)
 		}
 		time.Sleep(retention)
-		saved := func() *directory {
+		saved := func() *membership {
 			if err := d.save(); err != nil {
 				t.Error(err)
 			}
@@ -103,7 +103,7 @@ func TestClocksApartAreToldOnce(t *testing.T) {
 		var got []string
 		for _, skew := range []time.Duration{0, 4 * time.Second, 90 * time.Minute, time.Hour, 3 * time.Second, -time.Second, -6 * time.Second} {
 			time.Sleep(time.Second)
-			d.heard(time.Now(), "m1", &liveness.MasterInfo{Name: "one", Wall: time.Now().Add(skew).UnixMilli()}, agreed)
+			d.observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one", Wall: time.Now().Add(skew).UnixMilli()}, agreed)
 			d.skews(time.Now(), func(_, text string) { got = append(got, text) })
 		}
 		want := []string{

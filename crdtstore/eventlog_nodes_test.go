@@ -14,21 +14,21 @@ import (
 )
 
 // lines are what happened, oldest first, each in one line.
-func lines(t testing.TB, s *crdtstore.Store, q crdtstore.ChronicleQuery) (out []string) {
+func lines(t testing.TB, s *crdtstore.Store, q crdtstore.EventQuery) (out []string) {
 	t.Helper()
 	q.Limit = 1000
-	page, err := s.Chronicle(q)
+	page, err := s.Events(q)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range slices.Backward(page.Events) {
-		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", o.Kind, o.What, o.NodeID, o.VM)))
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", o.Kind, o.Type, o.NodeID, o.VM)))
 	}
 	return out
 }
 
 // The life of a node, as the log tells it, before and after a restart of the master.
-func TestChronicleOfANode(t *testing.T) {
+func TestEventsOfANode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		cfg := crdtstore.Config{Dir: t.TempDir(), Name: "alpha", OfflineAfter: 30 * time.Second, NoSync: true}
@@ -37,14 +37,14 @@ func TestChronicleOfANode(t *testing.T) {
 			t.Fatal(err)
 		}
 		follow, stop := context.WithCancel(ctx)
-		var told []crdtstore.Occurrence
+		var told []crdtstore.Event
 		done := make(chan struct{})
 		from := s.Cursor()
 		go func() {
 			defer close(done)
 			for e, err := range s.Watch(follow, from, crdtstore.LogChange) {
 				if err == nil {
-					told = append(told, *e.Occurrence)
+					told = append(told, *e.Event)
 				}
 			}
 		}()
@@ -86,22 +86,22 @@ func TestChronicleOfANode(t *testing.T) {
 			"operator drained n1", "operator undrained n1", "operator labelled n1", "operator unlabelled n1",
 			"vm gone n1 v1", "operator removed n1", "node back n1", "operator drained n1",
 		}
-		if got := lines(t, s, crdtstore.ChronicleQuery{}); !slices.Equal(got, want) {
+		if got := lines(t, s, crdtstore.EventQuery{}); !slices.Equal(got, want) {
 			t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
-		page, _ := s.Chronicle(crdtstore.ChronicleQuery{Q: "sold"})
+		page, _ := s.Events(crdtstore.EventQuery{Q: "sold"})
 		if len(page.Events) != 1 || page.Events[0].By != "bob" || page.Events[0].Master != s.ID() ||
 			page.Events[0].Text != "n1 removed by bob through alpha: sold" {
 			t.Errorf("%+v", page.Events)
 		}
-		all, _ := s.Chronicle(crdtstore.ChronicleQuery{})
+		all, _ := s.Events(crdtstore.EventQuery{})
 		stop()
 		<-done
 		slices.Reverse(told)
 		if !slices.Equal(told, all.Events) {
 			t.Errorf("watchers were told\n%+v\nthe log says\n%+v", told, all.Events)
 		}
-		page, _ = s.Chronicle(crdtstore.ChronicleQuery{Limit: 1})
+		page, _ = s.Events(crdtstore.EventQuery{Limit: 1})
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -112,30 +112,30 @@ func TestChronicleOfANode(t *testing.T) {
 		defer s.Close()
 		// What operators said stands on record, but for what was taken back since.
 		want = []string{"operator removed n1", "operator drained n1"}
-		if got := lines(t, s, crdtstore.ChronicleQuery{}); !slices.Equal(got, want) {
+		if got := lines(t, s, crdtstore.EventQuery{}); !slices.Equal(got, want) {
 			t.Errorf("after a start the log says %q, want %q", got, want)
 		}
-		again, _ := s.Chronicle(crdtstore.ChronicleQuery{})
+		again, _ := s.Events(crdtstore.EventQuery{})
 		if !again.Events[0].At.Equal(all.Events[0].At) || again.Events[0].By != "carol" {
 			t.Errorf("%+v, before the start %+v", again.Events[0], all.Events[0])
 		}
-		if n := s.Occurred(); len(n) != 0 {
+		if n := s.EventCounts(); len(n) != 0 {
 			t.Errorf("counted as news: %+v", n)
 		}
-		if _, err := s.Chronicle(crdtstore.ChronicleQuery{Cursor: page.NextCursor}); !errors.Is(err, crdtstore.ErrCursor) {
+		if _, err := s.Events(crdtstore.EventQuery{Cursor: page.NextCursor}); !errors.Is(err, crdtstore.ErrCursor) {
 			t.Error("the cursor of an earlier run:", err)
 		}
 		// The master was away when the node fell silent.
 		time.Sleep(time.Minute)
 		want = append(want, "node offline n1")
-		if got := lines(t, s, crdtstore.ChronicleQuery{}); !slices.Equal(got, want) {
+		if got := lines(t, s, crdtstore.EventQuery{}); !slices.Equal(got, want) {
 			t.Errorf("the log says %q, want %q", got, want)
 		}
 	})
 }
 
 // What expires is told as such, and no operator's word.
-func TestChronicleOfExpiry(t *testing.T) {
+func TestEventsOfExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := crdtstore.Open(t.Context(), crdtstore.Config{Dir: t.TempDir(), Retention: 20 * time.Minute, NoSync: true})
 		if err != nil {
@@ -147,14 +147,14 @@ func TestChronicleOfExpiry(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		want := []string{"node new n1", "node offline n1", "node expired n1"}
-		if got := lines(t, s, crdtstore.ChronicleQuery{}); !slices.Equal(got, want) {
+		if got := lines(t, s, crdtstore.EventQuery{}); !slices.Equal(got, want) {
 			t.Errorf("the log says %q, want %q", got, want)
 		}
 	})
 }
 
 // Many nodes that fall silent at once are told of in few words.
-func TestChronicleOfMassSilence(t *testing.T) {
+func TestEventsOfMassSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := crdtstore.Open(t.Context(), crdtstore.Config{Dir: t.TempDir(), OfflineAfter: 30 * time.Second, NoSync: true})
 		if err != nil {
@@ -171,16 +171,16 @@ func TestChronicleOfMassSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour) // whatever is made of it first, they are offline in the end
-		page, err := s.Chronicle(crdtstore.ChronicleQuery{Limit: 1000})
+		page, err := s.Events(crdtstore.EventQuery{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
 		offline, words := 0, 0
 		for _, o := range page.Events {
-			if o.What == crdtstore.WhatOffline {
+			if o.Type == crdtstore.EventOffline {
 				offline += max(o.More, 1)
 			}
-			if o.Kind == crdtstore.AboutOperator {
+			if o.Kind == crdtstore.OperatorEvent {
 				words++
 			}
 		}

@@ -34,12 +34,12 @@ const (
 	// What a master said before it left may arrive behind its farewell, by way of
 	// others. Of an earlier version, which does not name its runs, for so long it is not
 	// taken for a return.
-	lateWords = 2 * time.Second
+	farewellGrace = 2 * time.Second
 )
 
-// directory is what this master knows of the others. It is kept in a file, so
+// membership is what this master knows of the others. It is kept in a file, so
 // that after a restart they are looked for and shown even while they are down.
-type directory struct {
+type membership struct {
 	path string
 	log  *slog.Logger
 	wall func() time.Time // the wall clock; nil: that of the times that are passed in
@@ -48,7 +48,7 @@ type directory struct {
 	version  string
 
 	mu    sync.Mutex
-	peers map[string]*peerInfo
+	peers map[string]*member
 	saved []byte
 
 	saving  sync.Mutex                // held while the file is written
@@ -56,8 +56,8 @@ type directory struct {
 	changed chan struct{}             // holds a token when there is something to save
 }
 
-// peerInfo is one other master. The exported fields are kept on disk.
-type peerInfo struct {
+// member is one other master. The exported fields are kept on disk.
+type member struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
 	Version   string    `json:"version"`
@@ -68,36 +68,36 @@ type peerInfo struct {
 	LastSeen  time.Time `json:"last_seen"`
 	HasLeft   bool      `json:"left,omitempty"`
 
-	heard    time.Time // by the monotonic clock; zero: not in this run
-	nodes    int
-	digest   string
-	inSync   bool      // as last told to watchers
-	farewell time.Time // when it said that it leaves
-	skew     time.Duration
-	status   MasterStatus // as last told to watchers
-	joining  bool
-	skewed   bool // as last told
-	hearing  *liveness.Connectivity
-	settings *liveness.Settings // nil: it does not tell
-	differs  string             // of its settings, as last told
-	met      time.Time          // when it was first heard in this run
-	same     time.Time          // when it was last known to hold what this master held; zero: not in this run
+	lastHeard time.Time // by the monotonic clock; zero: not in this run
+	nodes     int
+	digest    string
+	inSync    bool      // as last published to watchers
+	farewell  time.Time // when it said that it leaves
+	skew      time.Duration
+	status    MasterStatus // as last published to watchers
+	joining   bool
+	skewed    bool // as last published
+	hearing   *liveness.Connectivity
+	settings  *liveness.Settings // nil: it does not tell
+	differs   string             // of its settings, as last told
+	met       time.Time          // when it was first heard in this run
+	same      time.Time          // when it was last known to hold what this master held; zero: not in this run
 }
 
-// directoryFile is the directory's file, below the data directory.
+// membershipFile is the file of the membership, below the data directory.
 const (
-	directoryFile    = "masters.json"
-	directoryVersion = 1
+	membershipFile    = "masters.json"
+	membershipVersion = 1
 )
 
 // knownMasters is what the file holds.
 type knownMasters struct {
-	Version int         `json:"version"`
-	Masters []*peerInfo `json:"masters"`
+	Version int       `json:"version"`
+	Masters []*member `json:"masters"`
 }
 
-func loadDirectory(path string, log *slog.Logger) (*directory, error) {
-	d := &directory{path: path, log: log, peers: map[string]*peerInfo{}, changed: make(chan struct{}, 1)}
+func loadMembership(path string, log *slog.Logger) (*membership, error) {
+	d := &membership{path: path, log: log, peers: map[string]*member{}, changed: make(chan struct{}, 1)}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -105,7 +105,7 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("known masters: %w", err)
 	}
-	err = atomicfile.CheckVersion(b, directoryVersion)
+	err = atomicfile.CheckVersion(b, membershipVersion)
 	if errors.Is(err, atomicfile.ErrNewer) {
 		return nil, fmt.Errorf("known masters: %s: %w", path, err)
 	}
@@ -118,7 +118,7 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 		log.Warn("the file of known masters cannot be read and is made anew", "path", path, "err", err)
 		return d, nil
 	}
-	known.Masters = slices.DeleteFunc(known.Masters, func(p *peerInfo) bool { return p == nil })
+	known.Masters = slices.DeleteFunc(known.Masters, func(p *member) bool { return p == nil })
 	d.saved = bytes.TrimSuffix(b, []byte("\n"))
 	for _, p := range known.Masters {
 		p.status = p.statusAt(time.Now())
@@ -130,13 +130,13 @@ func loadDirectory(path string, log *slog.Logger) (*directory, error) {
 // metOthers reports whether a master with this data directory has met others, which
 // then have its records. What cannot be read does not say so.
 func metOthers(dir string) bool {
-	d, err := loadDirectory(filepath.Join(dir, directoryFile), slog.New(slog.DiscardHandler))
+	d, err := loadMembership(filepath.Join(dir, membershipFile), slog.New(slog.DiscardHandler))
 	return err == nil && len(d.peers) > 0
 }
 
 // keep saves what has changed until ctx ends. It waits for the disk, for which nobody
 // waits who hears of other masters.
-func (d *directory) keep(ctx context.Context) {
+func (d *membership) keep(ctx context.Context) {
 	for {
 		select {
 		case <-d.changed:
@@ -150,7 +150,7 @@ func (d *directory) keep(ctx context.Context) {
 }
 
 // waiting is for how long the file has been being written.
-func (d *directory) waiting() time.Duration {
+func (d *membership) waiting() time.Duration {
 	if since := d.since.Load(); since != nil {
 		return time.Since(*since)
 	}
@@ -158,7 +158,7 @@ func (d *directory) waiting() time.Duration {
 }
 
 // saveSoon has keep save what has changed.
-func (d *directory) saveSoon() {
+func (d *membership) saveSoon() {
 	select {
 	case d.changed <- struct{}{}:
 	default:
@@ -166,16 +166,16 @@ func (d *directory) saveSoon() {
 }
 
 // save writes the file if anything that others should be found by has changed.
-func (d *directory) save() error {
+func (d *membership) save() error {
 	d.saving.Lock()
 	defer d.saving.Unlock()
 	d.mu.Lock()
-	list := make([]*peerInfo, 0, len(d.peers))
+	list := make([]*member, 0, len(d.peers))
 	for _, p := range d.peers {
 		list = append(list, p)
 	}
-	slices.SortFunc(list, func(a, b *peerInfo) int { return cmp.Compare(a.ID, b.ID) })
-	b, err := json.MarshalIndent(knownMasters{directoryVersion, list}, "", "  ")
+	slices.SortFunc(list, func(a, b *member) int { return cmp.Compare(a.ID, b.ID) })
+	b, err := json.MarshalIndent(knownMasters{membershipVersion, list}, "", "  ")
 	same := string(b) == string(d.saved) || len(list) == 0 && d.saved == nil
 	d.mu.Unlock()
 	if err != nil || same {
@@ -193,7 +193,7 @@ func (d *directory) save() error {
 	return nil
 }
 
-func (d *directory) contacts() []p2p.Contact {
+func (d *membership) contacts() []p2p.Contact {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []p2p.Contact
@@ -205,16 +205,16 @@ func (d *directory) contacts() []p2p.Contact {
 
 // heard notes what a master says of itself. It reports whether watchers should
 // be told.
-func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a replica.Agreement) bool {
+func (d *membership) observe(now time.Time, id string, m *liveness.MasterInfo, a replica.Agreement) bool {
 	d.mu.Lock()
 	p := d.peers[id]
-	if p != nil && p.HasLeft && m.Run == "" && now.Sub(p.farewell) < lateWords {
+	if p != nil && p.HasLeft && m.Run == "" && now.Sub(p.farewell) < farewellGrace {
 		d.mu.Unlock()
 		return false
 	}
 	isNew := p == nil
 	if isNew {
-		p = &peerInfo{ID: id}
+		p = &member{ID: id}
 		d.peers[id] = p
 	}
 	wall := now
@@ -227,7 +227,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
-	p.LastSeen, p.HasLeft, p.heard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Connectivity
+	p.LastSeen, p.HasLeft, p.lastHeard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Connectivity
 	p.settings = m.Settings
 	if p.met.IsZero() {
 		p.met = now
@@ -247,7 +247,7 @@ func (d *directory) heard(now time.Time, id string, m *liveness.MasterInfo, a re
 
 // merged notes that a master holds all that this one held at a time, and the other way
 // round.
-func (d *directory) merged(id string, at time.Time) {
+func (d *membership) merged(id string, at time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.peers[id]; p != nil && p.same.Before(at) {
@@ -256,7 +256,7 @@ func (d *directory) merged(id string, at time.Time) {
 }
 
 // name returns what people call a master.
-func (d *directory) name(id string) string {
+func (d *membership) name(id string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.peers[id]; p != nil {
@@ -266,13 +266,13 @@ func (d *directory) name(id string) string {
 }
 
 // ids returns the ids of all masters in it.
-func (d *directory) ids() []string {
+func (d *membership) ids() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Collect(maps.Keys(d.peers))
 }
 
-func (d *directory) left(id string) {
+func (d *membership) left(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.peers[id]; p != nil {
@@ -282,7 +282,7 @@ func (d *directory) left(id string) {
 
 // sweep calls tell for every master whose status has changed by the passing of
 // time.
-func (d *directory) sweep(now time.Time, tell func(id string)) {
+func (d *membership) sweep(now time.Time, tell func(id string)) {
 	d.mu.Lock()
 	var changed []string
 	for id, p := range d.peers {
@@ -299,7 +299,7 @@ func (d *directory) sweep(now time.Time, tell func(id string)) {
 
 // status is the status of a master by what is heard of it here and by way of others.
 // One that only others hear is not down. The caller holds mu.
-func (d *directory) status(now time.Time, p *peerInfo) MasterStatus {
+func (d *membership) status(now time.Time, p *member) MasterStatus {
 	s := p.statusAt(now)
 	if s == MasterDown && len(d.heardBy(now, p.ID)) > 0 {
 		return MasterSuspect
@@ -308,11 +308,11 @@ func (d *directory) status(now time.Time, p *peerInfo) MasterStatus {
 }
 
 // statusAt is the status by what is heard of it here.
-func (p *peerInfo) statusAt(now time.Time) MasterStatus {
-	switch age := now.Sub(p.heard); {
+func (p *member) statusAt(now time.Time) MasterStatus {
+	switch age := now.Sub(p.lastHeard); {
 	case p.HasLeft:
 		return MasterLeft
-	case p.heard.IsZero() || age > downAfter:
+	case p.lastHeard.IsZero() || age > downAfter:
 		return MasterDown
 	case age > suspectAfter:
 		return MasterSuspect
@@ -320,7 +320,7 @@ func (p *peerInfo) statusAt(now time.Time) MasterStatus {
 	return MasterAlive
 }
 
-func (d *directory) reachable(id string) bool {
+func (d *membership) reachable(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.peers[id]
@@ -328,7 +328,7 @@ func (d *directory) reachable(id string) bool {
 }
 
 // live returns the masters that are heard, in order.
-func (d *directory) live(now time.Time) []string {
+func (d *membership) live(now time.Time) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []string
@@ -342,7 +342,7 @@ func (d *directory) live(now time.Time) []string {
 }
 
 // masters returns the known masters by name.
-func (d *directory) masters(now time.Time, rtt func(id string) time.Duration, agreement func(id string) replica.Agreement) []Master {
+func (d *membership) masters(now time.Time, rtt func(id string) time.Duration, agreement func(id string) replica.Agreement) []Master {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]Master, 0, len(d.peers))
@@ -385,7 +385,7 @@ func withID(addrs []string, id string) []string {
 }
 
 func (c *cluster) masters() []Master {
-	out := c.dir.masters(time.Now(), func(id string) time.Duration {
+	out := c.members.masters(time.Now(), func(id string) time.Duration {
 		p, err := peer.Decode(id)
 		if err != nil {
 			return 0
@@ -398,10 +398,10 @@ func (c *cluster) masters() []Master {
 	return out
 }
 
-// judge marks a master that is deaf.
+// judge marks a master that is partially connected.
 func (c *cluster) judge(m *Master) {
-	if why := c.ears.why(m.ID); why != "" {
-		m.Deaf, m.Reason = true, why
+	if why := c.connectivity.why(m.ID); why != "" {
+		m.PartiallyConnected, m.Reason = true, why
 	}
 	if m.Status == MasterAlive {
 		if id, err := peer.Decode(m.ID); err == nil {

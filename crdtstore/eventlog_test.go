@@ -15,10 +15,10 @@ import (
 )
 
 // everything reads the log page by page, the latest first.
-func (s *Store) everything(t rapid.TB, q ChronicleQuery) (all []Occurrence) {
+func (s *Store) everything(t rapid.TB, q EventQuery) (all []Event) {
 	t.Helper()
 	for {
-		page, err := s.Chronicle(q)
+		page, err := s.Events(q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,31 +31,31 @@ func (s *Store) everything(t rapid.TB, q ChronicleQuery) (all []Occurrence) {
 
 // However much happens, the log does not grow, and what nodes do does not push out what
 // operators said.
-func TestChronicleIsBounded(t *testing.T) {
-	s, c := inMemory(t), new(chronicle)
+func TestEventsIsBounded(t *testing.T) {
+	s, c := inMemory(t), new(eventLog)
 	long := strings.Repeat("é", 1000)
-	c.add(s.hub, Occurrence{Kind: AboutOperator, What: WhatDrained, Text: "the word"}, 1, true)
-	for i := range 4 * maxOccurrences {
-		c.add(s.hub, Occurrence{Kind: AboutNode, What: fmt.Sprint(i % 200), Text: long, By: long, NodeID: long, VM: long, Master: long}, 0, true)
+	c.add(s.hub, Event{Kind: OperatorEvent, Type: EventDrained, Text: "the word"}, 1, true)
+	for i := range 4 * maxEvents {
+		c.add(s.hub, Event{Kind: NodeEvent, Type: fmt.Sprint(i % 200), Text: long, By: long, NodeID: long, VM: long, Master: long}, 0, true)
 		if i%1000 == 0 {
-			c.ebb(s.hub, time.Now())
+			c.refill(s.hub, time.Now())
 		}
 	}
-	if c.signal.at(0).Text != "the word" {
+	if c.rare.at(0).Text != "the word" {
 		t.Error("nodes have pushed out what an operator said")
 	}
-	for i := range 2 * maxOccurrences {
-		c.add(s.hub, Occurrence{Kind: AboutOperator, What: WhatDrained, Text: long}, uint64(i+2), true)
+	for i := range 2 * maxEvents {
+		c.add(s.hub, Event{Kind: OperatorEvent, Type: EventDrained, Text: long}, uint64(i+2), true)
 	}
-	if n := len(c.noise.slots) + len(c.signal.slots); n != maxOccurrences {
-		t.Errorf("%d are remembered, want %d", n, maxOccurrences)
+	if n := len(c.frequent.slots) + len(c.rare.slots); n != maxEvents {
+		t.Errorf("%d are remembered, want %d", n, maxEvents)
 	}
-	if len(c.keys) != maxOccurrences/2 {
+	if len(c.keys) != maxEvents/2 {
 		t.Errorf("%d keys", len(c.keys))
 	}
-	for _, o := range c.before(1<<60, make([]*Occurrence, 0, maxOccurrences)) {
+	for _, o := range c.before(1<<60, make([]*Event, 0, maxEvents)) {
 		for _, text := range []string{o.Text, o.By, o.NodeID, o.VM, o.Master} {
-			if len(text) > maxOccurrenceText || !utf8.ValidString(text) {
+			if len(text) > maxEventText || !utf8.ValidString(text) {
 				t.Fatalf("%d bytes are remembered: %q", len(text), text)
 			}
 		}
@@ -66,82 +66,82 @@ func TestChronicleIsBounded(t *testing.T) {
 func TestFloodsAreToldInFewWords(t *testing.T) {
 	s := inMemory(t)
 	for i := range 10_000 {
-		s.happened(Occurrence{Kind: AboutNode, What: WhatOffline, NodeID: fmt.Sprint("n", i)})
+		s.logEvent(Event{Kind: NodeEvent, Type: EventOffline, NodeID: fmt.Sprint("n", i)})
 	}
-	s.chronicle.ebb(s.hub, time.Now())
-	all := s.everything(t, ChronicleQuery{Limit: 1000})
-	if len(all) != floodBurst+1 || all[0].More != 10_000-floodBurst || !strings.Contains(all[0].Text, "9900 more nodes") {
+	s.events.refill(s.hub, time.Now())
+	all := s.everything(t, EventQuery{Limit: 1000})
+	if len(all) != eventBurst+1 || all[0].More != 10_000-eventBurst || !strings.Contains(all[0].Text, "9900 more nodes") {
 		t.Errorf("%d are listed, the latest is %+v", len(all), all[0])
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		s := inMemory(t)
-		happened := map[matter]int{}
+		logEvent := map[rateKey]int{}
 		for range rapid.IntRange(1, 12).Draw(rt, "ticks") {
 			for range rapid.IntRange(0, 4).Draw(rt, "floods") {
-				m := matter{rapid.SampledFrom([]OccurrenceKind{AboutNode, AboutVM, AboutOperator}).Draw(rt, "kind"), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "what")}
-				n := rapid.IntRange(0, 2*floodBurst).Draw(rt, "n")
+				m := rateKey{rapid.SampledFrom([]EventKind{NodeEvent, VMEvent, OperatorEvent}).Draw(rt, "kind"), rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "what")}
+				n := rapid.IntRange(0, 2*eventBurst).Draw(rt, "n")
 				for range n {
-					s.happened(Occurrence{Kind: m.kind, What: m.what})
+					s.logEvent(Event{Kind: m.kind, Type: m.event})
 				}
-				happened[m] += n
+				logEvent[m] += n
 			}
-			s.chronicle.ebb(s.hub, time.Now())
+			s.events.refill(s.hub, time.Now())
 		}
-		listed := map[matter]int{}
-		for _, o := range s.everything(rt, ChronicleQuery{Limit: 1000}) {
-			listed[matter{o.Kind, o.What}] += max(o.More, 1)
+		listed := map[rateKey]int{}
+		for _, o := range s.everything(rt, EventQuery{Limit: 1000}) {
+			listed[rateKey{o.Kind, o.Type}] += max(o.More, 1)
 		}
-		counted := map[matter]int{}
-		for _, o := range s.Occurred() {
-			counted[matter{o.Kind, o.What}] = int(o.Count)
+		counted := map[rateKey]int{}
+		for _, o := range s.EventCounts() {
+			counted[rateKey{o.Kind, o.Type}] = int(o.Count)
 		}
-		for m, n := range happened {
+		for m, n := range logEvent {
 			if listed[m] != n || counted[m] != n {
 				rt.Fatalf("%v happened %d times, the log tells of %d and the count says %d", m, n, listed[m], counted[m])
 			}
 		}
-		if len(s.chronicle.floods) > len(happened) {
-			rt.Fatalf("%d floods", len(s.chronicle.floods))
+		if len(s.events.buckets) > len(logEvent) {
+			rt.Fatalf("%d floods", len(s.events.buckets))
 		}
 	})
 }
 
 // Pages are what a plain look at everything finds, also while more happens.
-func TestChroniclePages(tt *testing.T) {
+func TestEventsPages(tt *testing.T) {
 	rapid.Check(tt, func(t *rapid.T) {
 		s := inMemory(tt)
-		var all []Occurrence // latest first
+		var all []Event // latest first
 		happen := func(n int) {
 			for range n {
-				o := Occurrence{
-					Kind: rapid.SampledFrom([]OccurrenceKind{AboutNode, AboutMaster, AboutOperator}).Draw(t, "kind"),
-					What: "what", NodeID: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node"),
+				o := Event{
+					Kind: rapid.SampledFrom([]EventKind{NodeEvent, MasterEvent, OperatorEvent}).Draw(t, "kind"),
+					Type: "what", NodeID: rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node"),
 					Master: rapid.SampledFrom([]string{"", "m1", s.ID()}).Draw(t, "master"),
 					Text:   rapid.SampledFrom([]string{"drained", "Quite quiet", "été"}).Draw(t, "text"),
 				}
-				s.happened(o)
+				s.logEvent(o)
 				all = slices.Insert(all, 0, o)
 			}
 		}
 		happen(rapid.IntRange(0, 60).Draw(t, "before"))
-		q := ChronicleQuery{
-			Kind:   rapid.SampledFrom([]OccurrenceKind{"", AboutOperator, AboutGrid}).Draw(t, "of kind"),
+		q := EventQuery{
+			Kind:   rapid.SampledFrom([]EventKind{"", OperatorEvent, GridEvent}).Draw(t, "of kind"),
 			NodeID: rapid.SampledFrom([]string{"", "n1"}).Draw(t, "of node"),
 			Master: rapid.SampledFrom([]string{"", "m1", s.ID()}).Draw(t, "of master"),
 			Q:      rapid.SampledFrom([]string{"", "QUI", "n2", "té"}).Draw(t, "q"),
 			Limit:  rapid.IntRange(1, 20).Draw(t, "limit"),
 		}
-		var want []Occurrence
+		var want []Event
 		for _, o := range all {
-			text := strings.ToLower(o.Text + "\x00" + o.What + "\x00" + o.NodeID)
+			text := strings.ToLower(o.Text + "\x00" + o.Type + "\x00" + o.NodeID)
 			if (q.Kind == "" || o.Kind == q.Kind) && (q.NodeID == "" || o.NodeID == q.NodeID) &&
 				(q.Master == "" || o.Master == q.Master) && strings.Contains(text, strings.ToLower(q.Q)) {
 				want = append(want, o)
 			}
 		}
-		var got []Occurrence
+		var got []Event
 		for last := uint64(1 << 60); ; {
-			page, err := s.Chronicle(q)
+			page, err := s.Events(q)
 			if err != nil || len(page.Events) > q.Limit {
 				t.Fatal(len(page.Events), err)
 			}
@@ -164,21 +164,21 @@ func TestChroniclePages(tt *testing.T) {
 	})
 }
 
-func TestChronicleRefuses(t *testing.T) {
+func TestEventsRefuses(t *testing.T) {
 	s, other := inMemory(t), inMemory(t)
 	other.hub = newHub("another run")
 	for range 3 {
-		s.happened(Occurrence{Kind: AboutGrid})
-		other.happened(Occurrence{Kind: AboutGrid})
+		s.logEvent(Event{Kind: GridEvent})
+		other.logEvent(Event{Kind: GridEvent})
 	}
-	theirs, _ := other.Chronicle(ChronicleQuery{Limit: 1})
+	theirs, _ := other.Events(EventQuery{Limit: 1})
 	for _, cursor := range []string{theirs.NextCursor, "x", s.Cursor(), encodeCursor("vm", place{Str: "run", Num: 1}), encodeCursor("events", place{Str: "run", Num: -1})} {
-		if _, err := s.Chronicle(ChronicleQuery{Cursor: cursor}); !errors.Is(err, ErrCursor) || cursor == "" {
+		if _, err := s.Events(EventQuery{Cursor: cursor}); !errors.Is(err, ErrCursor) || cursor == "" {
 			t.Errorf("cursor %q: %v", cursor, err)
 		}
 	}
-	for field, q := range map[string]ChronicleQuery{"kind": {Kind: "nodes"}, "limit": {Limit: 1001}, "node_id": {NodeID: "a b"}} {
-		_, err := s.Chronicle(q)
+	for field, q := range map[string]EventQuery{"kind": {Kind: "nodes"}, "limit": {Limit: 1001}, "node_id": {NodeID: "a b"}} {
+		_, err := s.Events(q)
 		if wrong, ok := errors.AsType[*FieldError](err); !ok || wrong.Field != field {
 			t.Errorf("%+v: %v", q, err)
 		}
@@ -193,11 +193,11 @@ func TestNothingSaidCostsNothing(t *testing.T) {
 	spoken := record.Join(quiet, record.State{}.Set(1, "m", "me", record.FieldDrain, "1"))
 	_, e := s.table.Join("n1", spoken)
 	for name, st := range map[string]record.State{"no word": quiet, "a word that is known": spoken} {
-		if n := testing.AllocsPerRun(100, func() { s.said("n1", e, st) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { s.logOverrides("n1", e, st) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
-	if n := len(s.everything(t, ChronicleQuery{})); n != 0 {
+	if n := len(s.everything(t, EventQuery{})); n != 0 {
 		t.Errorf("%d words were noted that nobody said", n)
 	}
 }
@@ -219,10 +219,10 @@ func TestWordsAreNotedOnce(tt *testing.T) {
 			}
 		}
 		s := inMemory(tt)
-		s.chronicle.phase.Store(int32(awake))
+		s.events.phase.Store(int32(awake))
 		tell := func(st record.State) {
 			before, _ := s.table.Join("n1", st)
-			s.said("n1", before, st)
+			s.logOverrides("n1", before, st)
 		}
 		for _, i := range rapid.SliceOf(rapid.IntRange(0, len(words)-1)).Draw(t, "order") {
 			tell(words[i])
@@ -232,7 +232,7 @@ func TestWordsAreNotedOnce(tt *testing.T) {
 			tell(st)
 		}
 		times := map[string]int{}
-		for _, o := range s.everything(t, ChronicleQuery{}) {
+		for _, o := range s.everything(t, EventQuery{}) {
 			times[o.By]++
 		}
 		for i := range words {
@@ -249,29 +249,29 @@ func TestWordsFromWrongClocks(t *testing.T) {
 	s.remember()
 	for i, wall := range []int64{-1 << 63, 0, 1<<63 - 1} {
 		st := record.State{Overrides: []record.Override{{Field: record.FieldDrain, Stamp: record.Stamp{Wall: wall}, Master: "m", By: fmt.Sprint(i)}}}
-		s.said(fmt.Sprint("n", i), nil, st)
+		s.logOverrides(fmt.Sprint("n", i), nil, st)
 	}
-	for _, o := range s.everything(t, ChronicleQuery{}) {
+	for _, o := range s.everything(t, EventQuery{}) {
 		if _, err := o.At.MarshalJSON(); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-func BenchmarkChronicle(b *testing.B) {
+func BenchmarkEvents(b *testing.B) {
 	s := inMemory(b)
-	for i := range maxOccurrences {
-		o := Occurrence{Kind: AboutOperator, What: WhatDrained, By: "token ci", NodeID: fmt.Sprint("node-", i), Text: "node drained by token ci through alpha"}
+	for i := range maxEvents {
+		o := Event{Kind: OperatorEvent, Type: EventDrained, By: "token ci", NodeID: fmt.Sprint("node-", i), Text: "node drained by token ci through alpha"}
 		if i%2 == 0 {
-			o.Kind, o.What = AboutNode, fmt.Sprint(i)
+			o.Kind, o.Type = NodeEvent, fmt.Sprint(i)
 		}
-		s.happened(o)
+		s.logEvent(o)
 	}
-	for name, q := range map[string]ChronicleQuery{"latest": {}, "nothing matches": {Q: "no such text"}} {
+	for name, q := range map[string]EventQuery{"latest": {}, "nothing matches": {Q: "no such text"}} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.Chronicle(q); err != nil {
+				if _, err := s.Events(q); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -280,7 +280,7 @@ func BenchmarkChronicle(b *testing.B) {
 	b.Run("add", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			s.happened(Occurrence{Kind: AboutMaster, What: WhatCame, Text: "alpha is here"})
+			s.logEvent(Event{Kind: MasterEvent, Type: EventJoined, Text: "alpha is here"})
 		}
 	})
 	b.Run("said nothing new", func(b *testing.B) {
@@ -289,7 +289,7 @@ func BenchmarkChronicle(b *testing.B) {
 		_, e := s.table.Join("n1", st)
 		b.ReportAllocs()
 		for b.Loop() {
-			s.said("n1", e, st)
+			s.logOverrides("n1", e, st)
 		}
 	})
 }

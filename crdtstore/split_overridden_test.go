@@ -61,10 +61,10 @@ func TestLossesAreWhatWasSaidAndDoesNotStand(t *testing.T) {
 		{"it was removed on both sides", base, record.Join(base, base.Remove(10, "A", "ann", "")), record.Join(base, base.Remove(20, "B", "bob", "")), nil},
 	} {
 		name := func(id string) string { return map[string]string{"A": "Aspen", "B": "Birch"}[id] }
-		if got := losses(c.base, c.here, c.there, name); !slices.Equal(got, c.want) {
+		if got := overridden(c.base, c.here, c.there, name); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
-		if got := losses(c.base, record.Join(c.base, c.there), c.here, name); !slices.Equal(got, c.want) {
+		if got := overridden(c.base, record.Join(c.base, c.there), c.here, name); !slices.Equal(got, c.want) {
 			t.Errorf("%s, seen from the other side: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -90,7 +90,7 @@ func TestOneSideLosesNothing(t *testing.T) {
 		base := draw(accountOf(1, 1, "x"))
 		other := draw(base)
 		name := func(id string) string { return id }
-		if got := append(losses(base, base, other, name), losses(base, other, base, name)...); len(got) > 0 {
+		if got := append(overridden(base, base, other, name), overridden(base, other, base, name)...); len(got) > 0 {
 			r.Errorf("lost: %q", got)
 		}
 	})

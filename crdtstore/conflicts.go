@@ -11,32 +11,32 @@ import (
 )
 
 const (
-	// rivalAge is for how long a rival is shown that says nothing more. Agents that are
+	// rivalAge is for how long a sender is shown that says nothing more. Agents that are
 	// turned away come again every few minutes.
-	rivalAge = 15 * time.Minute
+	conflictAge = 15 * time.Minute
 
-	maxContested = 1000 // nodes whose rivals are remembered
-	maxRivals    = 4    // of one node
+	maxConflicts       = 1000 // nodes whose other senders are remembered
+	maxConflictSenders = 4    // of one node
 )
 
 // Why two senders cannot both be a node.
 const (
-	rivalKey      = "another key claims this node id"
-	rivalUnsigned = "an unsigned sender claims this node id"
-	rivalMachine  = "another machine speaks with the key of this node"
-	rivalTurns    = "two machines take turns as this node"
+	conflictKey      = "another key claims this node id"
+	conflictUnsigned = "an unsigned sender claims this node id"
+	conflictMachine  = "another machine speaks with the key of this node"
+	conflictTurns    = "two machines take turns as this node"
 )
 
-// rivals are the senders that claim the id of a node and are turned away, so nothing of
+// conflicts are the senders that claim the id of a node and are turned away, so nothing of
 // them is on record: another key, or an older boot of the same key on another machine.
 // Records of several keys, as they come together after a split, are not among them. They
 // are kept in memory by each master that hears them, and agents speak to all masters.
-type rivals struct {
+type conflicts struct {
 	mu     sync.Mutex
-	byNode map[string][]rival
+	byNode map[string][]conflictSender
 }
 
-type rival struct {
+type conflictSender struct {
 	claim   record.ConflictClaim
 	machine string
 	reason  string
@@ -44,12 +44,12 @@ type rival struct {
 	last    time.Time
 }
 
-// note remembers a rival. It reports whether readers see something new.
-func (s *rivals) note(now time.Time, r *Report, reason string) bool {
+// note remembers a sender. It reports whether readers see something new.
+func (s *conflicts) note(now time.Time, r *Report, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byNode == nil {
-		s.byNode = map[string][]rival{}
+		s.byNode = map[string][]conflictSender{}
 	}
 	list := s.byNode[r.NodeID]
 	for i := range list {
@@ -62,14 +62,14 @@ func (s *rivals) note(now time.Time, r *Report, reason string) bool {
 			return !before && v.shown(now)
 		}
 	}
-	if list == nil && len(s.byNode) >= maxContested && !s.forget(now) {
+	if list == nil && len(s.byNode) >= maxConflicts && !s.forget(now) {
 		return false
 	}
-	if len(list) >= maxRivals {
-		oldest := slices.MinFunc(list, func(a, b rival) int { return a.last.Compare(b.last) })
-		list = slices.DeleteFunc(list, func(v rival) bool { return v.last.Equal(oldest.last) })
+	if len(list) >= maxConflictSenders {
+		oldest := slices.MinFunc(list, func(a, b conflictSender) int { return a.last.Compare(b.last) })
+		list = slices.DeleteFunc(list, func(v conflictSender) bool { return v.last.Equal(oldest.last) })
 	}
-	v := rival{machine: r.MachineID, reason: reason, times: 1, last: now, claim: record.ConflictClaim{
+	v := conflictSender{machine: r.MachineID, reason: reason, times: 1, last: now, claim: record.ConflictClaim{
 		PublicKey: r.PublicKey, Boot: r.Boot, Seq: r.Seq, Hostname: r.Hostname, SocketPath: r.SocketPath,
 		Since: now.UTC().Round(0),
 	}}
@@ -77,15 +77,15 @@ func (s *rivals) note(now time.Time, r *Report, reason string) bool {
 	return v.shown(now)
 }
 
-// shown reports whether a rival is worth a word. A machine may change its name once.
-func (v *rival) shown(now time.Time) bool {
-	return now.Sub(v.last) < rivalAge && (v.reason != rivalTurns || v.times > 1)
+// shown reports whether a sender is worth showing. A machine may change its name once.
+func (v *conflictSender) shown(now time.Time) bool {
+	return now.Sub(v.last) < conflictAge && (v.reason != conflictTurns || v.times > 1)
 }
 
 // forget makes room. The caller holds mu.
-func (s *rivals) forget(now time.Time) (some bool) {
+func (s *conflicts) forget(now time.Time) (some bool) {
 	for id, list := range s.byNode {
-		if !slices.ContainsFunc(list, func(v rival) bool { return now.Sub(v.last) < rivalAge }) {
+		if !slices.ContainsFunc(list, func(v conflictSender) bool { return now.Sub(v.last) < conflictAge }) {
 			delete(s.byNode, id)
 			some = true
 		}
@@ -93,8 +93,8 @@ func (s *rivals) forget(now time.Time) (some bool) {
 	return some
 }
 
-// dispute adds the rivals of a node to its view.
-func (s *rivals) dispute(now time.Time, n *Node) {
+// mark adds the other senders of a node to its view.
+func (s *conflicts) mark(now time.Time, n *Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := s.byNode[n.NodeID]
@@ -113,7 +113,7 @@ func (s *rivals) dispute(now time.Time, n *Node) {
 	}
 	added := false
 	for _, v := range list {
-		// One whose account stands by now is no rival of itself.
+		// One whose account stands by now is not in conflict with itself.
 		itself := v.machine == n.MachineID && v.claim.Hostname == n.Hostname && string(v.claim.PublicKey) == string(n.PublicKey)
 		if !v.shown(now) || itself {
 			continue
@@ -131,25 +131,25 @@ func (s *rivals) dispute(now time.Time, n *Node) {
 // contested returns whether the view of an entry shows a conflict, for callers that look at
 // many.
 func (s *Store) contested(now time.Time) func(e *table.Entry) bool {
-	s.rivals.mu.Lock()
-	ids := make(map[string]bool, len(s.rivals.byNode))
-	for id := range s.rivals.byNode {
+	s.conflicts.mu.Lock()
+	ids := make(map[string]bool, len(s.conflicts.byNode))
+	for id := range s.conflicts.byNode {
 		ids[id] = true
 	}
-	s.rivals.mu.Unlock()
+	s.conflicts.mu.Unlock()
 	return func(e *table.Entry) bool {
 		if len(e.State.Claims) < 2 && !ids[e.ID] {
 			return false
 		}
 		n := e.Node()
-		s.rivals.dispute(now, &n)
+		s.conflicts.mark(now, &n)
 		return n.Conflict != nil
 	}
 }
 
 // contest looks at a report for a sign that two senders claim one node: e is what was
 // known of it before, and refused why it was turned away, if it was.
-func (s *Store) contest(now time.Time, e *table.Entry, r *Report, accepted bool, refused *RefusedError) {
+func (s *Store) noteConflict(now time.Time, e *table.Entry, r *Report, accepted bool, refused *RefusedError) {
 	if e == nil || e.Removed || accepted && len(r.PublicKey) > 0 {
 		return // most often, and nothing of it is looked at
 	}
@@ -159,24 +159,24 @@ func (s *Store) contest(now time.Time, e *table.Entry, r *Report, accepted bool,
 	reason := ""
 	switch {
 	case refused != nil && refused.Reason == record.RefusedOtherKey:
-		reason = rivalKey
+		reason = conflictKey
 	case refused != nil && refused.Reason == record.RefusedUnsigned && known.Signed:
-		reason = rivalUnsigned
+		reason = conflictUnsigned
 	case refused != nil || !other:
 		return
 	case !accepted && known.Signed:
-		reason = rivalMachine
+		reason = conflictMachine
 	case accepted && !known.Signed && len(r.PublicKey) == 0 && now.Sub(s.board.LastHeard(r.NodeID)) < s.cfg.OfflineAfter:
-		// Who spoke before is the rival of who speaks now.
+		// Who spoke before is in conflict with who speaks now.
 		was := *r
 		was.Boot, was.Seq, was.Profile = known.Boot, known.Seq, known.Profile
-		r, reason = &was, rivalTurns
+		r, reason = &was, conflictTurns
 	default:
 		return
 	}
-	if s.rivals.note(now, r, reason) {
+	if s.conflicts.note(now, r, reason) {
 		s.log.Warn("two senders claim one node id", "node", r.NodeID, "reason", reason, "host", r.Hostname, "stands", known.Hostname)
 		s.hub.add(change{kind: NodeChange, id: r.NodeID})
-		s.happened(Occurrence{Kind: AboutNode, What: WhatConflict, NodeID: r.NodeID, Text: r.NodeID + ": " + reason})
+		s.logEvent(Event{Kind: NodeEvent, Type: EventConflict, NodeID: r.NodeID, Text: r.NodeID + ": " + reason})
 	}
 }

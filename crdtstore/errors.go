@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -14,7 +15,7 @@ var (
 	// ErrNotFound: no such node, VM or master.
 	ErrNotFound = errors.New("not found")
 	// ErrCursor: the cursor is not one of this store and run, or too old to resume from.
-	ErrCursor = errors.New("unknown cursor")
+	ErrCursor = page.ErrCursor
 	// ErrClosed: the store was closed.
 	ErrClosed = replica.ErrClosed
 	// ErrUnreachable: the other master cannot be asked now.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -110,7 +111,7 @@ const eventChunk = 512
 // Errors: ErrCursor, also for a cursor of an earlier run; [FieldError].
 func (s *Store) Events(q EventQuery) (EventPage, error) {
 	const cursorKind = "events"
-	limit, err := limitOf(q.Limit)
+	limit, err := page.Limit(q.Limit)
 	if err != nil {
 		return EventPage{}, err
 	}
@@ -132,28 +133,28 @@ func (s *Store) Events(q EventQuery) (EventPage, error) {
 	}
 	before := ^uint64(0)
 	if q.Cursor != "" {
-		at, err := decodeCursor(cursorKind, q.Cursor)
+		at, err := page.Parse(cursorKind, q.Cursor)
 		if err != nil || at.Str != s.hub.run || !(at.Num >= 1 && at.Num < 1<<53) {
 			return EventPage{}, ErrCursor
 		}
 		before = uint64(at.Num)
 	}
-	page := EventPage{Events: make([]Event, 0, limit)}
+	out := EventPage{Events: make([]Event, 0, limit)}
 	var chunk [eventChunk]*Event
 	for {
 		some := s.events.before(before, chunk[:0])
 		if len(some) == 0 {
-			return page, nil
+			return out, nil
 		}
 		for _, o := range some {
 			if !q.Matches(o) {
 				continue
 			}
-			if len(page.Events) == limit {
-				page.NextCursor = encodeCursor(cursorKind, place{Str: s.hub.run, Num: float64(page.Events[limit-1].ID)})
-				return page, nil
+			if len(out.Events) == limit {
+				out.NextCursor = page.Cursor(cursorKind, page.Place{Str: s.hub.run, Num: float64(out.Events[limit-1].ID)})
+				return out, nil
 			}
-			page.Events = append(page.Events, *o)
+			out.Events = append(out.Events, *o)
 		}
 		before = some[len(some)-1].ID
 	}
@@ -169,7 +170,7 @@ func (q *EventQuery) Matches(o *Event) bool {
 		return true
 	}
 	for _, text := range [...]string{o.Text, o.Type, o.By, o.NodeID, o.VM} {
-		if containsFold(text, q.Q) {
+		if page.ContainsFold(text, q.Q) {
 			return true
 		}
 	}

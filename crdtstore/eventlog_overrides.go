@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"strings"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -106,9 +107,9 @@ func (s *Store) logOverride(w overrideLogged, later, news bool) {
 func (s *Store) remember() {
 	// First, so that what comes in meanwhile is noted by one or the other.
 	s.events.phase.Store(int32(awake))
-	latest := first[overrideLogged]{order: order{descending: true}, most: maxEvents / 2}
+	latest := page.First[overrideLogged]{Order: page.Order{Descending: true}, Limit: maxEvents / 2}
 	add := func(w overrideLogged) {
-		latest.add(place{Num: float64(w.stamp.Wall), ID: w.node + "/" + w.field}, w)
+		latest.Add(page.Place{Num: float64(w.stamp.Wall), ID: w.node + "/" + w.field}, w)
 	}
 	for e := range s.table.All() {
 		for _, w := range e.State.Overrides {
@@ -120,8 +121,8 @@ func (s *Store) remember() {
 			add(removalKey(e.ID, e.State.Removal))
 		}
 	}
-	words := latest.sorted()
+	words, _ := latest.Sorted("")
 	for i := range words {
-		s.logOverride(words[len(words)-1-i].item, false, false)
+		s.logOverride(words[len(words)-1-i].Item, false, false)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -172,7 +173,7 @@ func TestEventsRefuses(t *testing.T) {
 		other.logEvent(Event{Kind: GridEvent})
 	}
 	theirs, _ := other.Events(EventQuery{Limit: 1})
-	for _, cursor := range []string{theirs.NextCursor, "x", s.Cursor(), encodeCursor("vm", place{Str: "run", Num: 1}), encodeCursor("events", place{Str: "run", Num: -1})} {
+	for _, cursor := range []string{theirs.NextCursor, "x", s.Cursor(), page.Cursor("vm", page.Place{Str: "run", Num: 1}), page.Cursor("events", page.Place{Str: "run", Num: -1})} {
 		if _, err := s.Events(EventQuery{Cursor: cursor}); !errors.Is(err, ErrCursor) || cursor == "" {
 			t.Errorf("cursor %q: %v", cursor, err)
 		}

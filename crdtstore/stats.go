@@ -3,6 +3,8 @@ package crdtstore
 import (
 	"encoding/hex"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 )
 
 // Stats sums up the grid.
@@ -58,7 +60,7 @@ func (s *Store) count(now time.Time) Stats {
 		part.Slices += e.Slices
 		out.ByStatus[v.status] = part
 		if v.status == Online && !e.Drained {
-			f := free(e, &v)
+			f := query.Free(e, v.Usage)
 			out.Slices.Free += f.Slices
 			out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
 		}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -89,64 +90,22 @@ type BeatResult struct {
 	Register bool
 }
 
-// NodeQuery chooses nodes: those that match all that is set. The zero NodeQuery asks
-// for the first 50 by id.
-type NodeQuery struct {
-	Status Status            `json:"status"` // empty: any
-	Labels map[string]string `json:"labels"` // all must match
-	// Q matches, whatever the case, a part of the id, the hostname, an address,
-	// a label or the name or sid of a VM.
-	Q        string  `json:"q"`
-	Location string  `json:"location"` // country or city, whatever the case
-	MinFree  MinFree `json:"min_free"`
-	// Sort is one of node_id (the default), hostname, status, location,
-	// last_seen, created_at, updated_at, free_cru, free_mru, free_sru, free_hru,
-	// free_slices, vms; with "-" before it, descending. Ties go by node id.
-	Sort  string `json:"sort"`
-	Limit int    `json:"limit"` // 0: 50; at most 1,000
-	// Cursor continues after the page that returned it, with the same Sort. It
-	// stays valid while nodes come and go.
-	Cursor string `json:"cursor"`
-	// IncludeRemoved shows nodes that were removed too, as long as they are
-	// remembered.
-	IncludeRemoved bool `json:"include_removed"`
-	// Conflict asks for the nodes whose id several machines claim.
-	Conflict bool `json:"conflict"`
-}
-
-// MinFree is the least free capacity that a node must have, in cores (CRU), bytes of
-// memory (MRU), SSD (SRU) and HDD (HRU), and slices. Zero: any.
-type MinFree struct {
-	CRU    float64 `json:"cru"`
-	MRU    uint64  `json:"mru"`
-	SRU    uint64  `json:"sru"`
-	HRU    uint64  `json:"hru"`
-	Slices uint64  `json:"slices"`
-}
-
-// NodePage is one page of nodes.
-type NodePage struct {
-	Nodes      []Node `json:"nodes"`
-	Total      int    `json:"total"`                 // nodes that match, over all pages
-	NextCursor string `json:"next_cursor,omitempty"` // of the next page; empty: this is the last
-}
-
-// VMQuery chooses VMs of nodes that are not removed, ordered by sid, then node. The
-// zero VMQuery asks for the first 50.
-type VMQuery struct {
-	NodeID string `json:"node_id"` // empty: of all nodes
-	State  string `json:"state"`   // empty: any
-	Q      string `json:"q"`       // part of the sid, the name or the address, whatever the case
-	Limit  int    `json:"limit"`   // 0: 50; at most 1,000
-	Cursor string `json:"cursor"`  // continues after the page that returned it
-}
-
-// VMPage is one page of VMs.
-type VMPage struct {
-	VMs        []VM   `json:"vms"`
-	Total      int    `json:"total"`                 // VMs that match, over all pages
-	NextCursor string `json:"next_cursor,omitempty"` // of the next page; empty: this is the last
-}
+// How nodes and VMs are listed; the fields are documented at the types.
+type (
+	// NodeQuery chooses nodes: those that match all that is set. The zero NodeQuery asks
+	// for the first 50 by id.
+	NodeQuery = query.NodeQuery
+	// MinFree is the least free capacity that a node must have, in cores (CRU), bytes of
+	// memory (MRU), SSD (SRU) and HDD (HRU), and slices. Zero: any.
+	MinFree = query.MinFree
+	// NodePage is one page of nodes.
+	NodePage = query.NodePage
+	// VMQuery chooses VMs of nodes that are not removed, ordered by sid, then node. The
+	// zero VMQuery asks for the first 50.
+	VMQuery = query.VMQuery
+	// VMPage is one page of VMs.
+	VMPage = query.VMPage
+)
 
 // MasterStatus is how this master sees another.
 type MasterStatus string

@@ -205,7 +205,7 @@ func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 		}
 	}
 	want := map[string]uint64{}
-	for v := range s.vms("n") {
+	for _, v := range s.table.Get("n").ListVMs() {
 		want[v.SID] = v.CPU
 	}
 	if err != nil || fmt.Sprint(has) != fmt.Sprint(want) {

@@ -53,7 +53,7 @@ func (s *Store) Acknowledged(vm VM) {
 	now := time.Now()
 	vm.AsOf = s.cfg.Wall().UTC().Format(time.RFC3339)
 	if s.acknowledged.add(now, acknowledgedVM{vm, e.State.VMsVersion(), now}) {
-		s.hub.add(change{kind: VMChange, id: vm.NodeID, vms: []VM{vm}})
+		s.changes.Add(change{kind: VMChange, id: vm.NodeID, vms: []VM{vm}})
 	}
 }
 

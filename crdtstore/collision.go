@@ -314,7 +314,7 @@ func (c *cluster) collided(id string, k collision, open bool) {
 		s.log.Info("one process only has an identity again", "master", id, "text", text)
 		s.logEvent(Event{Kind: MasterEvent, Type: EventCollisionEnd, Master: id, Text: text})
 	}
-	s.hub.add(change{kind: MasterChange, id: id})
+	s.changes.Add(change{kind: MasterChange, id: id})
 }
 
 func (c *collisions) describe(k collision) string {

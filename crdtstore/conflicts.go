@@ -176,7 +176,7 @@ func (s *Store) noteConflict(now time.Time, e *table.Entry, r *Report, accepted 
 	}
 	if s.conflicts.note(now, r, reason) {
 		s.log.Warn("two senders claim one node id", "node", r.NodeID, "reason", reason, "host", r.Hostname, "stands", known.Hostname)
-		s.hub.add(change{kind: NodeChange, id: r.NodeID})
+		s.changes.Add(change{kind: NodeChange, id: r.NodeID})
 		s.logEvent(Event{Kind: NodeEvent, Type: EventConflict, NodeID: r.NodeID, Text: r.NodeID + ": " + reason})
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 )
 
 const (
@@ -107,7 +109,7 @@ type bucket struct{ left, more int }
 
 // add appends an event and tells watchers. Of those with the same key, which is
 // not 0, only the first is taken. News is counted.
-func (c *eventLog) add(h *hub, o Event, key uint64, news bool) {
+func (c *eventLog) add(h *watch.Buffer[change], o Event, key uint64, news bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if key != 0 {
@@ -141,7 +143,7 @@ func (c *eventLog) add(h *hub, o Event, key uint64, news bool) {
 }
 
 // append gives an event its place and its id. The caller holds mu.
-func (c *eventLog) append(h *hub, o Event, key uint64) {
+func (c *eventLog) append(h *watch.Buffer[change], o Event, key uint64) {
 	c.last++
 	o.ID = c.last
 	for _, text := range []*string{&o.NodeID, &o.VM, &o.Master, &o.By, &o.Text} {
@@ -160,7 +162,7 @@ func (c *eventLog) append(h *hub, o Event, key uint64) {
 	if gone := ring.add(slot{&o, key}); gone.key != 0 {
 		delete(c.keys, gone.key)
 	}
-	h.add(change{kind: LogChange, event: &o})
+	h.Add(change{kind: LogChange, event: &o})
 }
 
 func (c *eventLog) counted() []EventCount {
@@ -209,7 +211,7 @@ func (c *eventLog) before(id uint64, into []*Event) []*Event {
 
 // refill adds tokens to the buckets, and an event for each key of which there were too many since the last
 // one, and lets one more of each be listed.
-func (c *eventLog) refill(h *hub, at time.Time) {
+func (c *eventLog) refill(h *watch.Buffer[change], at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for m, f := range c.buckets {
@@ -234,7 +236,7 @@ func (s *Store) summarize(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			s.events.refill(s.hub, s.cfg.Wall().UTC().Round(0))
+			s.events.refill(s.changes, s.cfg.Wall().UTC().Round(0))
 		case <-ctx.Done():
 			return
 		}

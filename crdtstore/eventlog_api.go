@@ -134,7 +134,7 @@ func (s *Store) Events(q EventQuery) (EventPage, error) {
 	before := ^uint64(0)
 	if q.Cursor != "" {
 		at, err := page.Parse(cursorKind, q.Cursor)
-		if err != nil || at.Str != s.hub.run || !(at.Num >= 1 && at.Num < 1<<53) {
+		if err != nil || at.Str != s.changes.Run() || !(at.Num >= 1 && at.Num < 1<<53) {
 			return EventPage{}, ErrCursor
 		}
 		before = uint64(at.Num)
@@ -151,7 +151,7 @@ func (s *Store) Events(q EventQuery) (EventPage, error) {
 				continue
 			}
 			if len(out.Events) == limit {
-				out.NextCursor = page.Cursor(cursorKind, page.Place{Str: s.hub.run, Num: float64(out.Events[limit-1].ID)})
+				out.NextCursor = page.Cursor(cursorKind, page.Place{Str: s.changes.Run(), Num: float64(out.Events[limit-1].ID)})
 				return out, nil
 			}
 			out.Events = append(out.Events, *o)
@@ -185,5 +185,5 @@ func (s *Store) logEvent(o Event) {
 	if o.At.IsZero() {
 		o.At = s.cfg.Wall().UTC().Round(0)
 	}
-	s.events.add(s.hub, o, 0, true)
+	s.events.add(s.changes, o, 0, true)
 }

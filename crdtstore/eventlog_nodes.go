@@ -117,7 +117,7 @@ func (s *Store) vmsChanged(before, after *table.Entry, was, vms []VM) {
 
 // masterChanged tells watchers of a master, and notes its status where it is another.
 func (s *Store) masterChanged(id string) {
-	s.hub.add(change{kind: MasterChange, id: id})
+	s.changes.Add(change{kind: MasterChange, id: id})
 	c := &s.events
 	c.masters.Lock()
 	defer c.masters.Unlock()

@@ -99,7 +99,7 @@ func (s *Store) logOverride(w overrideLogged, later, news bool) {
 	if w.field == "" && w.value != "" {
 		o.Text += ": " + w.value
 	}
-	s.events.add(s.hub, o, maphash.Comparable(keySeed, w)|1, news) // a key is not 0
+	s.events.add(s.changes, o, maphash.Comparable(keySeed, w)|1, news) // a key is not 0
 }
 
 // remember begins to note what comes in, and notes what operators said before as far as

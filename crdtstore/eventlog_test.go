@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -35,18 +36,18 @@ func (s *Store) everything(t rapid.TB, q EventQuery) (all []Event) {
 func TestEventsIsBounded(t *testing.T) {
 	s, c := inMemory(t), new(eventLog)
 	long := strings.Repeat("é", 1000)
-	c.add(s.hub, Event{Kind: OperatorEvent, Type: EventDrained, Text: "the word"}, 1, true)
+	c.add(s.changes, Event{Kind: OperatorEvent, Type: EventDrained, Text: "the word"}, 1, true)
 	for i := range 4 * maxEvents {
-		c.add(s.hub, Event{Kind: NodeEvent, Type: fmt.Sprint(i % 200), Text: long, By: long, NodeID: long, VM: long, Master: long}, 0, true)
+		c.add(s.changes, Event{Kind: NodeEvent, Type: fmt.Sprint(i % 200), Text: long, By: long, NodeID: long, VM: long, Master: long}, 0, true)
 		if i%1000 == 0 {
-			c.refill(s.hub, time.Now())
+			c.refill(s.changes, time.Now())
 		}
 	}
 	if c.rare.at(0).Text != "the word" {
 		t.Error("nodes have pushed out what an operator said")
 	}
 	for i := range 2 * maxEvents {
-		c.add(s.hub, Event{Kind: OperatorEvent, Type: EventDrained, Text: long}, uint64(i+2), true)
+		c.add(s.changes, Event{Kind: OperatorEvent, Type: EventDrained, Text: long}, uint64(i+2), true)
 	}
 	if n := len(c.frequent.slots) + len(c.rare.slots); n != maxEvents {
 		t.Errorf("%d are remembered, want %d", n, maxEvents)
@@ -69,7 +70,7 @@ func TestFloodsAreToldInFewWords(t *testing.T) {
 	for i := range 10_000 {
 		s.logEvent(Event{Kind: NodeEvent, Type: EventOffline, NodeID: fmt.Sprint("n", i)})
 	}
-	s.events.refill(s.hub, time.Now())
+	s.events.refill(s.changes, time.Now())
 	all := s.everything(t, EventQuery{Limit: 1000})
 	if len(all) != eventBurst+1 || all[0].More != 10_000-eventBurst || !strings.Contains(all[0].Text, "9900 more nodes") {
 		t.Errorf("%d are listed, the latest is %+v", len(all), all[0])
@@ -86,7 +87,7 @@ func TestFloodsAreToldInFewWords(t *testing.T) {
 				}
 				logEvent[m] += n
 			}
-			s.events.refill(s.hub, time.Now())
+			s.events.refill(s.changes, time.Now())
 		}
 		listed := map[rateKey]int{}
 		for _, o := range s.everything(rt, EventQuery{Limit: 1000}) {
@@ -167,7 +168,7 @@ func TestEventsPages(tt *testing.T) {
 
 func TestEventsRefuses(t *testing.T) {
 	s, other := inMemory(t), inMemory(t)
-	other.hub = newHub("another run")
+	other.changes = watch.New[change]("another run")
 	for range 3 {
 		s.logEvent(Event{Kind: GridEvent})
 		other.logEvent(Event{Kind: GridEvent})

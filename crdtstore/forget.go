@@ -32,7 +32,7 @@ func (c *cluster) forget(now time.Time) {
 		s.log.Info("a master is forgotten", "master", id, "name", name, "gone for more than", s.cfg.Retention)
 		s.logEvent(Event{Kind: MasterEvent, Type: EventForgotten, Master: id,
 			Text: fmt.Sprintf("%s has been gone for more than %s and is forgotten", name, s.cfg.Retention)})
-		s.hub.add(change{kind: MasterChange, id: id})
+		s.changes.Add(change{kind: MasterChange, id: id})
 	}
 	c.mesh.ForgetUnheard(now, c.members.has)
 }

@@ -78,7 +78,7 @@ func (c *cluster) watch(now time.Time) {
 	c.members.differing(now, func(id, text string) {
 		s.log.Warn("the settings of masters differ, or agree again", "master", id, "text", text)
 		s.logEvent(Event{Kind: MasterEvent, Type: EventSettings, Master: id, Text: text})
-		s.hub.add(change{kind: MasterChange, id: id})
+		s.changes.Add(change{kind: MasterChange, id: id})
 	})
 	_, joining := s.replica.Joining()
 	hearers := c.members.hearers(now)
@@ -88,7 +88,7 @@ func (c *cluster) watch(now time.Time) {
 	c.connectivity.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
 		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
 		s.logEvent(Event{Kind: MasterEvent, Type: what, Master: master, Text: text})
-		s.hub.add(change{kind: MasterChange, id: master})
+		s.changes.Add(change{kind: MasterChange, id: master})
 	})
 	s.splits.look(now, c.members.memberViews(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
 		level := slog.LevelWarn
@@ -97,7 +97,7 @@ func (c *cluster) watch(now time.Time) {
 		}
 		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
 		s.logEvent(Event{Kind: GridEvent, Type: what, Master: master, Text: text})
-		s.hub.add(change{kind: MasterChange, id: master})
+		s.changes.Add(change{kind: MasterChange, id: master})
 	})
 }
 

@@ -43,7 +43,7 @@ func (h *herd) restart(t *testing.T, checkpoint time.Time) {
 	if err := h.s.loadEnding(); err != nil {
 		t.Fatal(err)
 	}
-	h.w = newWatch(h.s)
+	h.w = newStatuses(h.s)
 }
 
 // never has a failure where preservation is under way at any moment.
@@ -141,7 +141,7 @@ func TestEndedWhileItStoodStill(t *testing.T) {
 		h := newHerd(t, 10)
 		h.beats = func(i int) bool { return i >= 6 }
 		time.Sleep(5 * time.Minute)
-		h.w.step(time.Now(), func(string) {})
+		h.w.Step(time.Now(), func(string, Status) {})
 		c := &cluster{store: h.s}
 		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
 		h.want(t, "it wakes", 0, 10, 0)

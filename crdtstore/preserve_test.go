@@ -7,13 +7,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // herd is a grid of nodes that beat every ten seconds, each at a time of its own.
 type herd struct {
 	s     *Store
-	w     *watch
+	w     *statuses
 	ids   []string
 	rnd   *rand.Rand
 	tick  int
@@ -28,7 +29,7 @@ func newHerd(t *testing.T, n int) *herd {
 		h.ids = append(h.ids, fmt.Sprint("n", i))
 		s.knows(h.ids[i])
 	}
-	h.w = newWatch(s)
+	h.w = newStatuses(s)
 	h.run(time.Minute)
 	if on, _, _ := h.count(); on != n {
 		t.Fatalf("%d of %d nodes are online in the beginning", on, n)
@@ -38,16 +39,16 @@ func newHerd(t *testing.T, n int) *herd {
 
 // run lets time pass. It calls each after every tick.
 func (h *herd) run(d time.Duration, each ...func()) {
-	const every = int(10 * time.Second / statusTick)
+	const every = int(10 * time.Second / watch.Tick)
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(statusTick)
+		time.Sleep(watch.Tick)
 		h.tick++
 		for i := h.tick % every; i < len(h.ids); i += every {
 			if h.beats(i) {
 				h.s.board.Beat(time.Now(), h.ids[i], record.Version{}, nil, nil)
 			}
 		}
-		h.w.step(time.Now(), func(string) {})
+		h.w.Step(time.Now(), func(string, Status) {})
 		for _, f := range each {
 			f()
 		}
@@ -205,7 +206,7 @@ func TestMasterThatStoodStill(t *testing.T) {
 			h := newHerd(t, n)
 			time.Sleep(5 * time.Minute)
 			h.want(t, "asked before it has looked", 0, n, 0)
-			h.w.step(time.Now(), func(string) {})
+			h.w.Step(time.Now(), func(string, Status) {})
 			h.want(t, "after a look", 0, n, 0)
 			h.beats = func(i int) bool { return i > 0 }
 			h.run(11 * time.Second)

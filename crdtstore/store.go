@@ -17,6 +17,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/dirlock"
@@ -41,7 +42,7 @@ type Store struct {
 
 	table        *table.Table
 	board        *liveness.Board
-	hub          *hub
+	changes      *watch.Buffer[change]
 	conflicts    conflicts
 	preserver    preserver
 	events       eventLog
@@ -120,7 +121,7 @@ func newStore(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, states: statelog.New(cfg.Logger), id: id, text: id.ID(), since: time.Now(),
-		table: table.New(), board: liveness.New(id.ID()), hub: newHub(runID()),
+		table: table.New(), board: liveness.New(id.ID()), changes: watch.New[change](runID()),
 		cancel: func() {}, closed: make(chan struct{}), settings: cfg.ownSettings(),
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
@@ -176,8 +177,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.cluster != nil {
 		s.cluster.start(background)
 	}
-	w := newWatch(s)
-	s.loop(background, w.run)
+	s.loop(background, newStatuses(s).run)
 	s.loop(background, s.checkpoint)
 	s.loop(background, s.summarize)
 	s.loop(background, s.turnover)
@@ -220,7 +220,7 @@ func (s *Store) Close() (err error) {
 	s.close.Do(func() {
 		c := closer{began: time.Now(), busy: s.diskBusy}
 		close(s.closed)
-		s.hub.close()
+		s.changes.Close(ErrClosed)
 		if s.cluster != nil {
 			s.cluster.leave()
 		}
@@ -326,6 +326,20 @@ func (s *Store) turnover(ctx context.Context) {
 			s.log.Error("cannot turn the history over, trying again", "err", err)
 		}
 		said = text
+	}
+}
+
+// checkpoint now and then has it written down when nodes were last seen.
+func (s *Store) checkpoint(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Checkpoint)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.replica.Checkpoint()
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

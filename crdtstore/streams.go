@@ -52,7 +52,7 @@ func (s *Store) Dial(ctx context.Context, master, name string) (net.Conn, error)
 // this one says so; nothing of it is written to disk. It never blocks.
 func (s *Store) SetTunnel(nodeID string, open bool) {
 	s.board.Tunnel(time.Now(), nodeID, open)
-	s.hub.add(change{kind: NodeChange, id: nodeID})
+	s.changes.Add(change{kind: NodeChange, id: nodeID})
 	if s.cluster != nil {
 		s.cluster.pulseSoon()
 	}

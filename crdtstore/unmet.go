@@ -44,7 +44,7 @@ func (c *cluster) watchUnmet(wall time.Time) {
 		current[m.Name] = m.Cause
 		s.logEvent(Event{Kind: MasterEvent, Type: EventNeverMet, Master: m.ID,
 			Text: fmt.Sprintf("the configured master %s was never met: %s", m.Name, m.Reason)})
-		s.hub.add(change{kind: MasterChange, id: m.Name})
+		s.changes.Add(change{kind: MasterChange, id: m.Name})
 	}
 	c.absent = current
 }

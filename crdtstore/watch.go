@@ -2,24 +2,17 @@ package crdtstore
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// ringSize is how many changes a reader may fall behind before it has to read a
-// fresh snapshot.
-const ringSize = 1 << 14
-
-// change is an entry of the log of changes: what changed, not how. Readers look up
-// how it is now.
+// change is an entry of the buffer that watchers read: what changed, not how. Readers look
+// up how it is now.
 type change struct {
 	kind  ChangeKind
 	id    string      // node or master
@@ -27,114 +20,16 @@ type change struct {
 	event *Event      // LogChange: what happened
 }
 
-// hub is the bounded log of changes that Watch reads from. A cursor is the run's
-// own number and the position in the log, so that a cursor of an earlier run is
-// told apart.
-type hub struct {
-	run string
-
-	mu   sync.Mutex
-	ring [ringSize]change
-	end  uint64        // position behind the newest change
-	more chan struct{} // closed at the next change; nil while nobody waits
-	shut bool
-}
-
-func newHub(run string) *hub { return &hub{run: run} }
-
-func (h *hub) add(c change) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ring[h.end%ringSize] = c
-	h.end++
-	h.signal()
-}
-
-// signal is called with mu held.
-func (h *hub) signal() {
-	if h.more != nil {
-		close(h.more)
-		h.more = nil
-	}
-}
-
-func (h *hub) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.shut = true
-	h.signal()
-}
-
-func (h *hub) cursor(at uint64) string { return fmt.Sprintf("%s-%d", h.run, at) }
-
-func (h *hub) parse(cursor string) (uint64, error) {
-	run, pos, ok := strings.Cut(cursor, "-")
-	at, err := strconv.ParseUint(pos, 10, 64)
-	if !ok || err != nil || run != h.run {
-		return 0, ErrCursor
-	}
-	return at, nil
-}
-
-// next returns the change at a position, waiting for it. The error is ErrCursor
-// when the log has moved past it, ErrClosed, or the context's.
-func (h *hub) next(ctx context.Context, at uint64) (change, error) {
-	for {
-		h.mu.Lock()
-		switch {
-		case h.shut:
-			h.mu.Unlock()
-			return change{}, ErrClosed
-		case at > h.end || h.end-at > ringSize:
-			h.mu.Unlock()
-			return change{}, ErrCursor
-		case at < h.end:
-			c := h.ring[at%ringSize]
-			h.mu.Unlock()
-			return c, nil
-		}
-		if h.more == nil {
-			h.more = make(chan struct{})
-		}
-		more := h.more
-		h.mu.Unlock()
-		select {
-		case <-more:
-		case <-ctx.Done():
-			return change{}, ctx.Err()
-		}
-	}
-}
-
-// since returns the changes from a position on, without waiting, and the position
-// behind them; false when the log has moved past it.
-func (h *hub) since(at uint64) ([]change, uint64, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if at > h.end || h.end-at > ringSize {
-		return nil, h.end, false
-	}
-	out := make([]change, 0, h.end-at)
-	for ; at < h.end; at++ {
-		out = append(out, h.ring[at%ringSize])
-	}
-	return out, at, true
-}
-
 // Cursor is where the stream of changes stands now. Take it before reading a
 // snapshot, and [Store.Watch] from it: then nothing is missed in between.
-func (s *Store) Cursor() string {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	return s.hub.cursor(s.hub.end)
-}
+func (s *Store) Cursor() string { return s.changes.End() }
 
 // Watch yields the changes after a cursor, or from now on where it is empty: those of
-// the given kinds, or of all where none is given. It waits for more, and ends only with the reader's break or with an error, which
-// comes with a zero Change: the context's; ErrClosed when the store is closed;
-// ErrCursor for a cursor of another run or another store, and for a reader that has
-// fallen behind by more than 16,384 changes. After ErrCursor read a fresh snapshot
-// and watch from a cursor that was taken before it.
+// the given kinds, or of all where none is given. It waits for more, and ends only with
+// the reader's break or with an error, which comes with a zero Change: the context's;
+// ErrClosed when the store is closed; ErrCursor for a cursor of another run or another
+// store, and for a reader that has fallen behind by more than 16,384 changes. After
+// ErrCursor read a fresh snapshot and watch from a cursor that was taken before it.
 //
 // Any number of readers may watch. They look at one log of changes, each at its own
 // pace, so a slow one holds up nobody. Resuming from [Change.Cursor] misses nothing;
@@ -144,36 +39,33 @@ func (s *Store) Cursor() string {
 func (s *Store) Watch(ctx context.Context, after string, kinds ...ChangeKind) iter.Seq2[Change, error] {
 	ctx = orBackground(ctx)
 	if after == "" {
-		after = s.Cursor()
+		after = s.changes.End()
 	}
 	return func(yield func(Change, error) bool) {
-		at, err := s.hub.parse(after)
-		for err == nil {
-			var c change
-			if c, err = s.hub.next(ctx, at); err != nil {
-				break
+		for e, err := range s.changes.Follow(ctx, after) {
+			if err != nil {
+				yield(Change{}, err)
+				return
 			}
-			at++
-			if len(kinds) > 0 && !slices.Contains(kinds, c.kind) {
+			if len(kinds) > 0 && !slices.Contains(kinds, e.Change.kind) {
 				continue
 			}
-			changes := s.changes(c)
-			for i, ch := range changes {
-				ch.Cursor = s.hub.cursor(at)
-				if i < len(changes)-1 {
-					ch.Cursor = s.hub.cursor(at - 1) // who stops here has not had all of it
+			shown := s.shown(e.Change)
+			for i, ch := range shown {
+				ch.Cursor = s.changes.Cursor(e.At + 1)
+				if i < len(shown)-1 {
+					ch.Cursor = s.changes.Cursor(e.At) // who stops here has not had all of it
 				}
 				if !yield(ch, nil) {
 					return
 				}
 			}
 		}
-		yield(Change{}, err)
 	}
 }
 
-// changes shows a change as it is now.
-func (s *Store) changes(c change) []Change {
+// shown is a change as it is now.
+func (s *Store) shown(c change) []Change {
 	switch c.kind {
 	case NodeChange:
 		n, err := s.Node(c.id)
@@ -199,7 +91,7 @@ func (s *Store) changes(c change) []Change {
 	return nil
 }
 
-// changed notes in the log of changes how an entry has changed since it was told last.
+// changed publishes how an entry has changed since it was told last.
 // Two callers may come here in another order than they changed the entry; then
 // the first tells both changes and the second none, so that a watcher is never
 // left with the older one.
@@ -212,7 +104,7 @@ func (s *Store) changed(id string) {
 	}
 	if after == nil { // dropped for good
 		s.board.Forget(id)
-		s.hub.add(change{kind: NodeChange, id: id}) // watchers are shown nothing
+		s.changes.Add(change{kind: NodeChange, id: id}) // watchers are shown nothing
 		s.nodeChanged(id, before, nil)
 		return
 	}
@@ -226,14 +118,14 @@ func (s *Store) changed(id string) {
 		s.splits.changed(time.Now(), id, before)
 	}
 	s.acknowledged.of(time.Now(), after) // which ends what the node says itself now
-	s.hub.add(change{kind: NodeChange, id: id})
+	s.changes.Add(change{kind: NodeChange, id: id})
 	s.nodeChanged(id, before, after)
 	if before != nil && before.Removed == after.Removed && before.State.SameVMs(after.State) {
 		return
 	}
 	was, is := vmsOf(before), vmsOf(after)
-	if vms := changedVMs(was, is); len(vms) > 0 {
-		s.hub.add(change{kind: VMChange, id: id, vms: vms})
+	if vms := watch.VMs(was, is); len(vms) > 0 {
+		s.changes.Add(change{kind: VMChange, id: id, vms: vms})
 		s.vmsChanged(before, after, was, vms)
 	}
 }
@@ -244,29 +136,4 @@ func vmsOf(e *table.Entry) []VM {
 		return nil
 	}
 	return e.ListVMs()
-}
-
-// changedVMs returns the VMs that are new or changed, and those that are gone
-// with the state "deleted".
-func changedVMs(before, after []VM) []VM {
-	old := make(map[string]VM, len(before))
-	for _, v := range before {
-		old[v.SID] = v
-	}
-	var out []VM
-	for _, v := range after {
-		was, had := old[v.SID]
-		delete(old, v.SID)
-		was.AsOf = v.AsOf
-		if !had || was != v {
-			out = append(out, v)
-		}
-	}
-	for _, v := range before {
-		if _, gone := old[v.SID]; gone {
-			v.State = VMDeleted
-			out = append(out, v)
-		}
-	}
-	return out
 }

@@ -4,157 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-func nodeChange(i int) change { return change{kind: NodeChange, id: fmt.Sprint(i)} }
-
-func TestHubKeepsTheOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHub("run")
-		const n = 1000
-		var readers sync.WaitGroup
-		for r := range 5 {
-			readers.Go(func() {
-				for i := range n {
-					c, err := h.next(t.Context(), uint64(i))
-					if err != nil || c.id != fmt.Sprint(i) {
-						t.Errorf("reader %d at %d: %+v, %v", r, i, c, err)
-						return
-					}
-				}
-			})
-		}
-		for i := range n {
-			h.add(nodeChange(i))
-			if i%100 == 0 {
-				synctest.Wait() // all readers wait for more
-			}
-		}
-		readers.Wait()
-	})
-}
-
-func TestHubForgetsTheOldest(t *testing.T) {
-	h := newHub("run")
-	for i := range ringSize + 10 {
-		h.add(nodeChange(i))
-	}
-	for at, want := range map[uint64]error{
-		0: ErrCursor, 9: ErrCursor, 10: nil, ringSize + 9: nil, ringSize + 11: ErrCursor, 1 << 63: ErrCursor, 1<<64 - 1: ErrCursor,
-	} {
-		c, err := h.next(t.Context(), at)
-		if !errors.Is(err, want) || want == nil && c.id != fmt.Sprint(at) {
-			t.Errorf("at %d: %+v, %v, want %v", at, c, err, want)
-		}
-	}
-}
-
-func TestHubCursors(t *testing.T) {
-	h := newHub("run")
-	for _, at := range []uint64{0, 1, 1<<64 - 1} {
-		if got, err := h.parse(h.cursor(at)); err != nil || got != at {
-			t.Errorf("%d comes back as %d, %v", at, got, err)
-		}
-	}
-	for _, c := range []string{"", "-", "run", "run-", "run--1", "run-x", "run-+1", "run-1-2", "other-1", "-1", "run-18446744073709551616"} {
-		if at, err := h.parse(c); !errors.Is(err, ErrCursor) {
-			t.Errorf("%q was taken as %d, %v", c, at, err)
-		}
-	}
-}
-
-func TestHubCloseWakesReaders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHub("run")
-		ctx, cancel := context.WithCancel(t.Context())
-		errs := make(chan error, 3)
-		for range 2 {
-			go func() {
-				_, err := h.next(t.Context(), 0)
-				errs <- err
-			}()
-		}
-		go func() {
-			_, err := h.next(ctx, 0)
-			errs <- err
-		}()
-		synctest.Wait()
-		cancel()
-		if err := <-errs; !errors.Is(err, context.Canceled) {
-			t.Error("the one whose caller has gone:", err)
-		}
-		h.close()
-		h.close()
-		for range 2 {
-			if err := <-errs; !errors.Is(err, ErrClosed) {
-				t.Error(err)
-			}
-		}
-		h.add(nodeChange(1)) // late changes do no harm
-		if _, err := h.next(t.Context(), 0); !errors.Is(err, ErrClosed) {
-			t.Error(err)
-		}
-	})
-}
-
-// TestChangedVMs applies the changes that a watcher is told to what it had, and
-// compares with what there is.
-func TestChangedVMs(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(5, 6))
-	random := func() (vms []VM) {
-		for i := range 6 {
-			if rnd.IntN(2) == 0 {
-				vms = append(vms, VM{
-					SID: fmt.Sprint(i), State: []string{"running", "stopped"}[rnd.IntN(2)],
-					CPU: uint64(rnd.IntN(2)), AsOf: fmt.Sprint(rnd.IntN(100)),
-				})
-			}
-		}
-		return vms
-	}
-	visible := func(vms []VM) map[string]VM {
-		out := map[string]VM{}
-		for _, v := range vms {
-			v.AsOf = ""
-			out[v.SID] = v
-		}
-		return out
-	}
-	for range 3000 {
-		before, after := random(), random()
-		has, want := visible(before), visible(after)
-		for _, v := range changedVMs(before, after) {
-			v.AsOf = ""
-			was, had := has[v.SID]
-			if v.State == VMDeleted {
-				if !had {
-					t.Fatalf("%+v is gone, and was not there", v)
-				}
-				delete(has, v.SID)
-				continue
-			}
-			if had && was == v {
-				t.Fatalf("%+v has not changed", v)
-			}
-			has[v.SID] = v
-		}
-		if fmt.Sprint(has) != fmt.Sprint(want) {
-			t.Fatalf("from %+v to %+v a watcher has %v", before, after, has)
-		}
-	}
-}
-
 func TestWatchEndsWhenTheReaderHasEnough(t *testing.T) {
-	s := &Store{hub: newHub("run")}
-	for range s.Watch(t.Context(), s.hub.cursor(5)) {
+	s := &Store{changes: watch.New[change]("run")}
+	for range s.Watch(t.Context(), s.changes.Cursor(5)) {
 		break // a position that is not there yet: one error, and the reader may stop
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -172,7 +33,6 @@ func TestWatchEndsWhenTheReaderHasEnough(t *testing.T) {
 // A watcher is left with what there is.
 func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 	s := inMemory(t)
-	cursor := s.Cursor()
 	var all sync.WaitGroup
 	for w := range 8 {
 		all.Go(func() {
@@ -192,15 +52,12 @@ func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 		})
 	}
 	all.Wait()
-	at, err := s.hub.parse(cursor)
 	has := map[string]uint64{}
-	for ; err == nil && at < s.hub.end; at++ {
-		var c change
-		if c, err = s.hub.next(t.Context(), at); c.kind == VMChange {
-			for _, v := range c.vms {
-				if delete(has, v.SID); v.State != VMDeleted {
-					has[v.SID] = v.CPU
-				}
+	changes, _, ok := s.changes.Since(0)
+	for _, c := range changes {
+		for _, v := range c.vms {
+			if delete(has, v.SID); v.State != VMDeleted {
+				has[v.SID] = v.CPU
 			}
 		}
 	}
@@ -208,8 +65,8 @@ func TestEventsOfOneNodeKeepTheirOrder(t *testing.T) {
 	for _, v := range s.table.Get("n").ListVMs() {
 		want[v.SID] = v.CPU
 	}
-	if err != nil || fmt.Sprint(has) != fmt.Sprint(want) {
-		t.Errorf("a watcher is left with %v, %v, there is %v", has, err, want)
+	if !ok || fmt.Sprint(has) != fmt.Sprint(want) {
+		t.Errorf("a watcher is left with %v, %v, there is %v", has, ok, want)
 	}
 }
 

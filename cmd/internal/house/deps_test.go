@@ -125,6 +125,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			{from == "crdtstore/internal/wire" && strings.HasPrefix(to, "crdtstore"), "wire knows no message"},
 			{from == "crdtstore/internal/page" && within(to, "crdtstore/internal"), "a list knows nothing of what is listed"},
 			{from == "crdtstore/internal/query" && within(to, "crdtstore/internal") && to != "crdtstore/internal/page" && to != "crdtstore/internal/table", "a query reads the table, and asks its Source for all else"},
+			{from == "crdtstore/internal/watch" && within(to, "crdtstore/internal") && to != "crdtstore/internal/page" && to != "crdtstore/internal/table" && to != "crdtstore/internal/liveness", "what is watched is asked of a Grid"},
 			{within(from, "crdtstore/internal") && to == "crdtstore", "crdtstore is made of its internal packages, not the other way round"},
 			{within(from, "crdtstore") && (within(to, "explorer") || within(to, "workeragent") || within(to, "cmd")), "the library knows neither server nor agent"},
 			{within(from, "explorer") && (within(to, "workeragent") || within(to, "cmd")), "master and agent know nothing of each other"},

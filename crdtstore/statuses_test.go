@@ -10,16 +10,17 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// naiveWatch is the watch as one would write it first: it looks at every node.
-type naiveWatch struct {
+// naiveStatuses are the statuses as one would write them first: they look at every node.
+type naiveStatuses struct {
 	s   *Store
 	was map[string]Status
 }
 
-func (w *naiveWatch) step(now time.Time, tell func(string)) {
+func (w *naiveStatuses) step(now time.Time, tell func(string)) {
 	m := w.s.at(now)
 	for e := range w.s.table.All() {
 		var v vital
@@ -30,9 +31,9 @@ func (w *naiveWatch) step(now time.Time, tell func(string)) {
 	}
 }
 
-// TestWatchTellsAsANaiveOne lets nodes and masters come, fall silent and go, and
+// TestStatusesAgreeWithNaiveOnes lets nodes and masters come, fall silent and go, and
 // compares at every tick what is told.
-func TestWatchTellsAsANaiveOne(t *testing.T) {
+func TestStatusesAgreeWithNaiveOnes(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))
@@ -43,7 +44,7 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 			for i := range rnd.IntN(4) {
 				s.knows(fmt.Sprint("n", i))
 			}
-			w, naive := newWatch(s), &naiveWatch{s, map[string]Status{}}
+			w, naive := newStatuses(s), &naiveStatuses{s, map[string]Status{}}
 			naive.step(time.Now(), func(string) {})
 			var told, want []string
 			for tick := range 400 {
@@ -68,17 +69,17 @@ func TestWatchTellsAsANaiveOne(t *testing.T) {
 					}
 				}
 				// Sometimes nothing happens for a while, or the machine stood still.
-				time.Sleep(time.Duration(1+rnd.IntN(2)*rnd.IntN(60)) * statusTick)
+				time.Sleep(time.Duration(1+rnd.IntN(2)*rnd.IntN(60)) * watch.Tick)
 				told, want = told[:0], want[:0]
 				now := time.Now()
-				w.step(now, func(id string) { told = append(told, id) })
+				w.Step(now, func(id string, _ Status) { told = append(told, id) })
 				naive.step(now, func(id string) { want = append(want, id) })
 				slices.Sort(told)
 				if !slices.Equal(told, want) {
 					t.Fatalf("seed %d, tick %d: told of %q, want %q", seed, tick, told, want)
 				}
 			}
-			if n := len(w.due); n > int(2*time.Minute/statusTick)+2 {
+			if n := w.Scheduled(); n > int(2*time.Minute/watch.Tick)+2 {
 				t.Errorf("seed %d: %d moments are kept in mind", seed, n)
 			}
 		})
@@ -96,26 +97,26 @@ func (s *Store) knows(id string) {
 	s.changed(id)
 }
 
-// TestWatchSurvivesAFlood: more changes than the event log holds.
-func TestWatchSurvivesAFlood(t *testing.T) {
+// TestStatusesSurviveManyChanges: more changes than the buffer keeps.
+func TestStatusesSurviveManyChanges(t *testing.T) {
 	s := inMemory(t)
 	s.knows("first")
-	w := newWatch(s)
-	for i := range ringSize + 1 {
-		s.hub.add(nodeChange(i))
+	w := newStatuses(s)
+	for i := range watch.Size + 1 {
+		s.changes.Add(change{kind: NodeChange, id: fmt.Sprint(i)})
 	}
 	s.table.Join("n", record.State{LastSeen: 1})
 	var told []string
-	w.step(time.Now(), func(id string) { told = append(told, id) })
+	w.Step(time.Now(), func(id string, _ Status) { told = append(told, id) })
 	if !slices.Equal(told, []string{"n"}) {
 		t.Errorf("told of %q", told)
 	}
 }
 
-// BenchmarkWatch is one tick with 100,000 nodes that beat every 10 seconds. The
+// BenchmarkStatuses is one tick with 100,000 nodes that beat every 10 seconds. The
 // beats themselves are not counted.
-func BenchmarkWatch(b *testing.B) {
-	const nodes, ticks = 100_000, int(10 * time.Second / statusTick)
+func BenchmarkStatuses(b *testing.B) {
+	const nodes, ticks = 100_000, int(10 * time.Second / watch.Tick)
 	s := inMemory(b)
 	s.cfg.OfflineAfter = 30 * time.Second
 	ids := make([]string, nodes)
@@ -132,15 +133,15 @@ func BenchmarkWatch(b *testing.B) {
 	for tick := range ticks {
 		beat(tick)
 	}
-	w := newWatch(s)
+	w := newStatuses(s)
 	var took time.Duration
 	n := 0
 	b.ReportAllocs()
 	for b.Loop() {
-		now = now.Add(statusTick)
+		now = now.Add(watch.Tick)
 		beat(n)
 		began := time.Now()
-		w.step(now, func(id string) { b.Fatalf("%s has changed", id) })
+		w.Step(now, func(id string, _ Status) { b.Fatalf("%s has changed", id) })
 		took += time.Since(began)
 		n++
 	}

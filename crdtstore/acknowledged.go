@@ -51,7 +51,7 @@ func (s *Store) Acknowledged(vm VM) {
 		return
 	}
 	now := time.Now()
-	vm.AsOf = s.cfg.Wall().UTC().Format(time.RFC3339)
+	vm.AsOf = s.cfg.seams.Wall().UTC().Format(time.RFC3339)
 	if s.acknowledged.add(now, acknowledgedVM{vm, e.State.VMsVersion(), now}) {
 		s.changes.Add(change{kind: VMChange, id: vm.NodeID, vms: []VM{vm}})
 	}

@@ -151,7 +151,7 @@ func BenchmarkMemory(b *testing.B) {
 		populate(b, nodes, s)
 		time.Sleep(2 * time.Second) // until all have been looked at once
 		b.ReportMetric(float64(heap()-empty)/nodes, "B/node")
-		b.ReportMetric(float64(s.History().Live)/nodes, "record-B/node")
+		b.ReportMetric(float64(s.Stats().History.Live)/nodes, "record-B/node")
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func settled(b *testing.B, masters ...*crdtstore.Store) {
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		ok := true
 		for _, s := range masters {
-			ok = ok && s.Masters()[0].Digest == masters[0].Masters()[0].Digest && s.History().Old == 0 && s.Health() == nil
+			ok = ok && s.Masters()[0].Digest == masters[0].Masters()[0].Digest && s.Stats().History.Old == 0 && s.Health() == nil
 		}
 		if ok {
 			return
@@ -251,9 +251,9 @@ func BenchmarkColdJoin(b *testing.B) {
 				}
 				wire += float64(loopback(b) - before)
 			}
-			live := float64(c.Store(0).History().Live)
+			live := float64(c.Store(0).Stats().History.Live)
 			b.ReportMetric(wire/float64(b.N)/live, "wire/state")
-			b.ReportMetric(float64(c.Store(2).History().Bytes)/live, "disk/state")
+			b.ReportMetric(float64(c.Store(2).Stats().History.Bytes)/live, "disk/state")
 		})
 	}
 }

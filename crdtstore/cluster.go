@@ -93,7 +93,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	if c.members, err = loadMembership(filepath.Join(s.cfg.Dir, membershipFile), s.cfg.Logger); err != nil {
 		return nil, err
 	}
-	c.members.wall, c.members.settings, c.members.version = s.cfg.Wall, s.settings, s.cfg.Version
+	c.members.wall, c.members.settings, c.members.version = s.cfg.seams.Wall, s.settings, s.cfg.Version
 	var peers []p2p.Address
 	for _, text := range s.cfg.Peers {
 		a, err := p2p.ParseAddress(text)
@@ -110,7 +110,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	newHost := s.cfg.NewHost
+	newHost := s.cfg.seams.NewHost
 	if newHost == nil {
 		newHost = func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) {
 			return p2p.NewHost(key, listen)
@@ -439,9 +439,9 @@ func (c *cluster) info() *liveness.MasterInfo {
 	s := c.store
 	digest, nodes := s.table.Digest()
 	m := &liveness.MasterInfo{
-		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.RPCURLs, UIURLs: s.cfg.UIURLs,
+		Name: s.cfg.Name, Version: s.cfg.Version, RPCURLs: s.cfg.Endpoints.RPCURLs, UIURLs: s.cfg.Endpoints.UIURLs,
 		MeshAddrs: c.mesh.Addrs(), Wall: s.cfg.wall(), Nodes: nodes, Digest: digest[:],
-		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.EdgeAddrs, Settings: s.settings,
+		Epoch: s.history.Number(), Cutoff: s.history.Cutoff(), EdgeAddrs: s.cfg.Endpoints.EdgeAddrs, Settings: s.settings,
 	}
 	_, m.Joining = s.replica.Joining()
 	c.mu.Lock()

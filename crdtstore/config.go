@@ -6,10 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/host"
-	ma "github.com/multiformats/go-multiaddr"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
 // Config configures a store. The zero Config is a working single master in the
@@ -48,14 +45,8 @@ type Config struct {
 	// an admitted master vouches for; the peer id is pinned on first contact.
 	Secret string
 
-	// RPCURLs and UIURLs are where the program that embeds the store serves its own
-	// API and page, if it does. They are shown in Master; nothing here calls them.
-	RPCURLs, UIURLs []string
-
-	// EdgeAddrs are multiaddrs at which agents reach the tunnels of the program that
-	// embeds the store (see package tunnel), if it has any. They are shown in Master;
-	// nothing here listens on them.
-	EdgeAddrs []string
+	// Endpoints are where the program that embeds the store serves what is its own.
+	Endpoints Endpoints
 
 	// OfflineAfter is how long a node may be silent before it counts as
 	// offline. 0: 30 s. It should be the same on all masters, and several times the
@@ -96,20 +87,13 @@ type Config struct {
 	// last moments, unless another master has it.
 	NoSync bool
 
-	// NewHost makes the libp2p host on which masters meet; the store closes it.
-	// nil: TCP with Noise and Yamux. For tests, and for programs that have a
-	// host of another kind.
-	NewHost func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error)
-
-	// Wall is the wall clock, by which it is written down when things were said. It
-	// may be wrong and may jump. nil: that of the system. For tests.
-	Wall func() time.Time
-
-	disk vfs.FS // that the history is on; nil: the machine's; for tests
+	seams seam.Seams // for tests
 
 	// Logger takes the store's log. nil: nothing is logged.
 	Logger *slog.Logger
 }
+
+func init() { seam.Of = func(cfg any) *seam.Seams { return &cfg.(*Config).seams } }
 
 // complete fills in the defaults and checks the rest.
 func (c *Config) complete() error {
@@ -149,8 +133,8 @@ func (c *Config) complete() error {
 	if len(c.Listen) == 0 && c.replicated() {
 		c.Listen = []string{"0.0.0.0:9004"}
 	}
-	if c.Wall == nil {
-		c.Wall = time.Now
+	if c.seams.Wall == nil {
+		c.seams.Wall = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -159,7 +143,7 @@ func (c *Config) complete() error {
 }
 
 // wall is the wall clock in Unix milliseconds.
-func (c *Config) wall() int64 { return c.Wall().UnixMilli() }
+func (c *Config) wall() int64 { return c.seams.Wall().UnixMilli() }
 
 // replicated reports whether the store is more than a single master.
 func (c *Config) replicated() bool {

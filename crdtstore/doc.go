@@ -98,7 +98,7 @@
 //     It passes by itself.
 //   - [ErrJoining]: the store is new, or its files were damaged, and it does not have
 //     all records of the others yet. It can do everything meanwhile; what it does not
-//     have yet it does not show. [Store.Joining] says how far it is.
+//     have yet it does not show. Stats.Joining says how far it is.
 //   - [ErrClosed]: the store was closed.
 //
 // [ErrDamaged] is an error of Open: files do not hold what was written to them. A master

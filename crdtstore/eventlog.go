@@ -236,7 +236,7 @@ func (s *Store) summarize(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			s.events.refill(s.changes, s.cfg.Wall().UTC().Round(0))
+			s.events.refill(s.changes, s.cfg.seams.Wall().UTC().Round(0))
 		case <-ctx.Done():
 			return
 		}

@@ -183,7 +183,7 @@ func (s *Store) EventCounts() []EventCount { return s.events.counted() }
 // logEvent logs an event of now.
 func (s *Store) logEvent(o Event) {
 	if o.At.IsZero() {
-		o.At = s.cfg.Wall().UTC().Round(0)
+		o.At = s.cfg.seams.Wall().UTC().Round(0)
 	}
 	s.events.add(s.changes, o, 0, true)
 }

@@ -14,7 +14,7 @@ func init() {
 }
 
 // SetDisk has the history be on a file system that a test has made.
-func SetDisk(cfg *Config, disk vfs.FS) { cfg.disk = disk }
+func SetDisk(cfg *Config, disk vfs.FS) { cfg.seams.Disk = disk }
 
 // SetCloseWithin changes how long closing waits for the disk, and returns what it was.
 func SetCloseWithin(d time.Duration) (was time.Duration) {
@@ -48,6 +48,10 @@ func (s *Store) Seeks() (ids []string) {
 	}
 	return ids
 }
+
+// Responsible returns the id of the master that does for a node what need be done only
+// once.
+func (s *Store) Responsible(nodeID string) string { return s.replica.Responsible(nodeID) }
 
 // CountsClock reports whether the clock of another master counts in what time ends.
 func (s *Store) CountsClock(id string) bool { return !s.replica.Agreement(id).Equal.IsZero() }

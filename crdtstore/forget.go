@@ -25,7 +25,7 @@ const maxSkew = 5 * time.Second
 // but nobody waits for them, and this master does not introduce them any more.
 func (c *cluster) forget(now time.Time) {
 	s := c.store
-	for _, id := range c.members.expired(now, s.cfg.Wall(), s.since, s.cfg.Retention) {
+	for _, id := range c.members.expired(now, s.cfg.seams.Wall(), s.since, s.cfg.Retention) {
 		name := s.nameOf(id)
 		c.members.drop(id)
 		c.unknow(id)

@@ -15,8 +15,8 @@ type HistoryStats struct {
 	Live uint64 `json:"live"`
 }
 
-// History returns what the records and their history take on disk.
-func (s *Store) History() HistoryStats {
+// historyStats returns what the records and their history take on disk.
+func (s *Store) historyStats() HistoryStats {
 	h := s.history.Stats()
 	return HistoryStats{
 		Epoch: h.Number, Created: h.Created, Entries: h.Entries, Records: s.table.Len(), Old: h.Old, Bytes: h.Bytes,

@@ -45,9 +45,9 @@ func beginJoin(dir string, alone bool) (joinFile, error) {
 	return f, nil
 }
 
-// Joining returns how far this master is with fetching what the others have, and
+// joining returns how far this master is with fetching what the others have, and
 // whether it is still at it.
-func (s *Store) Joining() (Joining, bool) {
+func (s *Store) joining() (Joining, bool) {
 	j, active := s.replica.Joining()
 	_, nodes := s.table.Digest()
 	return Joining{Nodes: nodes, Of: max(j.Of, nodes), Missing: nonNil(j.Missing)}, active
@@ -55,7 +55,7 @@ func (s *Store) Joining() (Joining, bool) {
 
 // whyJoining is what Health says of a master that is not whole.
 func (s *Store) whyJoining() error {
-	j, active := s.Joining()
+	j, active := s.joining()
 	if !active {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (s *Store) watchJoin(ctx context.Context) {
 			return
 		}
 		s.endJoining()
-		switch p, active := s.Joining(); {
+		switch p, active := s.joining(); {
 		case !active:
 			return
 		case p.Of > 0 && p.Nodes != last:

@@ -15,8 +15,8 @@ func (s *Store) self() Master {
 	digest, nodes := s.table.Digest()
 	m := Master{
 		ID: s.ID(), Name: s.cfg.Name, Status: MasterSelf, Version: s.cfg.Version,
-		RPCURLs: nonNil(s.cfg.RPCURLs), UIURLs: nonNil(s.cfg.UIURLs), MeshAddrs: []string{},
-		EdgeAddrs: withID(s.cfg.EdgeAddrs, s.ID()),
+		RPCURLs: nonNil(s.cfg.Endpoints.RPCURLs), UIURLs: nonNil(s.cfg.Endpoints.UIURLs), MeshAddrs: []string{},
+		EdgeAddrs: withID(s.cfg.Endpoints.EdgeAddrs, s.ID()),
 		LastSeen:  time.Now().UTC(), Nodes: nodes,
 		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true, Hears: s.countDirect(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
 	}
@@ -70,7 +70,7 @@ func (c *cluster) watch(now time.Time) {
 	c.rebuild(now)
 	c.adopt(now)
 	c.forget(now)
-	c.watchUnmet(s.cfg.Wall())
+	c.watchUnmet(s.cfg.seams.Wall())
 	c.members.skews(now, func(id, text string) {
 		s.log.Warn("clocks apart or together again", "master", id, "text", text)
 		s.logEvent(Event{Kind: MasterEvent, Type: EventClock, Master: id, Text: text})
@@ -117,13 +117,13 @@ func (d *membership) memberViews(now, began time.Time, joining bool, agreement f
 	return out
 }
 
-// Splits returns the masters that have held something else than this one for a while, or
+// openSplits returns the masters that have held something else than this one for a while, or
 // that cannot be reached, the oldest split first.
-func (s *Store) Splits() []Split {
+func (s *Store) openSplits() []Split {
 	if s.cluster == nil {
 		return []Split{}
 	}
-	out := s.splits.list(time.Now(), s.cfg.Wall())
+	out := s.splits.list(time.Now(), s.cfg.seams.Wall())
 	for i := range out {
 		out[i].Name = s.nameOf(out[i].Master)
 		out[i].HeardBy = s.cluster.members.heardOf(time.Now(), out[i].Master)

@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
 // A directory is that of one store, by whatever path it is named.
@@ -92,13 +93,12 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 // What goes wrong while a store that could not be opened is closed is told too.
 func TestOpenTellsWhyItCouldNotClose(t *testing.T) {
 	dir, errHost := t.TempDir(), errors.New("no host today")
-	_, err := crdtstore.Open(t.Context(), crdtstore.Config{
-		Dir: dir, Secret: "s",
-		NewHost: func(crypto.PrivKey, []ma.Multiaddr) (host.Host, error) {
-			// By now the history is open; it has to write when it is closed.
-			return nil, errors.Join(errHost, os.RemoveAll(filepath.Join(dir, "epochs")))
-		},
-	})
+	cfg := crdtstore.Config{Dir: dir, Secret: "s"}
+	seam.Of(&cfg).NewHost = func(crypto.PrivKey, []ma.Multiaddr) (host.Host, error) {
+		// By now the history is open; it has to write when it is closed.
+		return nil, errors.Join(errHost, os.RemoveAll(filepath.Join(dir, "epochs")))
+	}
+	_, err := crdtstore.Open(t.Context(), cfg)
 	if !errors.Is(err, errHost) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v, want both errors", err)
 	}
@@ -131,7 +131,7 @@ func TestNilContextAndSecondClose(t *testing.T) {
 	if _, err := s.Diff(none, "nobody"); !errors.Is(err, crdtstore.ErrNotFound) {
 		t.Errorf("Diff: %v", err)
 	}
-	if _, err := s.Dial(none, "nobody", "x"); err == nil {
+	if _, err := s.Streams().Dial(none, "nobody", "x"); err == nil {
 		t.Error("Dial reached nobody")
 	}
 	events := s.Watch(none, "")

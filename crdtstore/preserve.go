@@ -194,7 +194,7 @@ func (s *Store) preserve(now time.Time) {
 // from began on.
 func (s *Store) beginPreserving(now, began, least time.Time, late, alive int, text string) {
 	most := preserveTimes * s.cfg.OfflineAfter
-	wall := s.cfg.Wall().UTC().Round(0)
+	wall := s.cfg.seams.Wall().UTC().Round(0)
 	s.preserver.state.Store(&preserving{
 		Preservation: Preservation{Since: wall, EndsBy: wall.Add(most), Late: late, Of: alive},
 		began:        began, until: now.Add(most), least: least,
@@ -212,8 +212,8 @@ func (s *Store) endPreserving(now time.Time, late, alive int, why, by string) {
 		Text: fmt.Sprintf("silent nodes are offline again, for %s; %d of %d are silent", why, late, alive)})
 }
 
-// Preservation returns the preservation that is under way, if one is.
-func (s *Store) Preservation() (Preservation, bool) {
+// preservation returns the preservation that is under way, if one is.
+func (s *Store) preservation() (Preservation, bool) {
 	if p := s.preserver.state.Load(); p != nil {
 		return p.Preservation, true
 	}
@@ -221,7 +221,7 @@ func (s *Store) Preservation() (Preservation, bool) {
 }
 
 // EndPreservation is an operator's word that the silent nodes are dead: it ends what
-// [Store.Preservation] returns, on this master and on those that it can reach. by says
+// Stats.Preservation shows, on this master and on those that it can reach. by says
 // who asks. It returns how many masters have heard it, those that preserve nothing
 // included.
 func (s *Store) EndPreservation(ctx context.Context, by string) int {
@@ -236,7 +236,7 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 	var all sync.WaitGroup
 	for _, id := range s.cluster.mesh.Peers() {
 		all.Go(func() {
-			conn, err := s.Dial(ctx, id.String(), endPreservation)
+			conn, err := s.Streams().Dial(ctx, id.String(), endPreservation)
 			if err != nil {
 				return
 			}

@@ -111,7 +111,7 @@ type savedEnding struct {
 // saveEnding writes an ending down, so that it outlives a restart. Where that cannot be,
 // the other masters tell of it in time.
 func (s *Store) saveEnding(e *ending) {
-	b, err := json.Marshal(savedEnding{endingVersion, e.stamp.Wall, e.stamp.Logical, e.master, e.by, s.cfg.Wall().Add(-time.Since(e.at)).UTC().Round(0)})
+	b, err := json.Marshal(savedEnding{endingVersion, e.stamp.Wall, e.stamp.Logical, e.master, e.by, s.cfg.seams.Wall().Add(-time.Since(e.at)).UTC().Round(0)})
 	if err == nil {
 		err = atomicfile.Write(filepath.Join(s.cfg.Dir, endingFile), append(b, '\n'))
 	}
@@ -143,7 +143,7 @@ func (s *Store) loadEnding() error {
 		s.log.Warn("cannot read who ended preservation", "file", path, "err", err)
 		return nil
 	}
-	age := max(s.cfg.Wall().Sub(saved.Ended), 0)
+	age := max(s.cfg.seams.Wall().Sub(saved.Ended), 0)
 	s.preserver.ended.Store(&ending{record.Stamp{Wall: saved.Wall, Logical: saved.Logical}, saved.Master, saved.By, s.since.Add(-age)})
 	return nil
 }

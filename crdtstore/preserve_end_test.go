@@ -49,7 +49,7 @@ func (h *herd) restart(t *testing.T, checkpoint time.Time) {
 // never has a failure where preservation is under way at any moment.
 func (h *herd) never(t *testing.T) func() {
 	return func() {
-		if _, on := h.s.Preservation(); on {
+		if _, on := h.s.preservation(); on {
 			t.Fatal("what an operator has ended is preserved again")
 		}
 	}
@@ -98,7 +98,7 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 							if h.want(t, "not ended", 4, 6, 0); after > time.Minute {
 								return
 							}
-							if _, on := h.s.Preservation(); !on {
+							if _, on := h.s.preservation(); !on {
 								t.Error("it is not preserved, so the test shows nothing")
 							}
 							return
@@ -179,11 +179,11 @@ func TestStoodStillAfterTheEnding(t *testing.T) {
 		h.run(time.Second)
 		time.Sleep(time.Minute)
 		h.run(5 * time.Second)
-		if _, on := h.s.Preservation(); !on {
+		if _, on := h.s.preservation(); !on {
 			t.Error("it stood still, and doubts nothing")
 		}
 		h.run(36 * time.Second)
-		if p, on := h.s.Preservation(); on {
+		if p, on := h.s.preservation(); on {
 			t.Errorf("it goes on for the dead: %+v", p)
 		}
 		h.want(t, "it has listened", 4, 0, 6)
@@ -201,7 +201,7 @@ func TestEndingsConverge(t *testing.T) {
 				s := inMemory(t)
 				skew := time.Duration(rapid.IntRange(-2, 2).Draw(rt, "hours")) * time.Hour
 				s.cfg.OfflineAfter, s.cfg.Checkpoint = 30*time.Second, 5*time.Minute
-				s.cfg.Wall = func() time.Time { return time.Now().Add(skew) }
+				s.cfg.seams.Wall = func() time.Time { return time.Now().Add(skew) }
 				s.since = time.Now()
 				all = append(all, &cluster{store: s})
 			}
@@ -310,7 +310,7 @@ func goldenEnding(t *testing.T) {
 	s := inMemory(t)
 	path := filepath.Join(s.cfg.Dir, endingFile)
 	at := time.UnixMilli(1_760_000_000_500)
-	s.cfg.Wall = func() time.Time { return at.Add(time.Since(s.since)) }
+	s.cfg.seams.Wall = func() time.Time { return at.Add(time.Since(s.since)) }
 	s.saveEnding(&ending{record.Stamp{Wall: 1_760_000_000_000, Logical: 1}, "12D3KooWoak", "ann", s.since})
 	written, err := os.ReadFile(path)
 	if err != nil {
@@ -322,7 +322,7 @@ func goldenEnding(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := inMemory(t)
-		next.cfg.Dir, next.cfg.Wall = s.cfg.Dir, func() time.Time { return at.Add(age) }
+		next.cfg.Dir, next.cfg.seams.Wall = s.cfg.Dir, func() time.Time { return at.Add(age) }
 		if err := next.loadEnding(); err != nil {
 			t.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func TestHalfOfTheBeatsAreLost(t *testing.T) {
 				h.run(11 * time.Second)
 				h.want(t, "after it", n, 0, 0)
 				h.run(20 * time.Second)
-				if _, on := h.s.Preservation(); on {
+				if _, on := h.s.preservation(); on {
 					t.Error("it is preserved still")
 				}
 			})
@@ -128,7 +128,7 @@ func TestSilentGrid(t *testing.T) {
 				h.beats = func(int) bool { return false }
 				h.run(41 * time.Second)
 				h.want(t, "silent", 0, n, 0)
-				p, on := h.s.Preservation()
+				p, on := h.s.preservation()
 				if !on || p.Late != n || p.Of != n {
 					t.Errorf("preservation %+v, %v", p, on)
 				}
@@ -137,7 +137,7 @@ func TestSilentGrid(t *testing.T) {
 				}
 				h.run(preserveTimes * 30 * time.Second)
 				h.want(t, "after the time", 0, 0, n)
-				if _, on := h.s.Preservation(); on {
+				if _, on := h.s.preservation(); on {
 					t.Error("it goes on")
 				}
 				h.s.board.Beat(time.Now(), h.ids[0], record.Version{}, nil, nil)
@@ -189,7 +189,7 @@ func TestWhatIsNotPreserved(t *testing.T) {
 		h.ids = h.ids[:10]
 		h.run(time.Minute)
 		h.want(t, "ten were removed", 9, 0, 1)
-		if _, on := h.s.Preservation(); on {
+		if _, on := h.s.preservation(); on {
 			t.Error("nodes are missed that were removed")
 		}
 		h.beats = func(int) bool { return false }

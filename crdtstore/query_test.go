@@ -14,6 +14,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -27,7 +28,7 @@ func inMemory(t testing.TB) *Store {
 		t.Fatal(err)
 	}
 	s := &Store{
-		cfg: Config{Dir: t.TempDir(), OfflineAfter: time.Hour, Wall: time.Now}, log: slog.New(slog.DiscardHandler), id: id, text: id.ID(), since: time.Now().Add(-2 * time.Hour),
+		cfg: Config{Dir: t.TempDir(), OfflineAfter: time.Hour, seams: seam.Seams{Wall: time.Now}}, log: slog.New(slog.DiscardHandler), id: id, text: id.ID(), since: time.Now().Add(-2 * time.Hour),
 		table: table.New(), board: liveness.New(id.ID()), changes: watch.New[change]("run"), closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{Table: s.table})

@@ -43,12 +43,6 @@ func handover(nodes iter.Seq[string], before, after []string, self string) (adop
 	return adopted, given
 }
 
-// Responsible returns the id of the master that does for a node what need be done only
-// once, out of those that live as this one sees it: its record in a new epoch, its last
-// sign of life on disk, its expiry. While masters see different ones alive they may name
-// different ones, which does no harm.
-func (s *Store) Responsible(nodeID string) string { return s.replica.Responsible(nodeID) }
-
 // liveSet follows who lives.
 type liveSet struct {
 	members []string        // when it was last looked

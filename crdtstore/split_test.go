@@ -52,7 +52,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 		}
 		must2(a.Drain(t.Context(), "n5", true, "before"))
 		time.Sleep(10 * time.Second)
-		if s := a.Splits(); len(s) != 0 || len(overrideLogged(a, crdtstore.EventSplit)) != 0 {
+		if s := a.Stats().Convergence.Splits; len(s) != 0 || len(overrideLogged(a, crdtstore.EventSplit)) != 0 {
 			t.Fatalf("while all is well: %+v, %q", s, overrideLogged(a, crdtstore.EventSplit))
 		}
 		c.Split(1)
@@ -61,7 +61,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 		must2(a.Drain(t.Context(), "n0", true, "ann"))
 		must2(b.Drain(t.Context(), "n1", true, "bob"))
 		time.Sleep(3 * time.Second)
-		if s := a.Splits(); len(s) != 0 {
+		if s := a.Stats().Convergence.Splits; len(s) != 0 {
 			t.Errorf("a split before its time: %+v", s)
 		}
 		time.Sleep(10 * time.Second)
@@ -88,7 +88,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 		c.WaitEqual()
 		time.Sleep(5 * time.Second)
 		for i, s := range []*crdtstore.Store{a, b} {
-			if list := s.Splits(); len(list) != 0 {
+			if list := s.Stats().Convergence.Splits; len(list) != 0 {
 				t.Errorf("m%d still shows %+v", i, list)
 			}
 			texts := overrideLogged(s, crdtstore.EventMerged)
@@ -138,7 +138,7 @@ func TestSplitOfHalvesIsCountedOnce(t *testing.T) {
 			if len(texts) != 2 || lost != 1 {
 				t.Errorf("m%d has told %q", i, texts)
 			}
-			if s := c.Store(i).Splits(); len(s) != 0 {
+			if s := c.Store(i).Stats().Convergence.Splits; len(s) != 0 {
 				t.Errorf("m%d shows %+v", i, s)
 			}
 		}
@@ -254,8 +254,8 @@ func TestHeardOverABridge(t *testing.T) {
 			if m.Status != crdtstore.MasterAlive || m.RTTms != 0 || len(m.HeardBy) != 1 || m.HeardBy[0] != bridge.ID() {
 				t.Errorf("%s sees %+v", s.Name(), m)
 			}
-			if len(s.Splits()) > 0 {
-				t.Errorf("%s shows %+v", s.Name(), s.Splits())
+			if len(s.Stats().Convergence.Splits) > 0 {
+				t.Errorf("%s shows %+v", s.Name(), s.Stats().Convergence.Splits)
 			}
 		}
 	})
@@ -291,7 +291,7 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 			if ids := c.Store(i).Seeks(); slices.Contains(ids, id) || len(ids) != gone-1 {
 				t.Errorf("m%d still looks for %q", i, ids)
 			}
-			if s := c.Store(i).Splits(); len(s) > 0 {
+			if s := c.Store(i).Stats().Convergence.Splits; len(s) > 0 {
 				t.Errorf("m%d shows %+v", i, s)
 			}
 			if c.Store(i).CountsClock(id) {

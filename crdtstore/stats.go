@@ -11,15 +11,15 @@ import (
 func (s *Store) Stats() Stats {
 	out := s.count(time.Now())
 	out.Masters = map[string]int{}
-	if p, joining := s.Joining(); joining {
+	if p, joining := s.joining(); joining {
 		out.Joining = &p
 	}
-	if p, preserving := s.Preservation(); preserving {
+	if p, preserving := s.preservation(); preserving {
 		out.Preservation = &p
 	}
-	out.History = s.History()
+	out.History = s.historyStats()
 	digest, _ := s.table.Digest()
-	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.Splits()}
+	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.openSplits()}
 	if s.cluster != nil {
 		out.Convergence.Gaps, out.Convergence.Rebuilt = s.cluster.plane.counts()
 	}

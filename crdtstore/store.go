@@ -144,7 +144,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	s.setLoading(true)
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: s.text, NoSync: cfg.NoSync, Logger: s.log,
-		Apply: s.arrived, Announce: s.announce, FS: cfg.disk,
+		Apply: s.arrived, Announce: s.announce, FS: cfg.seams.Disk,
 		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
 	})
 	if err != nil {
@@ -167,9 +167,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 		if s.cluster, err = joinCluster(background, s); err != nil {
 			return err
 		}
-		s.Serve(endPreservation, s.preservationEnded)
+		s.Streams().Serve(endPreservation, s.preservationEnded)
 	}
-	if _, joining := s.Joining(); joining {
+	if _, joining := s.joining(); joining {
 		s.events.phase.CompareAndSwap(int32(asleep), int32(learning))
 	} else {
 		s.remember()

@@ -52,12 +52,12 @@ func TestHistoryIsCut(t *testing.T) {
 	}
 	before := digestOf(s)
 	until(t, "the history is cut and the old epoch deleted", func() bool {
-		h := s.History()
+		h := s.Stats().History
 		return h.Epoch >= 2 && h.Old == 0
 	})
 	// The cut may come before the last of the changes, so only what is lost or
 	// kept twice would show.
-	if h := s.History(); h.Entries > 200 || digestOf(s) != before {
+	if h := s.Stats().History; h.Entries > 200 || digestOf(s) != before {
 		t.Errorf("after: %+v, digest %s, was %s", h, digestOf(s), before)
 	}
 	if err := s.Close(); err != nil {
@@ -85,12 +85,12 @@ func TestEpochsMergeAfterASplit(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut := func(i int, epoch uint64) {
-		until(t, fmt.Sprintf("master %d reaches epoch %d", i, epoch), func() bool { return c.Store(i).History().Epoch >= epoch })
+		until(t, fmt.Sprintf("master %d reaches epoch %d", i, epoch), func() bool { return c.Store(i).Stats().History.Epoch >= epoch })
 	}
 	cut(0, 2)
 	cut(1, 2)
 	churn(t, c.Store(1), "b", 2, 15)
-	until(t, "master 1 can cut again", func() bool { return c.Store(1).History().Old == 0 || c.Store(1).History().Epoch > 2 })
+	until(t, "master 1 can cut again", func() bool { return c.Store(1).Stats().History.Old == 0 || c.Store(1).Stats().History.Epoch > 2 })
 	c.Stop(2)
 	c.Heal()
 	c.Open(2)
@@ -98,7 +98,7 @@ func TestEpochsMergeAfterASplit(t *testing.T) {
 	c.WaitEqual()
 	until(t, "all are in one epoch and hold nothing older", func() bool {
 		for i := range 3 {
-			if h := c.Store(i).History(); h.Epoch != c.Store(0).History().Epoch || h.Old != 0 {
+			if h := c.Store(i).Stats().History; h.Epoch != c.Store(0).Stats().History.Epoch || h.Old != 0 {
 				return false
 			}
 		}

@@ -143,8 +143,8 @@ const (
 type Master struct {
 	ID        string       `json:"id"`         // libp2p peer id
 	Name      string       `json:"name"`       // need not be unique
-	RPCURLs   []string     `json:"rpc_urls"`   // as in its Config
-	UIURLs    []string     `json:"ui_urls"`    // as in its Config
+	RPCURLs   []string     `json:"rpc_urls"`   // as in its Config.Endpoints
+	UIURLs    []string     `json:"ui_urls"`    // as in its Config.Endpoints
 	MeshAddrs []string     `json:"mesh_addrs"` // multiaddrs with /p2p/ID, good for Config.Peers
 	EdgeAddrs []string     `json:"edge_addrs"` // multiaddrs with /p2p/ID, for the tunnels of agents
 	Status    MasterStatus `json:"status"`

@@ -15,7 +15,7 @@ func (c *cluster) unmet() []Master {
 	for _, u := range c.mesh.Unmet(func(id peer.ID) bool { return c.members.has(id.String()) }) {
 		out = append(out, Master{
 			Name: u.Peer, ID: u.ID.String(), Status: MasterNeverMet,
-			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
+			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.seams.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
 			MeshAddrs: nonNil(u.Addrs), RPCURLs: []string{}, UIURLs: []string{}, EdgeAddrs: []string{}, HeardBy: []string{}, SettingsDiffer: []string{},
 		})
 	}

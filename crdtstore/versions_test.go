@@ -20,6 +20,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
 // newerHost is the host of a master that speaks a protocol in a newer version only,
@@ -68,10 +69,12 @@ func TestMasterOfANewerVersion(t *testing.T) {
 		t.Run(strings.Split(string(id), "/")[2], func(t *testing.T) {
 			t.Parallel()
 			open := func(log *text, peers []string, newHost func(crypto.PrivKey, []ma.Multiaddr) (host.Host, error)) *crdtstore.Store {
-				s, err := crdtstore.Open(t.Context(), crdtstore.Config{
-					Dir: t.TempDir(), Secret: "s", Listen: []string{"127.0.0.1:0"}, Peers: peers, NewHost: newHost,
+				cfg := crdtstore.Config{
+					Dir: t.TempDir(), Secret: "s", Listen: []string{"127.0.0.1:0"}, Peers: peers,
 					Logger: slog.New(slog.NewTextHandler(log, nil)),
-				})
+				}
+				seam.Of(&cfg).NewHost = newHost
+				s, err := crdtstore.Open(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
 				}

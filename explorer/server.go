@@ -110,7 +110,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 			if err != nil {
 				return nil, err // not a nil *Store in a store
 			}
-			return st, nil
+			return embedded{st, st.Streams()}, nil
 		},
 		tokens:    newTokens(cfg.DataDir),
 		toMasters: newMasterClient(),
@@ -397,9 +397,11 @@ func (s *Server) storeConfig() crdtstore.Config {
 	c := crdtstore.Config{
 		Dir: s.cfg.DataDir, Name: s.cfg.Name, Version: s.cfg.Version,
 		Peers: s.cfg.PeerMasters, Advertise: a.mesh, Secret: s.cfg.ClusterSecret,
-		RPCURLs:      s.rpcURLs,
-		UIURLs:       urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
-		EdgeAddrs:    s.edgeAddrs(),
+		Endpoints: crdtstore.Endpoints{
+			RPCURLs:   s.rpcURLs,
+			UIURLs:    urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
+			EdgeAddrs: s.edgeAddrs(),
+		},
 		OfflineAfter: s.cfg.OfflineAfter, Retention: s.cfg.Retention,
 		RequireSigned: s.cfg.RequireSigned, Settings: s.cfg.sharedSettings(), Logger: s.log,
 	}

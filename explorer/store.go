@@ -10,8 +10,8 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 )
 
-// store is what the server needs of a [crdtstore.Store], and what its tests
-// put in its place. Threading, blocking and errors are as documented there.
+// store is what the server needs of a [crdtstore.Store] and its streams, and what its
+// tests put in their place. Threading, blocking and errors are as documented there.
 type store interface {
 	ID() string
 	Name() string
@@ -51,4 +51,10 @@ type store interface {
 	EventCounts() []crdtstore.EventCount
 }
 
-var _ store = (*crdtstore.Store)(nil)
+// embedded is a store with its streams.
+type embedded struct {
+	*crdtstore.Store
+	crdtstore.Streams
+}
+
+var _ store = embedded{}

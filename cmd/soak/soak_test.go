@@ -89,7 +89,7 @@ func soak(t *testing.T, d *disk) {
 				t.Fatal(err)
 			}
 			if s%beatEvery == 0 {
-				d.live.Store(store.History().Live)
+				d.live.Store(store.Stats().History.Live)
 			}
 		}
 		one := measure(store, d)
@@ -127,7 +127,7 @@ func measure(store *crdtstore.Store, d *disk) today {
 	runtime.GC()
 	runtime.GC() // what pools held goes with the second
 	runtime.ReadMemStats(&m)
-	return today{HistoryStats: store.History(), last: d.look(), worst: d.take(), heap: m.HeapAlloc}
+	return today{HistoryStats: store.Stats().History, last: d.look(), worst: d.take(), heap: m.HeapAlloc}
 }
 
 // realTime is a clock that goes on while simulated time stands still.

@@ -21,6 +21,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
 // Cluster is a number of masters in this process. Its methods may be called
@@ -131,8 +132,8 @@ func (c *Cluster) Open(i int) {
 func (c *Cluster) open(i int) error {
 	cfg := crdtstore.Config{
 		Dir: c.dirs[i], Name: fmt.Sprintf("m%d", i), Secret: "test", Listen: []string{c.addrs[i]}, Peers: slices.Clone(c.addrs),
-		NewHost: func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) { return c.host(i, key, listen) },
 	}
+	seam.Of(&cfg).NewHost = func(key crypto.PrivKey, listen []ma.Multiaddr) (host.Host, error) { return c.host(i, key, listen) }
 	if c.tune != nil {
 		c.tune(i, &cfg)
 	}

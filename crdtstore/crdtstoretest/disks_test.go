@@ -36,10 +36,10 @@ func TestEpochsOfASplit(t *testing.T) {
 		}
 		g.live(30*time.Second, g.act)
 		g.vanish(2)
-		was := g.Store(0).History().Epoch
-		for began := time.Now(); g.Store(0).History().Epoch < was+3; g.live(10*time.Second, g.act) {
+		was := g.Store(0).Stats().History.Epoch
+		for began := time.Now(); g.Store(0).Stats().History.Epoch < was+3; g.live(10*time.Second, g.act) {
 			if time.Since(began) > 10*time.Minute {
-				g.t.Fatalf("the history is not cut: %+v", g.Store(0).History())
+				g.t.Fatalf("the history is not cut: %+v", g.Store(0).Stats().History)
 			}
 		}
 		g.stop(0)
@@ -62,15 +62,15 @@ func (g *grid) retired() {
 	for deadline := time.Now().Add(time.Minute); ; g.sleep(100 * time.Millisecond) {
 		all := true
 		for m := range g.up {
-			h := g.Store(m).History()
-			all = all && h.Old == 0 && h.Epoch == g.Store(0).History().Epoch
+			h := g.Store(m).Stats().History
+			all = all && h.Old == 0 && h.Epoch == g.Store(0).Stats().History.Epoch
 		}
 		if all {
 			return
 		}
 		if time.Now().After(deadline) {
 			for m := range g.up {
-				g.t.Errorf("master %d: %+v", m, g.Store(m).History())
+				g.t.Errorf("master %d: %+v", m, g.Store(m).Stats().History)
 			}
 			g.t.FailNow()
 		}

@@ -44,7 +44,7 @@ func TestPreservationStaysEnded(t *testing.T) {
 		alive = dead
 		live(20*time.Second, nil)
 		for m := range 3 {
-			if _, on := c.Store(m).Preservation(); !on {
+			if c.Store(m).Stats().Preservation == nil {
 				t.Fatalf("master %d does not preserve", m)
 			}
 		}
@@ -57,7 +57,7 @@ func TestPreservationStaysEnded(t *testing.T) {
 		c.Heal()
 		live(15*time.Second, nil)
 		ended := func(s *crdtstore.Store) {
-			if p, on := s.Preservation(); on {
+			if p := s.Stats().Preservation; p != nil {
 				t.Fatalf("master %s preserves %+v, which was ended", s.Name(), p)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
 // Two halves cannot talk, and everybody goes on.
@@ -107,7 +108,7 @@ func TestBadWeather(t *testing.T) {
 func TestClocksApart(t *testing.T) {
 	var ahead [3]atomic.Int64
 	tune := func(i int, cfg *crdtstore.Config) {
-		cfg.Wall = func() time.Time { return time.Now().Add(time.Duration(ahead[i].Load())) }
+		seam.Of(cfg).Wall = func() time.Time { return time.Now().Add(time.Duration(ahead[i].Load())) }
 	}
 	scenario(t, 3, tune, func(g *grid) {
 		jump := func() {

@@ -152,8 +152,10 @@ func Rendezvous(name string, masters []string) string {
 	return best
 }
 
-// Responsible returns the master that is responsible for a node, out of those that live
-// as this one sees it.
+// Responsible returns the master that does for a node what need be done only once, out of
+// those that live as this one sees it: its record in a new epoch, its last sign of life on
+// disk, its expiry. While masters see different ones alive they may name different ones,
+// which does no harm.
 func (r *Replica) Responsible(node string) string { return Rendezvous(node, r.living()) }
 
 // retire asserts what the new epoch still lacks of all that this master knows,

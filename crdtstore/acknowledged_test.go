@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 )
 
 // lists returns the sids that all ways to ask for VMs agree on.
@@ -61,10 +63,10 @@ func TestAcknowledgedVMs(t *testing.T) {
 		"reported":                          {func(s *Store) { deployed(s, "c"); reports(s, "b", "c"); reports(s, "b") }, "b"},
 		"reported as gone":                  {func(s *Store) { deleted(s, "b"); reports(s) }, ""},
 		"a report was on its way":           {func(s *Store) { deployed(s, "c"); reports(s, "b"); deleted(s, "b"); reports(s, "b") }, "c"},
-		"the node never had it":             {func(s *Store) { deployed(s, "c"); time.Sleep(reportDelay + time.Second); reports(s, "b") }, "b"},
-		"the node has it still":             {func(s *Store) { deleted(s, "b"); time.Sleep(reportDelay + time.Second); reports(s, "b") }, "b"},
+		"the node never had it":             {func(s *Store) { deployed(s, "c"); time.Sleep(query.ReportDelay + time.Second); reports(s, "b") }, "b"},
+		"the node has it still":             {func(s *Store) { deleted(s, "b"); time.Sleep(query.ReportDelay + time.Second); reports(s, "b") }, "b"},
 		"no report comes":                   {func(s *Store) { deployed(s, "c"); deleted(s, "b"); time.Sleep(30 * time.Second) }, "c"},
-		"no report comes for too long":      {func(s *Store) { deployed(s, "c"); deleted(s, "b"); time.Sleep(acknowledgedAge + time.Second) }, "b"},
+		"no report comes for too long":      {func(s *Store) { deployed(s, "c"); deleted(s, "b"); time.Sleep(query.AcknowledgedAge + time.Second) }, "b"},
 		"of a VM that no report could have": {func(s *Store) { deployed(s, strings.Repeat("x", 1000)) }, "b"},
 		"of a node that nobody knows":       {func(s *Store) { s.Acknowledged(VM{SID: "c", NodeID: "other"}) }, "b"},
 	} {
@@ -91,19 +93,19 @@ func TestAcknowledgedVMsAreBounded(t *testing.T) {
 		for node := range 5 {
 			s.tells(t, Report{NodeID: fmt.Sprint("n", node)})
 		}
-		for i := range 2 * maxAcknowledged {
+		for i := range 2 * query.MaxAcknowledged {
 			s.Acknowledged(VM{SID: fmt.Sprint(i), NodeID: fmt.Sprint("n", i%5), State: "running"})
 		}
-		if n := s.count(time.Now()).VMs.Total; n != maxAcknowledged {
-			t.Errorf("%d are remembered, want %d", n, maxAcknowledged)
+		if n := s.count(time.Now()).VMs.Total; n != query.MaxAcknowledged {
+			t.Errorf("%d are remembered, want %d", n, query.MaxAcknowledged)
 		}
-		time.Sleep(acknowledgedAge + time.Second)
+		time.Sleep(query.AcknowledgedAge + time.Second)
 		s.Acknowledged(VM{SID: "late", NodeID: "n0", State: "running"})
-		if _, err := s.VM("", "late"); err != nil || s.acknowledged.count != 1 {
-			t.Errorf("%d are remembered when all others have aged: %v", s.acknowledged.count, err)
+		if _, err := s.VM("", "late"); err != nil || s.acknowledged.Len() != 1 {
+			t.Errorf("%d are remembered when all others have aged: %v", s.acknowledged.Len(), err)
 		}
-		time.Sleep(acknowledgedAge + time.Second)
-		if _, err := s.VM("", "late"); !errors.Is(err, ErrNotFound) || s.acknowledged.some.Load() {
+		time.Sleep(query.AcknowledgedAge + time.Second)
+		if _, err := s.VM("", "late"); !errors.Is(err, ErrNotFound) || s.acknowledged.Len() > 0 {
 			t.Errorf("it is remembered for ever: %v", err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // Nodes returns a page of nodes. Errors: ErrCursor, [FieldError].
@@ -26,6 +27,22 @@ func (s *Store) VM(nodeID, sid string) (VM, error) {
 		return found[0], nil
 	}
 	return VM{}, &FieldError{Field: "node_id", Problem: fmt.Sprintf("is needed: %d nodes have a VM %q", len(found), sid)}
+}
+
+// Acknowledged notes what a node has answered to a call that made a VM, or that deleted
+// one, which then has the state VMDeleted. Until the node's own report says it, but for a
+// minute at most, this master shows the VM, or does not. vm.NodeID names the node. Nothing
+// is noted of a VM or node that no report could have. It touches memory only.
+func (s *Store) Acknowledged(vm VM) {
+	e := s.table.Get(vm.NodeID)
+	if e == nil || e.Removed || record.ValidVM(vm) != nil {
+		return
+	}
+	now := time.Now()
+	vm.AsOf = s.cfg.seams.Wall().UTC().Format(time.RFC3339)
+	if s.acknowledged.Add(now, e, vm) {
+		s.changes.Add(change{kind: VMChange, id: vm.NodeID, vms: []VM{vm}})
+	}
 }
 
 // listing is what lists of nodes and VMs are made from beside the table.
@@ -53,7 +70,7 @@ func (l *listing) Conflict(e *table.Entry) bool {
 
 func (l *listing) Node(e *table.Entry) Node { return l.show(e) }
 
-func (l *listing) VMs(e *table.Entry) []VM { return l.s.vmsOf(l.now, e) }
+func (l *listing) VMs(e *table.Entry) []VM { return l.s.acknowledged.VMs(l.now, e) }
 
 func laterOf(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -64,7 +64,7 @@ func (s *Store) count(now time.Time) Stats {
 			out.Slices.Free += f.Slices
 			out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
 		}
-		for _, c := range s.vmCounts(now, e) {
+		for _, c := range s.acknowledged.Counts(now, e) {
 			out.VMs.Total += c.VMs
 			out.VMs.ByState[c.State] += c.VMs
 		}
@@ -79,4 +79,26 @@ func (s *Store) count(now time.Time) Stats {
 
 func sum(a, b Capacity) Capacity {
 	return Capacity{CRU: a.CRU + b.CRU, MRU: a.MRU + b.MRU, SRU: a.SRU + b.SRU, HRU: a.HRU + b.HRU}
+}
+
+// HistoryStats describes what the records and their history take on disk.
+type HistoryStats struct {
+	Epoch   uint64    `json:"epoch"`
+	Created time.Time `json:"created"` // of the epoch
+	Entries int       `json:"entries"` // writes in the epoch, by all masters
+	Records int       `json:"records"` // nodes that are known, removed ones too
+	Old     int       `json:"old"`     // earlier epochs that are not deleted yet
+	Bytes   uint64    `json:"bytes"`   // on disk
+	// Live is what the records alone take, encoded, in bytes. Bytes is kept to a
+	// small multiple of it.
+	Live uint64 `json:"live"`
+}
+
+// historyStats returns what the records and their history take on disk.
+func (s *Store) historyStats() HistoryStats {
+	h := s.history.Stats()
+	return HistoryStats{
+		Epoch: h.Number, Created: h.Created, Entries: h.Entries, Records: s.table.Len(), Old: h.Old, Bytes: h.Bytes,
+		Live: uint64(s.table.Bytes()),
+	}
 }

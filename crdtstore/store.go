@@ -15,6 +15,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
@@ -48,7 +49,7 @@ type Store struct {
 	events       eventLog
 	splits       splits
 	directCount  directCounter
-	acknowledged acknowledged
+	acknowledged query.Acknowledged
 	publishing   sync.Mutex    // held from reading a node's entry until its change is published
 	loading      bool          // what is on disk; under publishing
 	lock         *dirlock.Lock // of cfg.Dir

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -269,4 +268,4 @@ type Change struct {
 }
 
 // VMDeleted is the state of a VM in the change that says it is gone.
-const VMDeleted = watch.VMDeleted
+const VMDeleted = record.VMDeleted

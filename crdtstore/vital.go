@@ -105,8 +105,8 @@ func (m *moment) show(e *table.Entry) Node {
 			n.Tunnel = append(n.Tunnel, h.Master)
 		}
 	}
-	if !e.Removed && len(m.s.acknowledged.of(m.now, e)) > 0 {
-		n.VMs = m.s.vmsOf(m.now, e)
+	if !e.Removed && m.s.acknowledged.Any(m.now, e) {
+		n.VMs = m.s.acknowledged.VMs(m.now, e)
 	}
 	n.LastSeen = laterOf(n.LastSeen, m.lastSeen(&v))
 	return n

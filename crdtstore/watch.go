@@ -117,7 +117,7 @@ func (s *Store) changed(id string) {
 	if s.cfg.replicated() {
 		s.splits.changed(time.Now(), id, before)
 	}
-	s.acknowledged.of(time.Now(), after) // which ends what the node says itself now
+	s.acknowledged.Forget(time.Now(), after)
 	s.changes.Add(change{kind: NodeChange, id: id})
 	s.nodeChanged(id, before, after)
 	if before != nil && before.Removed == after.Removed && before.State.SameVMs(after.State) {

@@ -60,6 +60,9 @@ type Profile struct {
 	Trouble []string `json:"trouble,omitempty"`
 }
 
+// VMDeleted is the state by which a VM is said to be gone.
+const VMDeleted = "deleted"
+
 // VM is a virtual machine as its node last reported it. It never carries a
 // secret.
 type VM struct {

@@ -2,9 +2,6 @@ package watch
 
 import "forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 
-// VMDeleted is the state of a VM in the change that says it is gone.
-const VMDeleted = "deleted"
-
 // VMs returns the VMs that are new or changed, and those that are gone
 // with the state "deleted".
 func VMs(before, after []record.VM) []record.VM {
@@ -23,7 +20,7 @@ func VMs(before, after []record.VM) []record.VM {
 	}
 	for _, v := range before {
 		if _, gone := old[v.SID]; gone {
-			v.State = VMDeleted
+			v.State = record.VMDeleted
 			out = append(out, v)
 		}
 	}

@@ -37,7 +37,7 @@ func TestVMs(t *testing.T) {
 		for _, v := range VMs(before, after) {
 			v.AsOf = ""
 			was, had := has[v.SID]
-			if v.State == VMDeleted {
+			if v.State == record.VMDeleted {
 				if !had {
 					t.Fatalf("%+v is gone, and was not there", v)
 				}

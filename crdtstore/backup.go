@@ -90,7 +90,7 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 	}
 	var changed int
 	var waiting []*replica.Flush
-	settle := func() error {
+	waitWritten := func() error {
 		var errs []error
 		for _, f := range slices.Compact(waiting) {
 			errs = append(errs, s.replica.Wait(ctx, f))
@@ -109,10 +109,10 @@ func (s *Store) Restore(ctx context.Context, r io.Reader) (BackupInfo, error) {
 		if waiting = append(waiting, f); len(waiting) < restoreBatch {
 			return nil
 		}
-		return settle()
+		return waitWritten()
 	})
 	info.Changed = changed
-	return info, errors.Join(err, settle())
+	return info, errors.Join(err, waitWritten())
 }
 
 // readBackup calls each for every record and checks the file as a whole. What is

@@ -398,7 +398,7 @@ func (c *cluster) serve(s network.Stream) {
 func (c *cluster) pulse() {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
-	var told, watched time.Time // when everything was last told, and the others were looked at
+	var published, watched time.Time // when everything was last told, and the others were looked at
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -411,11 +411,11 @@ func (c *cluster) pulse() {
 		}
 		now := time.Now()
 		c.mu.Lock()
-		everything := now.Sub(c.lastArrival) < fullStateWindow && now.Sub(told) >= pulseEvery*9/10
+		everything := now.Sub(c.lastArrival) < fullStateWindow && now.Sub(published) >= pulseEvery*9/10
 		c.mu.Unlock()
 		pulses := c.store.board.Collect(now)
 		if everything {
-			told = now
+			published = now
 			pulses = c.store.board.Everything(now, 2*c.store.cfg.OfflineAfter)
 		}
 		for _, msg := range liveness.Encode(c.info(), pulses) {

@@ -25,7 +25,7 @@ const (
 	// yieldFor is how long after it last heard of the run to which it yielded a master
 	// asks again to be admitted. A restart of the other takes less.
 	yieldFor = time.Minute
-	// toldFor is for how long what another master says of collisions is shown.
+	// reportedFor is for how long what another master says of collisions is shown.
 	reportedFor = 5 * time.Second
 	// maxCollisions bounds the collisions that one master is heard to tell of, and
 	// maxPlaces the runs of which it is remembered where they are.
@@ -171,7 +171,7 @@ func (s *Store) yielded(st record.State) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// heard takes what another master says of collisions.
+// observe takes what another master says of collisions.
 func (c *collisions) observe(now time.Time, from string, list []liveness.Collision) {
 	list = list[:min(len(list), maxCollisions)]
 	c.mu.Lock()
@@ -229,7 +229,7 @@ func (c *collisions) enforce(found *runs.Collision, member func(peer.ID) (run, a
 
 // look returns the collisions that this master has found itself, and tells of those that
 // begin or end.
-func (c *collisions) look(now time.Time, tell func(id string, k collision, open bool)) []runs.Collision {
+func (c *collisions) look(now time.Time, publish func(id string, k collision, open bool)) []runs.Collision {
 	own, _ := c.table.Look(now)
 	all := map[string]collision{}
 	c.mu.Lock()
@@ -263,12 +263,12 @@ func (c *collisions) look(now time.Time, tell func(id string, k collision, open 
 	c.mu.Unlock()
 	for id, k := range all {
 		if _, is := was[id]; !is {
-			tell(id, k, true)
+			publish(id, k, true)
 		}
 	}
 	for id, k := range was {
 		if _, is := all[id]; !is {
-			tell(id, k, false)
+			publish(id, k, false)
 		}
 	}
 	return own

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// rivalAge is for how long a sender is shown that says nothing more. Agents that are
+	// conflictAge is for how long a sender is shown that says nothing more. Agents that are
 	// turned away come again every few minutes.
 	conflictAge = 15 * time.Minute
 
@@ -147,7 +147,7 @@ func (s *Store) contested(now time.Time) func(e *table.Entry) bool {
 	}
 }
 
-// contest looks at a report for a sign that two senders claim one node: e is what was
+// noteConflict looks at a report for a sign that two senders claim one node: e is what was
 // known of it before, and refused why it was turned away, if it was.
 func (s *Store) noteConflict(now time.Time, e *table.Entry, r *Report, accepted bool, refused *RefusedError) {
 	if e == nil || e.Removed || accepted && len(r.PublicKey) > 0 {

@@ -18,7 +18,7 @@ const (
 	// partialLeast is how many nodes another master must hear at least before it means
 	// something that one hears fewer.
 	partialLeast = 3
-	// maxHears bounds the list of masters that a master says it hears.
+	// maxObserved bounds the list of masters that a master says it hears.
 	maxObserved = 64
 	// countEvery is how often it is counted anew how many nodes this master hears.
 	countEvery = 2 * time.Second
@@ -41,7 +41,7 @@ type connectivity struct {
 
 // look compares what the masters hear. One that hears too few for longer than settle,
 // in which agents come back to a master that has just started, is partially connected.
-func (e *connectivity) look(now time.Time, settle time.Duration, masters []hearer, name func(string) string, tell func(master, what, text string)) {
+func (e *connectivity) look(now time.Time, waitWritten time.Duration, masters []hearer, name func(string) string, publish func(master, what, text string)) {
 	type news struct{ master, what, text string }
 	var all []news
 	few, partial := map[string]time.Time{}, map[string]string{}
@@ -58,7 +58,7 @@ func (e *connectivity) look(now time.Time, settle time.Duration, masters []heare
 		if since, was := e.few[m.id]; was {
 			few[m.id] = since
 		}
-		if now.Sub(few[m.id]) < settle {
+		if now.Sub(few[m.id]) < waitWritten {
 			continue
 		}
 		partial[m.id] = fmt.Sprintf("hears %d of the %d nodes that %s hears", m.nodes, best.nodes, name(best.id))
@@ -69,7 +69,7 @@ func (e *connectivity) look(now time.Time, settle time.Duration, masters []heare
 	e.few, e.partial = few, partial
 	e.mu.Unlock()
 	for _, n := range all {
-		tell(n.master, n.what, n.text)
+		publish(n.master, n.what, n.text)
 	}
 }
 
@@ -97,8 +97,8 @@ func (d *membership) hearers(now time.Time) []hearer {
 	defer d.mu.Unlock()
 	var out []hearer
 	for _, p := range d.peers {
-		if p.statusAt(now) == MasterAlive && p.hearing != nil && !p.joining {
-			out = append(out, hearer{p.ID, p.hearing.Nodes})
+		if p.statusAt(now) == MasterAlive && p.connectivity != nil && !p.joining {
+			out = append(out, hearer{p.ID, p.connectivity.Nodes})
 		}
 	}
 	slices.SortFunc(out, func(a, b hearer) int { return strings.Compare(a.id, b.id) })
@@ -110,7 +110,7 @@ func (d *membership) hearers(now time.Time) []hearer {
 func (d *membership) heardBy(now time.Time, id string) []string {
 	out := []string{}
 	for _, p := range d.peers {
-		if p.ID != id && p.hearing != nil && p.statusAt(now) == MasterAlive && slices.Contains(p.hearing.Masters, id) {
+		if p.ID != id && p.connectivity != nil && p.statusAt(now) == MasterAlive && slices.Contains(p.connectivity.Masters, id) {
 			out = append(out, p.ID)
 		}
 	}
@@ -125,14 +125,14 @@ func (d *membership) heardOf(now time.Time, id string) []string {
 	return d.heardBy(now, id)
 }
 
-// heardCount is how many nodes this master hears itself, as counted a moment ago.
+// directCounter is how many nodes this master hears itself, as counted a moment ago.
 type directCounter struct {
 	mu    sync.Mutex
 	at    time.Time
 	nodes int
 }
 
-// hears counts the nodes that this master hears itself, by the longest limit of any
+// countDirect counts the nodes that this master hears itself, by the longest limit of any
 // master, for the others compare it with what they hear.
 func (s *Store) countDirect(now time.Time) int {
 	c := &s.directCount

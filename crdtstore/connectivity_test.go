@@ -24,22 +24,22 @@ func TestWhoIsDeaf(t *testing.T) {
 		{"three nodes", []hearer{{"a", 1}, {"b", 3}}, []string{"Ma hears 1 of the 3 nodes that Mb hears"}},
 	} {
 		var e connectivity
-		var told []string
-		tell := func(_, what, text string) { told = append(told, text) }
+		var published []string
+		publish := func(_, what, text string) { published = append(published, text) }
 		now := time.Now()
 		for range 3 { // short moments are not enough
-			e.look(now, time.Minute, c.masters, name, tell)
+			e.look(now, time.Minute, c.masters, name, publish)
 			now = now.Add(29 * time.Second)
 		}
-		if len(told) > 0 {
-			t.Errorf("%s: told too early: %q", c.name, told)
+		if len(published) > 0 {
+			t.Errorf("%s: told too early: %q", c.name, published)
 		}
 		for range 3 {
-			e.look(now, time.Minute, c.masters, name, tell)
+			e.look(now, time.Minute, c.masters, name, publish)
 			now = now.Add(29 * time.Second)
 		}
-		if !slices.Equal(told, c.want) {
-			t.Errorf("%s: %q, want %q", c.name, told, c.want)
+		if !slices.Equal(published, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, published, c.want)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (c *eventLog) setStatus(id string, to *Status) {
 	c.statuses[id] = *to
 }
 
-// statusTold notes that a node has another status. Two changes are not worth a line:
+// publishedStatus notes that a node has another status. Two changes are not worth a line:
 // that a node which is new, or was known before this run, is heard; and that a new one
 // is not yet, for its record travels faster than its pulse.
 func (s *Store) publishedStatus(id string, status Status) {

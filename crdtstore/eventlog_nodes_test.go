@@ -37,14 +37,14 @@ func TestEventsOfANode(t *testing.T) {
 			t.Fatal(err)
 		}
 		follow, stop := context.WithCancel(ctx)
-		var told []crdtstore.Event
+		var published []crdtstore.Event
 		done := make(chan struct{})
 		from := s.Cursor()
 		go func() {
 			defer close(done)
 			for e, err := range s.Watch(follow, from, crdtstore.LogChange) {
 				if err == nil {
-					told = append(told, *e.Event)
+					published = append(published, *e.Event)
 				}
 			}
 		}()
@@ -97,9 +97,9 @@ func TestEventsOfANode(t *testing.T) {
 		all, _ := s.Events(crdtstore.EventQuery{})
 		stop()
 		<-done
-		slices.Reverse(told)
-		if !slices.Equal(told, all.Events) {
-			t.Errorf("watchers were told\n%+v\nthe log says\n%+v", told, all.Events)
+		slices.Reverse(published)
+		if !slices.Equal(published, all.Events) {
+			t.Errorf("watchers were told\n%+v\nthe log says\n%+v", published, all.Events)
 		}
 		page, _ = s.Events(crdtstore.EventQuery{Limit: 1})
 		if err := s.Close(); err != nil {

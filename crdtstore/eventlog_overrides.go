@@ -15,7 +15,7 @@ import (
 // after a split both sides know what the other was told. What was said and taken back
 // before a state was written is not in any, and known only where it was said.
 
-// wordSeed makes the keys by which a word is noted once, however often it comes in.
+// keySeed makes the keys by which a word is noted once, however often it comes in.
 var keySeed = maphash.MakeSeed()
 
 // overrideLogged is an override, or a removal, of a node, as it is logged.
@@ -36,7 +36,7 @@ func removalKey(node string, r record.Removal) overrideLogged {
 	return overrideLogged{node, r.Stamp, "", r.Reason, r.Master, r.By}
 }
 
-// said notes what operators say in a state that was joined into the entry of a node,
+// logOverrides notes what operators say in a state that was joined into the entry of a node,
 // if the entry before did not say it. It is called for every state that comes in.
 func (s *Store) logOverrides(node string, before *table.Entry, st record.State) {
 	if len(st.Overrides) == 0 && st.Removal.IsZero() {
@@ -66,7 +66,7 @@ func (s *Store) logOverrides(node string, before *table.Entry, st record.State) 
 // one that a removal took back.
 func byOperator(r record.Removal) bool { return !r.IsZero() && r.Reason != record.ReasonExpired }
 
-// noteWord notes a word, unless it was; later tells that it lost against another one,
+// logOverride notes a word, unless it was; later tells that it lost against another one,
 // and news that it was said in this run.
 func (s *Store) logOverride(w overrideLogged, later, news bool) {
 	o := Event{

@@ -222,16 +222,16 @@ func TestWordsAreNotedOnce(tt *testing.T) {
 		}
 		s := inMemory(tt)
 		s.events.phase.Store(int32(awake))
-		tell := func(st record.State) {
+		publish := func(st record.State) {
 			before, _ := s.table.Join("n1", st)
 			s.logOverrides("n1", before, st)
 		}
 		for _, i := range rapid.SliceOf(rapid.IntRange(0, len(words)-1)).Draw(t, "order") {
-			tell(words[i])
+			publish(words[i])
 		}
 		s.remember()
 		for _, st := range words {
-			tell(st)
+			publish(st)
 		}
 		times := map[string]int{}
 		for _, o := range s.everything(t, EventQuery{}) {

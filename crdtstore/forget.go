@@ -80,7 +80,7 @@ func (d *membership) drop(id string) {
 }
 
 // skews tells of the clocks that go wrong or are right again, each once.
-func (d *membership) skews(now time.Time, tell func(id, text string)) {
+func (d *membership) skews(now time.Time, publish func(id, text string)) {
 	type news struct{ id, text string }
 	var all []news
 	d.mu.Lock()
@@ -103,6 +103,6 @@ func (d *membership) skews(now time.Time, tell func(id, text string)) {
 	d.mu.Unlock()
 	slices.SortFunc(all, func(a, b news) int { return strings.Compare(a.id, b.id) })
 	for _, n := range all {
-		tell(n.id, n.text)
+		publish(n.id, n.text)
 	}
 }

@@ -100,7 +100,7 @@ func TestNobodyToJoin(t *testing.T) {
 		until(t, "all are healthy", func() bool { return c.Store(i).Health() == nil })
 	}
 	dir := filepath.Join(t.TempDir(), "alone")
-	var told atomic.Int64
+	var published atomic.Int64
 	s, err := crdtstore.Open(context.Background(), crdtstore.Config{
 		Dir: dir, Peers: []string{"127.0.0.1:1"}, Secret: "x", Listen: []string{"127.0.0.1:0"},
 	})
@@ -109,8 +109,8 @@ func TestNobodyToJoin(t *testing.T) {
 	}
 	defer s.Close()
 	began := time.Now()
-	until(t, "it gives up", func() bool { told.Add(1); return s.Health() == nil })
-	if time.Since(began) < time.Second || told.Load() < 2 {
+	until(t, "it gives up", func() bool { published.Add(1); return s.Health() == nil })
+	if time.Since(began) < time.Second || published.Load() < 2 {
 		t.Error("it did not look for anybody")
 	}
 }

@@ -68,7 +68,7 @@ func (c *cluster) watch(now time.Time) {
 	c.members.sweep(now, s.masterChanged)
 	c.found = s.collisions.look(now, c.collided)
 	c.rebuild(now)
-	c.adopt(now)
+	c.watchLiveSet(now)
 	c.forget(now)
 	c.watchUnmet(s.cfg.seams.Wall())
 	c.members.skews(now, func(id, text string) {

@@ -77,7 +77,7 @@ type member struct {
 	status    MasterStatus // as last published to watchers
 	joining   bool
 	skewed    bool // as last published
-	hearing   *liveness.Connectivity
+	connectivity   *liveness.Connectivity
 	settings  *liveness.Settings // nil: it does not tell
 	differs   string             // of its settings, as last told
 	met       time.Time          // when it was first heard in this run
@@ -203,7 +203,7 @@ func (d *membership) contacts() []p2p.Contact {
 	return out
 }
 
-// heard notes what a master says of itself. It reports whether watchers should
+// observe notes what a master says of itself. It reports whether watchers should
 // be told.
 func (d *membership) observe(now time.Time, id string, m *liveness.MasterInfo, a replica.Agreement) bool {
 	d.mu.Lock()
@@ -224,10 +224,10 @@ func (d *membership) observe(now time.Time, id string, m *liveness.MasterInfo, a
 	moved := p.Name != m.Name || p.Version != m.Version || !slices.Equal(p.RPCURLs, m.RPCURLs) ||
 		!slices.Equal(p.UIURLs, m.UIURLs) || !slices.Equal(p.MeshAddrs, m.MeshAddrs) ||
 		!slices.Equal(p.EdgeAddrs, m.EdgeAddrs) || p.HasLeft
-	tell := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
+	publish := isNew || moved || p.inSync != a.InSync || p.nodes != m.Nodes || p.status != MasterAlive
 	p.Name, p.Version, p.RPCURLs, p.UIURLs, p.MeshAddrs = m.Name, m.Version, m.RPCURLs, m.UIURLs, m.MeshAddrs
 	p.EdgeAddrs = m.EdgeAddrs
-	p.LastSeen, p.HasLeft, p.lastHeard, p.joining, p.hearing = wall.UTC().Round(0), false, now, m.Joining, m.Connectivity
+	p.LastSeen, p.HasLeft, p.lastHeard, p.joining, p.connectivity = wall.UTC().Round(0), false, now, m.Joining, m.Connectivity
 	p.settings = m.Settings
 	if p.met.IsZero() {
 		p.met = now
@@ -242,7 +242,7 @@ func (d *membership) observe(now time.Time, id string, m *liveness.MasterInfo, a
 	if moved {
 		d.saveSoon()
 	}
-	return tell
+	return publish
 }
 
 // merged notes that a master holds all that this one held at a time, and the other way
@@ -282,7 +282,7 @@ func (d *membership) left(id string) {
 
 // sweep calls tell for every master whose status has changed by the passing of
 // time.
-func (d *membership) sweep(now time.Time, tell func(id string)) {
+func (d *membership) sweep(now time.Time, publish func(id string)) {
 	d.mu.Lock()
 	var changed []string
 	for id, p := range d.peers {
@@ -293,7 +293,7 @@ func (d *membership) sweep(now time.Time, tell func(id string)) {
 	}
 	d.mu.Unlock()
 	for _, id := range changed {
-		tell(id)
+		publish(id)
 	}
 }
 
@@ -357,8 +357,8 @@ func (d *membership) masters(now time.Time, rtt func(id string) time.Duration, a
 		if m.Status == MasterAlive {
 			m.SettingsDiffer = d.differ(p)
 		}
-		if p.hearing != nil {
-			m.Hears = p.hearing.Nodes
+		if p.connectivity != nil {
+			m.Hears = p.connectivity.Nodes
 		}
 		if m.Status == MasterSuspect && len(m.HeardBy) > 0 {
 			m.Reason = "other masters hear it, this one does not"

@@ -33,8 +33,8 @@ func TestMastersPassThroughTheirStatuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDirectory(t, filepath.Join(t.TempDir(), "masters.json"))
 		info := &liveness.MasterInfo{Name: "one", Version: "1", Wall: time.Now().UnixMilli()}
-		var told []string
-		tell := func(id string) { told = append(told, id+" "+string(shown(d, time.Now())[0].Status)) }
+		var published []string
+		publish := func(id string) { published = append(published, id+" "+string(shown(d, time.Now())[0].Status)) }
 		hear := func(want bool) {
 			t.Helper()
 			if got := d.observe(time.Now(), "m1", info, agreed); got != want {
@@ -45,25 +45,25 @@ func TestMastersPassThroughTheirStatuses(t *testing.T) {
 		for range 4 { // while it speaks, there is nothing to tell
 			time.Sleep(time.Second)
 			hear(false)
-			d.sweep(time.Now(), tell)
+			d.sweep(time.Now(), publish)
 		}
 		for range 30 {
 			time.Sleep(time.Second)
-			d.sweep(time.Now(), tell)
+			d.sweep(time.Now(), publish)
 			if d.reachable("m1") && shown(d, time.Now())[0].Status != MasterAlive {
 				t.Error("reachable and not alive")
 			}
 		}
 		hear(true)
 		d.left("m1")
-		d.sweep(time.Now(), tell)
+		d.sweep(time.Now(), publish)
 		if d.reachable("m1") || shown(d, time.Now())[0].Status != MasterLeft {
 			t.Error("one that has left is alive")
 		}
 		time.Sleep(time.Hour)
-		d.sweep(time.Now(), tell)
-		if want := []string{"m1 suspect", "m1 down"}; !slices.Equal(told, want) {
-			t.Errorf("told %q, want %q", told, want)
+		d.sweep(time.Now(), publish)
+		if want := []string{"m1 suspect", "m1 down"}; !slices.Equal(published, want) {
+			t.Errorf("told %q, want %q", published, want)
 		}
 		hear(true)
 		if !d.reachable("m1") {
@@ -135,9 +135,9 @@ func TestDirectoryIsKept(t *testing.T) {
 	if len(again.contacts()) != 2 || again.reachable("m1") {
 		t.Error("not looked for, or reachable before it was heard")
 	}
-	told := 0
-	again.sweep(now, func(string) { told++ })
-	if told != 0 {
+	published := 0
+	again.sweep(now, func(string) { published++ })
+	if published != 0 {
 		t.Error("what was so at the start is told as a change")
 	}
 }

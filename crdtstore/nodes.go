@@ -125,7 +125,7 @@ func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (
 	if drained {
 		value = "1"
 	}
-	return s.say(ctx, id, func(known record.State, now int64) record.State {
+	return s.override(ctx, id, func(known record.State, now int64) record.State {
 		// Said anew even where it stands already: another master may have been
 		// told otherwise meanwhile, and this is the later answer.
 		return known.Set(now, s.ID(), by, record.FieldDrain, value)
@@ -149,7 +149,7 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 	if err := record.ValidLabels(given); err != nil {
 		return Node{}, err
 	}
-	return s.say(ctx, id, func(known record.State, now int64) (news record.State) {
+	return s.override(ctx, id, func(known record.State, now int64) (news record.State) {
 		for _, k := range slices.Sorted(maps.Keys(labels)) {
 			value := record.LabelUnset
 			if v := labels[k]; v != nil {
@@ -166,7 +166,7 @@ func (s *Store) Label(ctx context.Context, id string, labels map[string]*string,
 // removed node changes nothing. Errors: as Drain.
 func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error) {
 	ctx = orBackground(ctx)
-	return s.say(ctx, id, func(known record.State, now int64) record.State {
+	return s.override(ctx, id, func(known record.State, now int64) record.State {
 		if known.Removed() {
 			return record.State{}
 		}
@@ -174,9 +174,9 @@ func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error)
 	})
 }
 
-// say asserts an operator's word. There is nothing to say about a node that was
+// override asserts an operator's word. There is nothing to say about a node that was
 // removed, but that it is.
-func (s *Store) say(ctx context.Context, id string, word func(known record.State, now int64) record.State) (Node, error) {
+func (s *Store) override(ctx context.Context, id string, word func(known record.State, now int64) record.State) (Node, error) {
 	if err := record.ValidNodeID(id); err != nil {
 		return Node{}, err
 	}

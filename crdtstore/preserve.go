@@ -232,7 +232,7 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	var told atomic.Int32
+	var published atomic.Int32
 	var all sync.WaitGroup
 	for _, id := range s.cluster.mesh.Peers() {
 		all.Go(func() {
@@ -247,12 +247,12 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 				_, err = io.ReadFull(conn, make([]byte, 1))
 			}
 			if err == nil {
-				told.Add(1)
+				published.Add(1)
 			}
 		})
 	}
 	all.Wait()
-	return 1 + int(told.Load())
+	return 1 + int(published.Load())
 }
 
 func (s *Store) endHere(by, through string) {

@@ -89,7 +89,7 @@ func (c *cluster) endedElsewhere(now time.Time, from string, m *liveness.Ended) 
 	}
 }
 
-// toldEnding is what pulses tell of the ending that counts; nil: none does.
+// endingToPublish is what pulses tell of the ending that counts; nil: none does.
 func (s *Store) endingToPublish(now time.Time) *liveness.Ended {
 	if _, ok := s.dead(now); !ok {
 		return nil

@@ -79,7 +79,7 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						h := halfDead(t, 45*time.Second)
 						h.s.endHere("ann", "")
-						told := h.s.preserver.ended.Load()
+						published := h.s.preserver.ended.Load()
 						h.run(after, h.never(t))
 						if known != "on disk" {
 							if err := os.Remove(filepath.Join(h.s.cfg.Dir, endingFile)); err != nil {
@@ -90,7 +90,7 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 						h.run(time.Second)
 						if known == "by a pulse" {
 							(&cluster{store: h.s}).endedElsewhere(time.Now(), "other", &liveness.Ended{
-								Wall: told.stamp.Wall, Master: told.master, By: told.by, Age: time.Since(told.at),
+								Wall: published.stamp.Wall, Master: published.master, By: published.by, Age: time.Since(published.at),
 							})
 						}
 						if known == "not" {
@@ -206,7 +206,7 @@ func TestEndingsConverge(t *testing.T) {
 				all = append(all, &cluster{store: s})
 			}
 			who := rapid.IntRange(0, len(all)-1)
-			tell := func(from, to *cluster, late time.Duration) {
+			publish := func(from, to *cluster, late time.Duration) {
 				m := from.store.endingToPublish(time.Now())
 				time.Sleep(late)
 				to.endedElsewhere(time.Now(), from.store.text, m)
@@ -224,14 +224,14 @@ func TestEndingsConverge(t *testing.T) {
 					}
 				},
 				"tell": func(*rapid.T) {
-					tell(all[who.Draw(rt, "from")], all[who.Draw(rt, "to")], time.Duration(rapid.IntRange(0, 900).Draw(rt, "ms"))*time.Millisecond)
+					publish(all[who.Draw(rt, "from")], all[who.Draw(rt, "to")], time.Duration(rapid.IntRange(0, 900).Draw(rt, "ms"))*time.Millisecond)
 				},
 				"wait": func(*rapid.T) { time.Sleep(10 * time.Second) },
 			})
 			for range 3 {
 				for _, from := range all {
 					for _, to := range all {
-						tell(from, to, 100*time.Millisecond)
+						publish(from, to, 100*time.Millisecond)
 					}
 				}
 			}
@@ -242,7 +242,7 @@ func TestEndingsConverge(t *testing.T) {
 			for range 20 {
 				for _, from := range all {
 					for _, to := range all {
-						tell(from, to, 900*time.Millisecond)
+						publish(from, to, 900*time.Millisecond)
 					}
 				}
 			}

@@ -79,8 +79,8 @@ func (d *membership) members(now, began time.Time) []string {
 	return out
 }
 
-// adopt tells what passes to this master, and from it, by the going and coming of others.
-func (c *cluster) adopt(now time.Time) {
+// watchLiveSet tells what passes to this master, and from it, by the going and coming of others.
+func (c *cluster) watchLiveSet(now time.Time) {
 	s := c.store
 	before, after, changed := c.liveSet.look(c.members.members(now, s.since))
 	if !changed {

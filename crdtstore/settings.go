@@ -107,7 +107,7 @@ func yesOrNo(b bool) string {
 
 // differing tells of masters whose settings have come to differ from this one's, or agree
 // again, each change once.
-func (d *membership) differing(now time.Time, tell func(id, text string)) {
+func (d *membership) differing(now time.Time, publish func(id, text string)) {
 	type news struct{ id, text string }
 	var all []news
 	d.mu.Lock()
@@ -129,7 +129,7 @@ func (d *membership) differing(now time.Time, tell func(id, text string)) {
 	d.mu.Unlock()
 	slices.SortFunc(all, func(a, b news) int { return strings.Compare(a.id, b.id) })
 	for _, n := range all {
-		tell(n.id, n.text)
+		publish(n.id, n.text)
 	}
 }
 

@@ -52,15 +52,15 @@ func TestSettingsDiffer(t *testing.T) {
 
 // What another master says of its settings is bounded, and told once when it changes.
 func TestSettingsOfOthersAreBounded(t *testing.T) {
-	told := &liveness.Settings{OfflineAfter: math.MaxInt64, Retention: -1}
+	published := &liveness.Settings{OfflineAfter: math.MaxInt64, Retention: -1}
 	for i := range 1000 {
-		told.Others = append(told.Others, liveness.Setting{Name: strings.Repeat("n", 1000) + fmt.Sprint(i), Value: strings.Repeat("v", 1000)})
+		published.Others = append(published.Others, liveness.Setting{Name: strings.Repeat("n", 1000) + fmt.Sprint(i), Value: strings.Repeat("v", 1000)})
 	}
-	boundSettings(told)
-	if len(told.Others) > maxSettings+1 || told.OfflineAfter > maxOfflineAfter || told.Retention < 0 {
-		t.Errorf("%d settings are kept, with a limit of %v", len(told.Others), told.OfflineAfter)
+	boundSettings(published)
+	if len(published.Others) > maxSettings+1 || published.OfflineAfter > maxOfflineAfter || published.Retention < 0 {
+		t.Errorf("%d settings are kept, with a limit of %v", len(published.Others), published.OfflineAfter)
 	}
-	for _, o := range told.Others {
+	for _, o := range published.Others {
 		if len(o.Name) > maxSettingBytes || len(o.Value) > maxSettingBytes {
 			t.Fatalf("a setting of %d and %d bytes is kept", len(o.Name), len(o.Value))
 		}
@@ -71,11 +71,11 @@ func TestSettingsOfOthersAreBounded(t *testing.T) {
 func TestSettingsAreToldOnce(t *testing.T) {
 	d := &membership{peers: map[string]*member{}, settings: &liveness.Settings{OfflineAfter: time.Minute}, path: t.TempDir() + "/masters"}
 	now := time.Now()
-	var told []string
+	var published []string
 	look := func(limit time.Duration) {
 		d.observe(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, replica.Agreement{})
 		for range 3 {
-			d.differing(now, func(id, text string) { told = append(told, id+": "+text) })
+			d.differing(now, func(id, text string) { published = append(published, id+": "+text) })
 		}
 	}
 	for _, limit := range []time.Duration{time.Minute, time.Second, time.Second, time.Minute} {
@@ -85,8 +85,8 @@ func TestSettingsAreToldOnce(t *testing.T) {
 		"m: the settings of birch differ from this master's: offline-after: 1s there, 1m here",
 		"m: the settings of birch and this master's agree again",
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q, want %q", told, want)
+	if !slices.Equal(published, want) {
+		t.Errorf("told %q, want %q", published, want)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// splitSettle is for how long another master may hold something else, or be silent,
+	// splitAfter is for how long another master may hold something else, or be silent,
 	// before that is called a split.
 	splitAfter = 5 * time.Second
 	// maxSplitNodes is of how many nodes it is remembered how they were before a split.
@@ -73,7 +73,7 @@ type changedNode struct {
 	were     *table.Entry // before the first time; nil: it was not known
 }
 
-// meeting is a node as the two sides of a split say it.
+// mergeReport is a node as the two sides of a split say it.
 type mergeReport struct{ here, there record.State }
 
 // changed notes how a node was before it changed.
@@ -133,7 +133,7 @@ func (s *splits) meet(p *split, now time.Time) {
 	}
 }
 
-// settle counts for a split what has come since its sides met. What comes by two masters
+// close counts for a split what has come since its sides met. What comes by two masters
 // of the other side is counted for the one that is settled first.
 func (s *splits) close(p *split, name func(string) string) {
 	merged, lost := 0, []string{}
@@ -199,7 +199,7 @@ type memberView struct {
 
 // look brings the splits up to date with what is known of the other masters, and tells
 // of those that begin and end.
-func (s *splits) look(now time.Time, masters []memberView, name func(string) string, tell func(master, what, text string)) {
+func (s *splits) look(now time.Time, masters []memberView, name func(string) string, publish func(master, what, text string)) {
 	type news struct{ master, what, text string }
 	var all []news
 	s.mu.Lock()
@@ -251,7 +251,7 @@ func (s *splits) look(now time.Time, masters []memberView, name func(string) str
 	s.forget()
 	s.mu.Unlock()
 	for _, n := range all {
-		tell(n.master, n.what, n.text)
+		publish(n.master, n.what, n.text)
 	}
 }
 

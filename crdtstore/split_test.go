@@ -25,8 +25,8 @@ func virtual(t *testing.T, masters int, tune func(i int, cfg *crdtstore.Config),
 	})
 }
 
-// told returns the texts of what happened to a master, or to the grid, of one kind.
-func overrideLogged(s *crdtstore.Store, what string) (texts []string) {
+// eventTexts returns the texts of what happened to a master, or to the grid, of one kind.
+func eventTexts(s *crdtstore.Store, what string) (texts []string) {
 	for _, o := range s.AllEvents() {
 		if o.Type == what {
 			texts = append(texts, o.Text)
@@ -52,8 +52,8 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 		}
 		must2(a.Drain(t.Context(), "n5", true, "before"))
 		time.Sleep(10 * time.Second)
-		if s := a.Stats().Convergence.Splits; len(s) != 0 || len(overrideLogged(a, crdtstore.EventSplit)) != 0 {
-			t.Fatalf("while all is well: %+v, %q", s, overrideLogged(a, crdtstore.EventSplit))
+		if s := a.Stats().Convergence.Splits; len(s) != 0 || len(eventTexts(a, crdtstore.EventSplit)) != 0 {
+			t.Fatalf("while all is well: %+v, %q", s, eventTexts(a, crdtstore.EventSplit))
 		}
 		c.Split(1)
 		began := time.Now()
@@ -80,7 +80,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 			if got := list[0]; got.Master != other.ID() || got.Name != other.Name() || !got.Unreachable || got.Since.Sub(began).Abs() > 1500*time.Millisecond || got.LagS < 12 || got.Nodes < 3 {
 				t.Errorf("m%d shows %+v", i, got)
 			}
-			if texts := overrideLogged(s, crdtstore.EventSplit); len(texts) != 1 || !strings.Contains(texts[0], other.Name()+" cannot be reached") {
+			if texts := eventTexts(s, crdtstore.EventSplit); len(texts) != 1 || !strings.Contains(texts[0], other.Name()+" cannot be reached") {
 				t.Errorf("m%d has told %q", i, texts)
 			}
 		}
@@ -91,7 +91,7 @@ func TestSplitIsShownAndItsLossesAreNamed(t *testing.T) {
 			if list := s.Stats().Convergence.Splits; len(list) != 0 {
 				t.Errorf("m%d still shows %+v", i, list)
 			}
-			texts := overrideLogged(s, crdtstore.EventMerged)
+			texts := eventTexts(s, crdtstore.EventMerged)
 			if len(texts) != 1 {
 				t.Fatalf("m%d has told %q", i, texts)
 			}
@@ -129,7 +129,7 @@ func TestSplitOfHalvesIsCountedOnce(t *testing.T) {
 		c.WaitEqual()
 		time.Sleep(10 * time.Second)
 		for i := range 4 {
-			texts, lost := overrideLogged(c.Store(i), crdtstore.EventMerged), 0
+			texts, lost := eventTexts(c.Store(i), crdtstore.EventMerged), 0
 			for _, text := range texts {
 				if strings.Contains(text, "1 value was lost: n0: drained (by ann through m1) gave way to not drained (by bob through m3)") {
 					lost++
@@ -158,7 +158,7 @@ func TestBusyGridIsNotSplit(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		for i := range 3 {
-			if texts := overrideLogged(c.Store(i), crdtstore.EventSplit); len(texts) > 0 {
+			if texts := eventTexts(c.Store(i), crdtstore.EventSplit); len(texts) > 0 {
 				t.Errorf("m%d has told %q", i, texts)
 			}
 		}
@@ -219,7 +219,7 @@ func TestDeafMaster(t *testing.T) {
 					t.Errorf("%s sees %s as %+v", s.Name(), of.Name(), m)
 				}
 			}
-			if texts := overrideLogged(s, crdtstore.EventPartiallyConnected); len(texts) != 1 || !strings.HasPrefix(texts[0], "m2 hears 0 of the 50 nodes that m") {
+			if texts := eventTexts(s, crdtstore.EventPartiallyConnected); len(texts) != 1 || !strings.HasPrefix(texts[0], "m2 hears 0 of the 50 nodes that m") {
 				t.Errorf("%s has told %q", s.Name(), texts)
 			}
 			if n := s.Stats().Nodes; n.Online != 50 {
@@ -231,7 +231,7 @@ func TestDeafMaster(t *testing.T) {
 			if m := statusOf(t, s, partial); m.PartiallyConnected || m.Reason != "" || m.Hears != 50 {
 				t.Errorf("%s sees %+v", s.Name(), m)
 			}
-			if texts := overrideLogged(s, crdtstore.EventFullyConnected); len(texts) != 1 || texts[0] != "m2 hears 50 nodes again" {
+			if texts := eventTexts(s, crdtstore.EventFullyConnected); len(texts) != 1 || texts[0] != "m2 hears 50 nodes again" {
 				t.Errorf("%s has told %q", s.Name(), texts)
 			}
 		}
@@ -297,7 +297,7 @@ func TestGoneMasterIsForgottenAndWelcomedBack(t *testing.T) {
 			if c.Store(i).CountsClock(id) {
 				t.Errorf("the clock of m3 still counts at m%d", i)
 			}
-			texts := overrideLogged(c.Store(i), crdtstore.EventForgotten)
+			texts := eventTexts(c.Store(i), crdtstore.EventForgotten)
 			if i < 2 && (len(texts) != 1 || texts[0] != "m3 has been gone for more than 4m0s and is forgotten") {
 				t.Errorf("m%d has told %q", i, texts)
 			}
@@ -372,7 +372,7 @@ func TestAdoption(t *testing.T) {
 		}
 		for _, s := range []*crdtstore.Store{a, b} {
 			var got int
-			for _, text := range overrideLogged(s, crdtstore.EventAdopted) {
+			for _, text := range eventTexts(s, crdtstore.EventAdopted) {
 				if strings.Contains(text, " of "+name+", which is down") {
 					_, _ = fmt.Sscanf(text, "adopted %d", &got)
 					if !strings.HasSuffix(text, "; 10 nodes were heard by it alone") {
@@ -381,7 +381,7 @@ func TestAdoption(t *testing.T) {
 				}
 			}
 			if got == 0 {
-				t.Errorf("%s has told %q", s.Name(), overrideLogged(s, crdtstore.EventAdopted))
+				t.Errorf("%s has told %q", s.Name(), eventTexts(s, crdtstore.EventAdopted))
 			}
 		}
 		c.Heal()
@@ -393,7 +393,7 @@ func TestAdoption(t *testing.T) {
 		}
 		given := 0
 		for _, s := range []*crdtstore.Store{a, b} {
-			for _, text := range overrideLogged(s, crdtstore.EventGiven) {
+			for _, text := range eventTexts(s, crdtstore.EventGiven) {
 				var n int
 				if _, err := fmt.Sscanf(text, "gave %d nodes back to "+name, &n); err == nil {
 					given += n
@@ -409,7 +409,7 @@ func TestAdoption(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		adopted := 0
 		for _, s := range []*crdtstore.Store{a, b} {
-			for _, text := range overrideLogged(s, crdtstore.EventAdopted) {
+			for _, text := range eventTexts(s, crdtstore.EventAdopted) {
 				var n int
 				if _, err := fmt.Sscanf(text, "adopted %d nodes of "+name+", which has left", &n); err == nil {
 					adopted += n

@@ -31,12 +31,12 @@ func TestTotalsAgree(t *testing.T) {
 			for _, n := range page.Nodes {
 				all, byStatus[n.Status] = add(all, n), add(byStatus[n.Status], n)
 			}
-			if told := (StatusTotals{got.Nodes.Total, got.Total, got.Slices.Total}); told != all {
-				t.Errorf("the totals are %+v, the nodes add up to %+v", told, all)
+			if published := (StatusTotals{got.Nodes.Total, got.Total, got.Slices.Total}); published != all {
+				t.Errorf("the totals are %+v, the nodes add up to %+v", published, all)
 			}
 			for status, n := range map[Status]int{Online: got.Nodes.Online, Suspect: got.Nodes.Suspect, Offline: got.Nodes.Offline} {
-				if told, ok := got.ByStatus[status]; told != byStatus[status] || told.Nodes != n || !ok {
-					t.Errorf("%s are %+v and %d nodes, the nodes add up to %+v", status, told, n, byStatus[status])
+				if published, ok := got.ByStatus[status]; published != byStatus[status] || published.Nodes != n || !ok {
+					t.Errorf("%s are %+v and %d nodes, the nodes add up to %+v", status, published, n, byStatus[status])
 				}
 			}
 			if got.Slices.Free > got.ByStatus[Online].Slices || got.Free.MRU > got.ByStatus[Online].MRU {

@@ -299,7 +299,7 @@ var (
 	// turnoverTick is how often a master looks whether the history has to be cut, or
 	// what is left to do after it was.
 	turnoverTick = 2 * time.Second
-	// assertSettle is how long the masters that are responsible for records have,
+	// assertDelay is how long the masters that are responsible for records have,
 	// after a new epoch was adopted, before the others assert what is missing.
 	assertDelay = 10 * time.Second
 )

@@ -69,7 +69,7 @@ func TestPeerThatWasNeverMet(t *testing.T) {
 		t.Errorf("of others neither cause nor since is said: %s, %v", b, err)
 	}
 	// It is told once that this lasts.
-	told := func() (texts []string) {
+	published := func() (texts []string) {
 		page, err := s.Events(crdtstore.EventQuery{})
 		if err != nil {
 			t.Fatal(err)
@@ -81,10 +81,10 @@ func TestPeerThatWasNeverMet(t *testing.T) {
 		}
 		return texts
 	}
-	for end := time.Now().Add(20 * time.Second); len(told()) == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); len(published()) == 0 && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
 	}
-	if got := told(); len(got) != 1 || !strings.Contains(got[0], peer) {
+	if got := published(); len(got) != 1 || !strings.Contains(got[0], peer) {
 		t.Errorf("told %q", got)
 	}
 

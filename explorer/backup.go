@@ -16,7 +16,7 @@ const (
 	// maxTransfers is how many backups and restores run at a time. A restore
 	// takes as much disk meanwhile as its file is long.
 	maxTransfers = 4
-	// transferPatience is how long the other side may leave one piece standing.
+	// transferTimeout is how long the other side may leave one piece standing.
 	transferTimeout = 30 * time.Second
 	// defaultMaxRestore is some millions of nodes.
 	defaultMaxRestore = 4 << 30

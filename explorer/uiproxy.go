@@ -272,7 +272,7 @@ func newMasterClient() *http.Client {
 	}
 }
 
-// sketched is what of a call has to be known to hand it on.
+// requestEnvelope is what of a call has to be known to hand it on.
 type requestEnvelope struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`

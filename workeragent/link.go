@@ -128,7 +128,7 @@ func pause(ctx context.Context, d time.Duration, wake ...<-chan struct{}) {
 // standBy waits while another link beats to the same master, and looks now and
 // then whether that still is the same.
 func (l *link) standBy(ctx context.Context) {
-	l.say(slog.LevelInfo, StateStandby, "another address leads to the same master, standing by")
+	l.logState(slog.LevelInfo, StateStandby, "another address leads to the same master, standing by")
 	l.state.standby()
 	wait := jittered(lookAgain)
 	began := time.Now()
@@ -198,7 +198,7 @@ func (l *link) beat(ctx context.Context) (time.Duration, bool) {
 	}
 	l.failures, l.confirmed, l.good = 0, true, began
 	l.dir.noteOutcome(l, true)
-	l.say(slog.LevelInfo, StateRegistered, "registered", "interval", l.interval)
+	l.logState(slog.LevelInfo, StateRegistered, "registered", "interval", l.interval)
 	l.state.beaten(l.interval)
 	// max: a slow explorer is not asked again at once.
 	return max(wait-time.Since(began), l.interval/10), true
@@ -212,7 +212,7 @@ func (l *link) reregister() (time.Duration, bool) {
 	if !again {
 		return 0, false
 	}
-	l.say(slog.LevelWarn, StateUnreachable, "explorer forgets this node as soon as it has accepted it")
+	l.logState(slog.LevelWarn, StateUnreachable, "explorer forgets this node as soon as it has accepted it")
 	l.fails(StateUnreachable, "accepted the account, then asked for it again")
 	return l.retries().delay(l.failures), false
 }
@@ -221,7 +221,7 @@ func (l *link) reregister() (time.Duration, bool) {
 func (l *link) superseded() (time.Duration, bool) {
 	const hint = "another agent reports with this node's key, or the clock was set back; " +
 		"stop the other agent, or restart this one when the clock is right"
-	l.say(slog.LevelError, StateSuperseded, "explorer knows a later account of this node", "hint", hint)
+	l.logState(slog.LevelError, StateSuperseded, "explorer knows a later account of this node", "hint", hint)
 	l.fails(StateSuperseded, "the explorer knows a later account of this node: "+hint)
 	return refusals.delay(l.failures), true
 }
@@ -262,7 +262,7 @@ func (l *link) failed(ctx context.Context, err error) (time.Duration, bool) {
 }
 
 func (l *link) unreachable(err error) (time.Duration, bool) {
-	l.say(slog.LevelWarn, StateUnreachable, "explorer unreachable", "error", err)
+	l.logState(slog.LevelWarn, StateUnreachable, "explorer unreachable", "error", err)
 	l.fails(StateUnreachable, err.Error())
 	return l.retries().delay(l.failures), false
 }
@@ -272,7 +272,7 @@ func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bo
 	if hint != "" && !strings.Contains(text, hint) {
 		text += ": " + hint
 	}
-	l.say(slog.LevelError, StateRefused, "explorer refuses this node", "error", text)
+	l.logState(slog.LevelError, StateRefused, "explorer refuses this node", "error", text)
 	l.fails(StateRefused, text)
 	return refusals.delay(l.failures), wakeable
 }
@@ -281,7 +281,7 @@ func (l *link) refused(err error, hint string, wakeable bool) (time.Duration, bo
 // long. Nobody meant to: the node comes back as one that has started anew.
 func (l *link) expired(err error) (time.Duration, bool) {
 	l.node.reboot(l.spoke)
-	l.say(slog.LevelWarn, StateUnreachable, "this node was silent for so long that it was removed, registering anew", "error", err)
+	l.logState(slog.LevelWarn, StateUnreachable, "this node was silent for so long that it was removed, registering anew", "error", err)
 	l.fails(StateUnreachable, err.Error())
 	return l.retries().delay(l.failures), false
 }
@@ -367,8 +367,8 @@ func seconds(s float64, otherwise time.Duration) time.Duration {
 	return time.Duration(min(s, maxInterval.Seconds()) * float64(time.Second))
 }
 
-// say logs a change of state, and is silent while it lasts.
-func (l *link) say(level slog.Level, state, message string, args ...any) {
+// logState logs a change of state, and is silent while it lasts.
+func (l *link) logState(level slog.Level, state, message string, args ...any) {
 	if l.last == message {
 		return
 	}

@@ -140,7 +140,7 @@ func (d *membership) wanting(m *member) bool {
 	return true
 }
 
-// gone reports whether a master can be forgotten. While no other master answers,
+// expired reports whether a master can be forgotten. While no other master answers,
 // the fault may be on this side, and nothing is forgotten.
 func (d *membership) expired(m *member, now time.Time) bool {
 	last, others := m.named, false

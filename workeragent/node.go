@@ -149,7 +149,7 @@ func (n *node) update() {
 	if was := n.account.Load(); was != nil && sameProfile(was.Profile, n.profile) && slices.Equal(was.VMs, n.vms) {
 		return
 	}
-	n.tell()
+	n.notify()
 }
 
 // reboot begins to speak as a node that has started anew, if it still speaks as the
@@ -161,11 +161,11 @@ func (n *node) reboot(was uint64) {
 		return
 	}
 	n.boot.Store(max(n.next(), was+1))
-	n.tell()
+	n.notify()
 }
 
-// tell makes a new account. The caller holds mu.
-func (n *node) tell() {
+// notify makes a new account. The caller holds mu.
+func (n *node) notify() {
 	r := &record.Report{NodeID: n.id, Boot: n.boot.Load(), Seq: n.seq.Add(1), Profile: n.profile, VMs: n.vms}
 	r.Sign(n.key)
 	n.account.Store(r)

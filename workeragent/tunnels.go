@@ -230,7 +230,7 @@ func (t *tunnels) ended(ctx context.Context, e *edge, tun opened, err error) {
 		e.failures++
 		e.next = time.Now().Add(reopening.delay(e.failures))
 		if e.failures > 2 { // at first the master does not know the node yet
-			t.say(e, slog.LevelWarn, "no tunnel to a master", "error", err)
+			t.logState(e, slog.LevelWarn, "no tunnel to a master", "error", err)
 		}
 		return
 	}
@@ -239,7 +239,7 @@ func (t *tunnels) ended(ctx context.Context, e *edge, tun opened, err error) {
 		return
 	}
 	e.tunnel, e.failures = tun, 0
-	t.say(e, slog.LevelInfo, "tunnel open")
+	t.logState(e, slog.LevelInfo, "tunnel open")
 	go func() {
 		<-tun.Done()
 		t.lost(e, tun)
@@ -258,7 +258,7 @@ func (t *tunnels) trim() {
 		if have++; have > wantedTunnels {
 			go e.tunnel.Close()
 			e.tunnel = nil
-			t.say(e, slog.LevelInfo, "tunnel closed, another one has its place")
+			t.logState(e, slog.LevelInfo, "tunnel closed, another one has its place")
 		}
 	}
 }
@@ -274,7 +274,7 @@ func (t *tunnels) lost(e *edge, tun opened) {
 	}
 	e.tunnel, e.failures = nil, 1
 	e.next = time.Now().Add(reopening.delay(3))
-	t.say(e, slog.LevelInfo, "tunnel lost", "error", tun.Err())
+	t.logState(e, slog.LevelInfo, "tunnel lost", "error", tun.Err())
 }
 
 // move opens a tunnel to a master that this node would rather have one to. When it is
@@ -298,8 +298,8 @@ func (t *tunnels) move(ctx context.Context) {
 	}
 }
 
-// say logs a change, and is silent while nothing else happens. The caller holds mu.
-func (t *tunnels) say(e *edge, level slog.Level, message string, args ...any) {
+// logState logs a change, and is silent while nothing else happens. The caller holds mu.
+func (t *tunnels) logState(e *edge, level slog.Level, message string, args ...any) {
 	if e.last == message {
 		return
 	}

@@ -46,9 +46,9 @@ master are not in the backup.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var s saved
 		var err error
-		say := *r.program
+		summary := *r.program
 		if args[0] == "-" {
-			say.out = r.err // stdout is the backup
+			summary.out = r.err // stdout is the backup
 			s, err = r.fetchBackup(cmd.Context(), r.out)
 		} else {
 			s, err = r.backupTo(cmd.Context(), args[0], force)
@@ -57,12 +57,12 @@ master are not in the backup.`,
 			return err
 		}
 		if s.File = args[0]; r.json {
-			return say.printJSON(s)
+			return summary.printJSON(s)
 		}
 		if s.File == "-" {
 			s.File = "the backup"
 		}
-		fmt.Fprintf(say.out, "%d nodes are in %s, %s bytes\n", s.Nodes, printable(s.File), size(uint64(s.Bytes)))
+		fmt.Fprintf(summary.out, "%d nodes are in %s, %s bytes\n", s.Nodes, printable(s.File), size(uint64(s.Bytes)))
 		return nil
 	}
 	return cmd

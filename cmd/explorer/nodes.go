@@ -253,19 +253,19 @@ func nodesEndPreservation(r *remote) *cobra.Command {
 	return cmd
 }
 
-// nodeWord makes the commands drain and undrain.
+// overrideCommand makes the commands drain and undrain.
 func overrideCommand(r *remote, name, short, done string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " NODE", Short: short, Args: needs("the id of a NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			result, err := r.callNode(cmd.Context(), name+"_node", args[0], nil)
-			return r.say(result, err, done)
+			return r.printChange(result, err, done)
 		},
 	}
 }
 
-// say prints what holds of a node now that it was changed.
-func (r *remote) say(result json.RawMessage, err error, done string) error {
+// printChange prints what holds of a node now that it was changed.
+func (r *remote) printChange(result json.RawMessage, err error, done string) error {
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func nodeLabel(r *remote) *cobra.Command {
 				}
 			}
 			result, err := r.callNode(cmd.Context(), "label_node", args[0], map[string]any{"labels": labels})
-			return r.say(result, err, "is labelled")
+			return r.printChange(result, err, "is labelled")
 		},
 	}
 }
@@ -318,7 +318,7 @@ func nodeRemove(r *remote) *cobra.Command {
 			}
 			// By its whole id only: the next one that begins alike is another node.
 			result, err := r.call(cmd.Context(), "remove_node", params)
-			return r.say(result, err, "is removed; it comes back when it boots again")
+			return r.printChange(result, err, "is removed; it comes back when it boots again")
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")

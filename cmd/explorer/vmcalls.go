@@ -116,7 +116,7 @@ func (v *onVM) about(ctx context.Context, c *client.Client, given string) (node,
 	return vm.NodeID, vm.SID, secret, err
 }
 
-// vmWord makes the commands that change what a VM does.
+// vmOperation makes the commands that change what a VM does.
 func vmOperation(r *remote, word, short string) *cobra.Command {
 	v := &onVM{remote: r, whole: word == "delete"}
 	cmd := &cobra.Command{Use: word + " SID", Short: short, Args: needs("the SID or name of a VM")}
@@ -125,15 +125,15 @@ func vmOperation(r *remote, word, short string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return v.tell(result, args[0], word)
+		return v.print(result, args[0], word)
 	}
 	v.bind(cmd, true)
 	return cmd
 }
 
-// tell prints what a node says of a VM that was changed. The next report of the
+// print prints what a node says of a VM that was changed. The next report of the
 // node says it to the masters.
-func (v *onVM) tell(result json.RawMessage, sid, word string) error {
+func (v *onVM) print(result json.RawMessage, sid, word string) error {
 	return show(v.remote, result, func(raw json.RawMessage) {
 		var vm struct{ SID, State string }
 		_ = json.Unmarshal(raw, &vm) // nodes may answer with anything
@@ -187,7 +187,7 @@ func vmDeploy(r *remote) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return v.tell(result, name, "deploy")
+		return v.print(result, name, "deploy")
 	}
 	return cmd
 }

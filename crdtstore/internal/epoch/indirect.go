@@ -98,7 +98,7 @@ func (o *indirect) Put(ctx context.Context, k ds.Key, v []byte) error {
 	return o.staged.Put(ctx, k, v)
 }
 
-// shorten returns the name of a block instead of a value, if that stands for it.
+// refer returns the name of a block instead of a value, if that stands for it.
 func (o *indirect) refer(ctx context.Context, key string, v []byte) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -149,7 +149,7 @@ func (o *indirect) inBlock(ctx context.Context, mh multihash.Multihash, key stri
 	return v, nil
 }
 
-// whole returns the value that is stored for a key.
+// resolve returns the value that is stored for a key.
 func (o *indirect) resolve(ctx context.Context, key string, stored []byte) ([]byte, error) {
 	switch {
 	case len(stored) > 0 && (stored[0] == inBlock || stored[0] == inVerifiedBlock):

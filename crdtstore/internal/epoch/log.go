@@ -353,7 +353,7 @@ func (l *Log) Number() uint64 { return l.newest().number }
 // everything is.
 func (l *Log) Cutoff() int64 { return l.newest().cutoff.Load() }
 
-// noted remembers whether the disk takes what an epoch is given, if that is the newest.
+// noteOutcome remembers whether the disk takes what an epoch is given, if that is the newest.
 func (l *Log) noteOutcome(e *epoch, err error) error {
 	if err != nil && e.trouble() == nil {
 		err = fmt.Errorf("write to disk: %w", err)
@@ -408,7 +408,7 @@ func (l *Log) Close() error {
 	return l.leave(l.newest())
 }
 
-// isShut reports whether Close was called.
+// isClosed reports whether Close was called.
 func (l *Log) isClosed() bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

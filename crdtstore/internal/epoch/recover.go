@@ -17,7 +17,7 @@ const (
 	// one: enough for what is already acknowledged to be moved from the write-ahead
 	// log into tables, and for these to be merged.
 	maxReserve = 32 << 20
-	// maxPatience is how long after a failed attempt to open an epoch again the next
+	// maxRetryAfter is how long after a failed attempt to open an epoch again the next
 	// one is made, at most.
 	maxRetryAfter = 10 * time.Second
 )

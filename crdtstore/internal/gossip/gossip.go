@@ -147,7 +147,7 @@ func (g *Gossip) Close() error {
 	return nil
 }
 
-// lossTracer counts what pubsub drops without an error, and sees what arrives.
+// dropTracer counts what pubsub drops without an error, and sees what arrives.
 type dropTracer struct {
 	noTracer
 	in, out atomic.Uint64

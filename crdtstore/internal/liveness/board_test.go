@@ -28,7 +28,7 @@ type saying struct {
 	at         time.Time
 }
 
-// beats is what a master heard itself of a node, replays left out.
+// direct is what a master heard itself of a node, replays left out.
 func (n *naive) direct(id string) record.Version {
 	var v record.Version
 	for _, s := range n.said {

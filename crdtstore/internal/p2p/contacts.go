@@ -47,7 +47,7 @@ func (m *Mesh) contact(id peer.ID, addrs []ma.Multiaddr) *contact {
 	return c
 }
 
-// hearsayAge is for how long after it was last named a master is looked for that was
+// introducedAge is for how long after it was last named a master is looked for that was
 // never met.
 const introducedAge = time.Minute
 
@@ -65,7 +65,7 @@ func (m *Mesh) makeRoom(now time.Time) bool {
 			oldest = id
 		}
 	}
-	if n < maxHearsay {
+	if n < maxIntroduced {
 		return true
 	}
 	if now.Sub(m.contacts[oldest].named) < introducedAge {

@@ -37,12 +37,12 @@ func TestHearsayIsBoundedAndKeptUpToDate(t *testing.T) {
 	if err := m.finds(t, met); err != nil {
 		t.Fatal(err)
 	}
-	many := strangers(t, maxHearsay+20)
+	many := strangers(t, maxIntroduced+20)
 	m.Learn(many)
-	if got := m.Contacts(); len(got) != maxHearsay+1 || len(got[0].Addrs) > 16 {
+	if got := m.Contacts(); len(got) != maxIntroduced+1 || len(got[0].Addrs) > 16 {
 		t.Fatalf("learnt %d contacts, the first with %d addresses", len(got), len(got[0].Addrs))
 	}
-	if m.Knows(decode(t, many[maxHearsay].ID)) {
+	if m.Knows(decode(t, many[maxIntroduced].ID)) {
 		t.Error("one too many is known")
 	}
 
@@ -62,8 +62,8 @@ func TestHearsayIsBoundedAndKeptUpToDate(t *testing.T) {
 	m.mu.Lock()
 	m.contacts[old].named = time.Now().Add(-2 * introducedAge)
 	m.mu.Unlock()
-	m.Learn(many[maxHearsay:])
-	if m.Knows(old) || !m.Knows(decode(t, many[maxHearsay].ID)) || m.Knows(decode(t, many[maxHearsay+1].ID)) {
+	m.Learn(many[maxIntroduced:])
+	if m.Knows(old) || !m.Knows(decode(t, many[maxIntroduced].ID)) || m.Knows(decode(t, many[maxIntroduced+1].ID)) {
 		t.Error("the place of the one that nobody names any more was not given to the next")
 	}
 	if !m.Knows(met.host.ID()) {
@@ -92,7 +92,7 @@ func TestHearsayIsForgotten(t *testing.T) {
 // However many masters are known, the handshake has room for its list of them.
 func TestVouchedFitAFrame(t *testing.T) {
 	m, late := still(t, "s"), still(t, "s")
-	m.Learn(strangers(t, maxHearsay))
+	m.Learn(strangers(t, maxIntroduced))
 	b, err := json.Marshal(done{Proof: make([]byte, 32), Masters: m.introduced(late.host.ID())})
 	if err != nil || len(b) > maxHello {
 		t.Errorf("the list takes %d bytes of %d, %v", len(b), maxHello, err)

@@ -160,7 +160,7 @@ func (r *Replica) joiningStep(id string, step Step) Step {
 	return Compare
 }
 
-// heard takes what another master says of itself.
+// observe takes what another master says of itself.
 func (j *joining) observe(now time.Time, id string, s Summary, digest record.Digest) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

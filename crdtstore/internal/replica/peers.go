@@ -159,7 +159,7 @@ func (p *peers) stuck(id string) bool {
 	return true
 }
 
-// heard notes a summary and returns for how long that master has held something
+// observe notes a summary and returns for how long that master has held something
 // else than this one.
 func (p *peers) observe(now time.Time, id string, s Summary, digest record.Digest) time.Duration {
 	p.mu.Lock()

@@ -133,13 +133,13 @@ func (p *publisher) change(ctx context.Context, node string, join func() bool) e
 	}
 	p.mu.Unlock()
 	if f == nil {
-		return p.compareAfter(ctx, node)
+		return p.waitWritten(ctx, node)
 	}
 	return p.Wait(ctx, f)
 }
 
 // waitWritten waits until nothing that was marked for a node is still on its way.
-func (p *publisher) compareAfter(ctx context.Context, node string) error {
+func (p *publisher) waitWritten(ctx context.Context, node string) error {
 	p.mu.Lock()
 	for p.joining[node] > 0 {
 		if p.joined == nil {

@@ -141,7 +141,7 @@ func TestSettle(t *testing.T) {
 		d.slow(time.Second, nil)
 		settles := func(node string) time.Duration {
 			began := time.Now()
-			if err := p.compareAfter(t.Context(), node); err != nil {
+			if err := p.waitWritten(t.Context(), node); err != nil {
 				t.Error(err)
 			}
 			return time.Since(began)
@@ -179,7 +179,7 @@ func TestErrorsReachTheirWaitersOnly(t *testing.T) {
 		d.slow(time.Second, broken)
 		bad := p.Mark("b")
 		settled := make(chan error)
-		go func() { settled <- p.compareAfter(t.Context(), "b") }()
+		go func() { settled <- p.waitWritten(t.Context(), "b") }()
 		if err := p.Wait(t.Context(), good); err != nil {
 			t.Error("the flush before:", err)
 		}
@@ -209,10 +209,10 @@ func TestCallersMayGo(t *testing.T) {
 		if err := p.write(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error("write:", err)
 		}
-		if err := p.compareAfter(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := p.waitWritten(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error("settle:", err)
 		}
-		if err := p.compareAfter(t.Context(), "a"); err != nil || len(d.batches) != 1 {
+		if err := p.waitWritten(t.Context(), "a"); err != nil || len(d.batches) != 1 {
 			t.Error("what they asked for is not written:", d.batches, err)
 		}
 	})
@@ -237,7 +237,7 @@ func TestCallersDoNotWaitForEver(t *testing.T) {
 		}
 		began = time.Now()
 		time.AfterFunc(3*lookAfter, func() { hangs.Store(true) })
-		if err := p.compareAfter(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, epoch.ErrHangs) || time.Since(began) > 4*lookAfter {
+		if err := p.waitWritten(t.Context(), "a"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, epoch.ErrHangs) || time.Since(began) > 4*lookAfter {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -273,7 +273,7 @@ func TestMarkedWhileItIsWritten(t *testing.T) {
 					d.set("a", 2)
 					again = p.Mark("a")
 					go func() {
-						if err := p.compareAfter(t.Context(), "a"); err != nil {
+						if err := p.waitWritten(t.Context(), "a"); err != nil {
 							t.Error(err)
 						}
 						d.mu.Lock()
@@ -467,7 +467,7 @@ func TestFailedIsNotTakenForWritten(t *testing.T) {
 			}
 		}
 		d.slow(0, nil)
-		if err := p.compareAfter(t.Context(), "a"); err != nil || d.kept["a"] != 1 {
+		if err := p.waitWritten(t.Context(), "a"); err != nil || d.kept["a"] != 1 {
 			t.Errorf("settled with %v on disk, %v", d.kept, err)
 		}
 	})

@@ -67,7 +67,7 @@ func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
 	known := m.replica.State(a.node)
 	news, err := record.Accept(known, r, record.Acceptance{Now: m.replica.Wall()})
 	if err != nil {
-		w.say("%s refuses an account of %s: %v", m.id, a.node, err)
+		w.tracef("%s refuses an account of %s: %v", m.id, a.node, err)
 		return
 	}
 	if news.IsZero() {
@@ -80,7 +80,7 @@ func (w *world) hand(a *agent, m *master, r record.Report, kind int) {
 	if !m.assert(a.node, news) {
 		return
 	}
-	w.say("%s takes account %d.%d of %s", m.id, a.boot, a.seq, a.node)
+	w.tracef("%s takes account %d.%d of %s", m.id, a.boot, a.seq, a.node)
 	if kind == legacy {
 		// The master has assigned a version, maybe that of a new boot.
 		for _, c := range news.Claims {
@@ -143,7 +143,7 @@ func (w *world) speak(a *agent, m *master, field, value string) {
 		return
 	}
 	if m.assert(a.node, known.Set(m.replica.Wall(), m.id, "op", field, value)) {
-		w.say("%s takes the word %s=%q about %s", m.id, field, value, a.node)
+		w.tracef("%s takes the word %s=%q about %s", m.id, field, value, a.node)
 	}
 }
 
@@ -153,7 +153,7 @@ func (w *world) remove(a *agent, m *master) {
 		return
 	}
 	if m.assert(a.node, known.Remove(m.replica.Wall(), m.id, "op", "")) {
-		w.say("%s removes %s", m.id, a.node)
+		w.tracef("%s removes %s", m.id, a.node)
 		if !m.replica.State(a.node).Removed() {
 			w.fail("%s removed %s, and still shows it", m.id, a.node)
 		}

@@ -78,7 +78,7 @@ func (w *world) snapshots(but *master) map[*master]snapshot {
 // whole checks a master that has just stopped joining: whatever a master held when it
 // began, that it has heard just now and can talk with, it holds too.
 func (w *world) whole(m *master) {
-	w.say("%s is whole", m.id)
+	w.tracef("%s is whole", m.id)
 	for o, s := range m.before {
 		if at, heard := m.observedAt[o.id]; !heard || w.now-at > recent || !o.up || o.life != s.life || !m.talks(o) {
 			continue

@@ -90,7 +90,7 @@ func (d *disk) crash() {
 	d.failure, d.dieIn, d.dead = nil, 0, false
 }
 
-// mend lets the disk take writes again. A history sees that by itself.
+// recover lets the disk take writes again. A history sees that by itself.
 func (d *disk) recover() { d.full, d.failure = false, nil }
 
 // open hands over what the disk holds, as a process does that starts.
@@ -302,7 +302,7 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (er
 	case number != s.number:
 		return fmt.Errorf("%w: %d, this master is in %d", epoch.ErrEpoch, number, s.number)
 	}
-	var turn []dag.Block
+	var txn []dag.Block
 	for _, b := range blocks {
 		if _, ok := s.blocks[b.Cid]; ok {
 			continue
@@ -311,13 +311,13 @@ func (d *disk) Deliver(_ context.Context, number uint64, blocks []dag.Block) (er
 			err = fmt.Errorf("%w: %s", epoch.ErrMissing, b.Cid)
 			break
 		}
-		turn = append(turn, b)
+		txn = append(txn, b)
 		for _, e := range s.take(b) {
 			d.hand(e.Key, e.Value)
 		}
 	}
-	if len(turn) > 0 {
-		s.txns = append(s.txns, turn)
+	if len(txn) > 0 {
+		s.txns = append(s.txns, txn)
 	}
 	return err
 }

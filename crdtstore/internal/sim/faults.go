@@ -15,26 +15,26 @@ type backup map[string]record.State
 func (w *world) strike(s Step, m *master) {
 	switch s.What {
 	case "crash":
-		w.say("%s is killed", m.id)
+		w.tracef("%s is killed", m.id)
 		m.stop(false)
 		w.back(m, int64(s.B%10_000))
 	case "die":
 		m.disk.dieIn = 1 + s.B%4
 	case "stop":
-		w.say("%s leaves", m.id)
+		w.tracef("%s leaves", m.id)
 		m.stop(true)
 		w.back(m, int64(s.B%10_000))
 	case "absent":
-		w.say("%s is away", m.id)
+		w.tracef("%s is away", m.id)
 		m.stop(s.B%2 == 0)
 		w.back(m, 20_000+int64(s.B%30_000))
 	case "full":
-		w.say("the disk of %s is full", m.id)
+		w.tracef("the disk of %s is full", m.id)
 		m.disk.full = true
 		w.after(int64(s.B%15_000), m.disk.recover)
 	case "step":
 		m.skew += int64(s.B-1<<15) * 1000
-		w.say("the clock of %s steps, it is %s ahead", m.id, time.Duration(m.skew)*time.Millisecond)
+		w.tracef("the clock of %s steps, it is %s ahead", m.id, time.Duration(m.skew)*time.Millisecond)
 	case "backup":
 		if m.up {
 			b := backup{}
@@ -42,7 +42,7 @@ func (w *world) strike(s Step, m *master) {
 				b[e.ID] = e.State
 			}
 			w.backups = append(w.backups, b)
-			w.say("%s is backed up, %d nodes", m.id, len(b))
+			w.tracef("%s is backed up, %d nodes", m.id, len(b))
 		}
 	case "restore":
 		if m.up && len(w.backups) > 0 {
@@ -53,7 +53,7 @@ func (w *world) strike(s Step, m *master) {
 					m.promise(f, fact{node: a.node, state: st, by: m})
 				}
 			}
-			w.say("a backup is restored at %s", m.id)
+			w.tracef("a backup is restored at %s", m.id)
 		}
 	case "rot":
 		m.stop(s.B%2 == 0)
@@ -69,7 +69,7 @@ func (w *world) strike(s Step, m *master) {
 				w.after(int64(i*30), func() {
 					if a := w.agents[(s.B+i)%len(w.agents)]; m.up && a.alive {
 						w.report(a, m, complete)
-						m.settle()
+						m.catchUp()
 					}
 				})
 			}
@@ -96,7 +96,7 @@ func (w *world) rot(m *master) {
 			if safe {
 				delete(m.disk.cur().values, key)
 				m.rotten = true
-				w.say("%s has lost what its disk held at %s", m.id, key)
+				w.tracef("%s has lost what its disk held at %s", m.id, key)
 				break
 			}
 		}
@@ -116,14 +116,14 @@ func (w *world) wipe(m *master) {
 	}
 	m.disk.wipe()
 	m.rotten = true
-	w.say("the disk of %s is empty", m.id)
+	w.tracef("the disk of %s is empty", m.id)
 }
 
 // back starts a master again later.
 func (w *world) back(m *master, ms int64) {
 	w.after(ms, func() {
 		if !m.up {
-			w.say("%s is back", m.id)
+			w.tracef("%s is back", m.id)
 			m.start()
 		}
 	})
@@ -136,7 +136,7 @@ func (w *world) pass(ms int64) {
 	for i := range w.queue {
 		w.queue[i].at += ms
 	}
-	w.say("%s have passed", time.Duration(ms)*time.Millisecond)
+	w.tracef("%s have passed", time.Duration(ms)*time.Millisecond)
 	for _, m := range w.masters {
 		if m.up && ms >= day {
 			m.replica.Checkpoint()

@@ -20,11 +20,11 @@ func (w *world) forge(a *agent, m *master, how int) {
 	}
 	s := w.forged(a, m.replica.State(a.node), how)
 	if how%2 == 0 {
-		w.say("%s forges a block about %s", m.id, a.node)
+		w.tracef("%s forges a block about %s", m.id, a.node)
 		m.forgeBlock(a.node, s)
 		return
 	}
-	w.say("%s forges a state of %s", m.id, a.node)
+	w.tracef("%s forges a state of %s", m.id, a.node)
 	for _, o := range w.masters {
 		if o == m || !m.talks(o) {
 			continue
@@ -39,7 +39,7 @@ func (w *world) forge(a *agent, m *master, how int) {
 		}()
 		_, _ = antientropy.Merge(context.Background(), here, o.table, func(node string, s record.State) { o.replica.Learned(node, s) })
 		<-done
-		o.settle()
+		o.catchUp()
 	}
 }
 

@@ -106,11 +106,11 @@ func join(seed uint64, order string, gaps []int64) (took int64, trace []string) 
 		w.after(at, func() {
 			m := w.masters[(int(e)-'A')%('a'-'A')]
 			if e >= 'a' {
-				w.say("%s is killed", m.id)
+				w.tracef("%s is killed", m.id)
 				m.stop(false)
 				return
 			}
-			w.say("%s starts", m.id)
+			w.tracef("%s starts", m.id)
 			m.start()
 		})
 	}
@@ -118,7 +118,7 @@ func join(seed uint64, order string, gaps []int64) (took int64, trace []string) 
 		m, a := w.masters[w.rnd.IntN(n)], w.agents[w.rnd.IntN(len(w.agents))]
 		if m.up {
 			w.report(a, m, complete)
-			m.settle()
+			m.catchUp()
 		}
 	})
 	w.run(at)

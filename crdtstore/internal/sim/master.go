@@ -80,7 +80,7 @@ func (m *master) start() {
 	m.w.rebuilt(m)
 	m.every(pulseEvery, func() { m.pulse(); m.endJoining() })
 	m.every(tickEvery, func() { _ = m.replica.Tick(context.Background()) })
-	m.settle()
+	m.catchUp()
 }
 
 // every has the process do something again and again.
@@ -90,7 +90,7 @@ func (m *master) every(ms int64, do func()) {
 	again = func() {
 		if m.up && m.life == life {
 			do()
-			m.settle()
+			m.catchUp()
 			m.w.after(ms, again)
 		}
 	}
@@ -118,10 +118,10 @@ func (m *master) stop(clean bool) {
 	}
 }
 
-// settle is called after everything that the process does.
-func (m *master) settle() {
+// catchUp is called after everything that the process does.
+func (m *master) catchUp() {
 	if m.up && m.disk.dead {
-		m.w.say("%s dies while it writes", m.id)
+		m.w.tracef("%s dies while it writes", m.id)
 		m.stop(false)
 		m.w.after(1_000+m.w.rnd.Int64N(8_000), func() {
 			if !m.up {
@@ -141,7 +141,7 @@ func (m *master) in(ms int64, do func()) {
 	m.w.after(ms, func() {
 		if m.up && m.life == life {
 			do()
-			m.settle()
+			m.catchUp()
 		}
 	})
 }
@@ -179,7 +179,7 @@ func as(st record.State) replica.Decide {
 func (m *master) assert(node string, st record.State) bool {
 	f, err := m.replica.Begin(node, as(st))
 	if err != nil {
-		m.w.say("%s refuses to write: %v", m.id, err)
+		m.w.tracef("%s refuses to write: %v", m.id, err)
 		return false
 	}
 	m.promise(f, fact{node: node, state: st, by: m})
@@ -219,7 +219,7 @@ func (m *master) masters() []string {
 // announce floods new blocks, in the message that real masters send.
 func (m *master) announce(number uint64, blocks []dag.Block) {
 	for _, msg := range dagsync.Announcements(number, blocks, 1<<20) {
-		m.w.flood(m, func(to *master) {
+		m.w.broadcast(m, func(to *master) {
 			step, _ := to.replica.Announced(context.Background(), m.id, msg)
 			to.do(step, m)
 		})
@@ -236,10 +236,10 @@ func (m *master) pulse() {
 	if _, joining := m.replica.Joining(); joining {
 		s.Holds = m.replica.Holds()
 	} else {
-		s.Holds = m.hears()
+		s.Holds = m.connected()
 	}
 	_, s.Nodes = m.table.Digest()
-	m.w.flood(m, func(to *master) {
+	m.w.broadcast(m, func(to *master) {
 		to.known[m.id] = true
 		to.observedAt[m.id] = m.w.now
 		to.met[m.id] = to.met[m.id] || to.talks(m)
@@ -249,8 +249,8 @@ func (m *master) pulse() {
 	})
 }
 
-// hears returns the masters that were heard just now.
-func (m *master) hears() []string {
+// connected returns the masters that were heard just now.
+func (m *master) connected() []string {
 	var out []string
 	for _, o := range m.w.masters {
 		if at, heard := m.observedAt[o.id]; heard && m.w.now-at <= recent {
@@ -339,7 +339,7 @@ func (m *master) exchange(step replica.Step, with *master) {
 				return m.disk.Deliver(ctx, number, blocks)
 			})
 			<-done
-			m.w.say("%s pulls %d blocks from %s: %v", m.id, n, with.id, err)
+			m.w.tracef("%s pulls %d blocks from %s: %v", m.id, n, with.id, err)
 			m.do(m.replica.Pulled(with.id, n, err), with)
 			return
 		}
@@ -354,9 +354,9 @@ func (m *master) exchange(step replica.Step, with *master) {
 		n, err := antientropy.Merge(ctx, here, m.table, learned(m.replica))
 		<-done
 		m.replica.Compared(with.id, n, err)
-		m.w.say("%s compares with %s, %d nodes differ: %v", m.id, with.id, n, err)
+		m.w.tracef("%s compares with %s, %d nodes differ: %v", m.id, with.id, n, err)
 		m.endJoining()
-		with.settle()
+		with.catchUp()
 	})
 }
 

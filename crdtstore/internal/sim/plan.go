@@ -123,29 +123,29 @@ func (w *world) take(s Step) {
 			w.remove(a, m)
 		}
 	case "reboot":
-		w.say("%s boots", a.node)
+		w.tracef("%s boots", a.node)
 		w.reboot(a)
 	case "silent":
-		w.say("%s falls silent", a.node)
+		w.tracef("%s falls silent", a.node)
 		a.alive = false
 	case "seen":
 		if m.up {
 			m.replica.Checkpoint()
 		}
 	case "halves":
-		w.say("the masters are split at %d", 1+s.A%len(w.masters))
+		w.tracef("the masters are split at %d", 1+s.A%len(w.masters))
 		w.split(func(a, b int) bool { return (a < 1+s.A%len(w.masters)) != (b < 1+s.A%len(w.masters)) })
 	case "isolate":
-		w.say("%s is cut off", m.id)
+		w.tracef("%s is cut off", m.id)
 		w.split(func(a, b int) bool { return a == m.index || b == m.index })
 	case "bridge":
-		w.say("the masters meet only through %s", m.id)
+		w.tracef("the masters meet only through %s", m.id)
 		w.split(func(a, b int) bool { return a != m.index && b != m.index })
 	case "oneway":
-		w.say("nothing that %s sends reaches %s", m.id, o.id)
+		w.tracef("nothing that %s sends reaches %s", m.id, o.id)
 		w.cut[m.index][o.index] = m != o
 	case "flap":
-		w.say("the link from %s to %s flaps", m.id, o.id)
+		w.tracef("the link from %s to %s flaps", m.id, o.id)
 		for i := range 4 + s.A%8 {
 			w.after(int64(i*(100+s.B%2000)), func() {
 				cut := m != o && i%2 == 0 && !w.calm
@@ -153,12 +153,12 @@ func (w *world) take(s Step) {
 			})
 		}
 	case "heal":
-		w.say("the network is whole")
+		w.tracef("the network is whole")
 		w.heal()
 	default:
 		w.strike(s, m)
 	}
 	for _, m := range w.masters {
-		m.settle()
+		m.catchUp()
 	}
 }

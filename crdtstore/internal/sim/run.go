@@ -72,7 +72,7 @@ func Run(p Plan, trace func(line string)) Result {
 		m.stop(false)
 	}
 
-	w.say("all are killed")
+	w.tracef("all are killed")
 	w.quiet()
 	digest, _ := w.masters[0].digest()
 	return Result{
@@ -96,14 +96,14 @@ func (w *world) quiet() int64 {
 			m.start()
 		}
 	}
-	w.say("no more faults")
+	w.tracef("no more faults")
 	began := w.now
 	for w.failed == nil && !w.equal() {
 		if w.now-began > bounded {
 			w.fail("INV-7: %s after the last fault the masters do not hold the same, or are still joining", time.Duration(w.now-began)*time.Millisecond)
 			for _, m := range w.masters {
 				d, quiet := m.digest()
-				w.say("%s: digest %x, epoch %d of %d, cutoff %d, quiet %v, joining %v", m.id, d[:4], m.disk.Number(), len(m.disk.epochs), m.disk.Cutoff(), quiet, m.disk.joining)
+				w.tracef("%s: digest %x, epoch %d of %d, cutoff %d, quiet %v, joining %v", m.id, d[:4], m.disk.Number(), len(m.disk.epochs), m.disk.Cutoff(), quiet, m.disk.joining)
 			}
 			return 0
 		}

@@ -80,7 +80,7 @@ func (w *world) run(end int64) {
 
 func (w *world) time() time.Time { return start.Add(time.Duration(w.now) * time.Millisecond) }
 
-func (w *world) say(format string, args ...any) {
+func (w *world) tracef(format string, args ...any) {
 	if w.trace != nil {
 		w.trace(fmt.Sprintf("%9.3fs ", float64(w.now)/1000) + fmt.Sprintf(format, args...))
 	}
@@ -90,16 +90,16 @@ func (w *world) say(format string, args ...any) {
 func (w *world) fail(format string, args ...any) {
 	if w.failed == nil {
 		w.failed = &Failure{At: time.Duration(w.now) * time.Millisecond, What: fmt.Sprintf(format, args...)}
-		w.say("FAILED: %s", w.failed.What)
+		w.tracef("FAILED: %s", w.failed.What)
 	}
 }
 
 // linked reports whether what a sends reaches b.
 func (w *world) linked(a, b *master) bool { return !w.cut[a.index][b.index] }
 
-// flood sends a message to all masters, as pubsub does: those that the sender does
+// broadcast sends a message to all masters, as pubsub does: those that the sender does
 // not reach get it by way of others. receive is called once for each that it reaches.
-func (w *world) flood(from *master, receive func(to *master)) {
+func (w *world) broadcast(from *master, receive func(to *master)) {
 	w.msgs++
 	w.hop(from, from, w.msgs, receive)
 }
@@ -128,7 +128,7 @@ func (w *world) hop(from, via *master, id uint64, receive func(to *master)) {
 				}
 				to.seen[id] = true
 				receive(to)
-				to.settle()
+				to.catchUp()
 				if w.partitioned() {
 					w.hop(from, to, id, receive)
 				}

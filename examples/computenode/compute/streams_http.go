@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// streamPatience is how long a client may take to accept what it is sent.
+	// streamWriteTimeout is how long a client may take to accept what it is sent.
 	streamWriteTimeout = 30 * time.Second
 	// maxTypedMessage bounds one WebSocket message from a client, in bytes.
 	maxTypedMessage = 64 << 10

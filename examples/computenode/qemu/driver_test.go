@@ -21,7 +21,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
-// patience is how long a test waits for a guest on a busy machine.
+// stopTimeout is how long a test waits for a guest on a busy machine.
 const stopTimeout = time.Minute
 
 // needQEMU skips the test on a machine without QEMU.

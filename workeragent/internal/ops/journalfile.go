@@ -21,7 +21,7 @@ const (
 	maxDamaged = 4
 )
 
-// journal is the file. One goroutine at a time uses it.
+// journalFile is the file. One goroutine at a time uses it.
 type journalFile struct {
 	disk disk
 	path string

@@ -68,20 +68,20 @@ type member struct {
 	LastSeen  time.Time `json:"last_seen"`
 	HasLeft   bool      `json:"left,omitempty"`
 
-	lastHeard time.Time // by the monotonic clock; zero: not in this run
-	nodes     int
-	digest    string
-	inSync    bool      // as last published to watchers
-	farewell  time.Time // when it said that it leaves
-	skew      time.Duration
-	status    MasterStatus // as last published to watchers
-	joining   bool
-	skewed    bool // as last published
-	connectivity   *liveness.Connectivity
-	settings  *liveness.Settings // nil: it does not tell
-	differs   string             // of its settings, as last told
-	met       time.Time          // when it was first heard in this run
-	same      time.Time          // when it was last known to hold what this master held; zero: not in this run
+	lastHeard    time.Time // by the monotonic clock; zero: not in this run
+	nodes        int
+	digest       string
+	inSync       bool      // as last published to watchers
+	farewell     time.Time // when it said that it leaves
+	skew         time.Duration
+	status       MasterStatus // as last published to watchers
+	joining      bool
+	skewed       bool // as last published
+	connectivity *liveness.Connectivity
+	settings     *liveness.Settings // nil: it does not tell
+	differs      string             // of its settings, as last told
+	met          time.Time          // when it was first heard in this run
+	same         time.Time          // when it was last known to hold what this master held; zero: not in this run
 }
 
 // membershipFile is the file of the membership, below the data directory.

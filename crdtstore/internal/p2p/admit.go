@@ -23,7 +23,7 @@ const (
 	admitProtocol protocol.ID = "/hero-explorer/admit/1"
 	admitTimeout              = 5 * time.Second
 	maxHello                  = 64 << 10 // bytes
-	maxIntroduced                = 256      // masters that were never met
+	maxIntroduced             = 256      // masters that were never met
 	maxVouched                = 48 << 10 // bytes of addresses in one list of masters
 	// MaxRun bounds the name of a run, in bytes.
 	MaxRun = 64

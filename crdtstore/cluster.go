@@ -224,6 +224,7 @@ func (c *cluster) close(by closer) (err error) {
 // joined is called when another master was admitted on both sides.
 func (c *cluster) joined(id peer.ID) {
 	now := time.Now()
+	c.store.collisions.admitted()
 	run, _ := c.mesh.MemberRun(id)
 	c.store.collisions.table.Met(now, id.String(), run)
 	c.plane.met(now, id)

@@ -34,7 +34,8 @@ const (
 )
 
 // collisions finds processes that have one identity, and decides which one counts: the one
-// that began first, by the clocks of the hosts on which they began. The other one yields:
+// that began first, by the clocks of the hosts on which they began, of those that have not
+// yielded before. The other one yields:
 // it takes no writes and is admitted nowhere. It is what the mesh asks about runs.
 // Its methods may be called concurrently.
 type collisions struct {
@@ -45,6 +46,7 @@ type collisions struct {
 	peers func() []peer.ID
 
 	mu      sync.Mutex
+	yielded bool // this run has yielded, and was not admitted since
 	yield   *yield
 	mine    collision            // the other process of this master's identity, while this one counts
 	reports map[string]reported  // by who tells
@@ -102,10 +104,29 @@ func (c *collisions) Both(id peer.ID, a, b p2p.Party) {
 		c.table.Both(time.Now(), id.String(), a.Run, b.Run)
 		return
 	}
-	if a.Run > b.Run {
+	if a.Yielded && !b.Yielded || a.Yielded == b.Yielded && a.Run > b.Run {
 		a, b = b, a
 	}
+	if a.Yielded && a.Run == c.run { // to a run that is gone: the other one has yielded too
+		c.mu.Lock()
+		c.yield = nil
+		c.mu.Unlock()
+	}
 	c.itself(a.Run, b.Run)
+}
+
+// HasYielded is of [p2p.Runs].
+func (c *collisions) HasYielded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.yielded
+}
+
+// admitted notes that another master has admitted this run.
+func (c *collisions) admitted() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.yielded = c.yield != nil
 }
 
 // itself notes that two runs of this master's identity live.
@@ -118,7 +139,7 @@ func (c *collisions) itself(kept, refused string) {
 		if began = c.yield == nil; began {
 			c.yield = &yield{since: now}
 		}
-		c.yield.kept, c.yield.last = kept, now
+		c.yield.kept, c.yield.last, c.yielded = kept, now, true
 	case kept:
 		if c.mine.refused != refused || now.Sub(c.mine.last) > reportedFor {
 			c.mine = collision{kept: kept, refused: refused, since: now}
@@ -158,7 +179,7 @@ func (c *collisions) Yielded() error {
 	if at := c.place[c.yield.kept]; at != "" {
 		where = ", at " + at
 	}
-	return fmt.Errorf("%w%s, and began first; stop one of the two. A copy of a data directory becomes a master of its own, and keeps its records, when identity.key is deleted from it before the start", ErrCollision, where)
+	return fmt.Errorf("%w%s, and that one counts; stop one of the two. A copy of a data directory becomes a master of its own, and keeps its records, when identity.key is deleted from it before the start", ErrCollision, where)
 }
 
 // yielded returns why a state of this master's own is not written: what a master writes

@@ -25,7 +25,8 @@ var (
 	// by itself once the disk takes writes again.
 	ErrUnavailable = replica.ErrUnavailable
 	// ErrCollision: another process has the identity of this master, as after a copy of its
-	// data directory was started, and began first. The store takes no writes.
+	// data directory was started, and that one counts: it began first, or this one has
+	// yielded before. The store takes no writes.
 	ErrCollision = errors.New("another process has the identity of this master")
 	// ErrDiskHangs and ErrDiskSlow come with ErrUnavailable: the disk does not answer, or
 	// takes longer than a caller waits. What was waiting may be taken later all the same.

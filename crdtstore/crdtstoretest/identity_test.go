@@ -164,3 +164,49 @@ func TestRestartsAreNoCollision(t *testing.T) {
 		}
 	})
 }
+
+// TestOriginalRestartsBesideItsCopy has a master whose data directory was copied end, in
+// good order or not, and start again while the copy lives. The copy has yielded, so the
+// original serves again within seconds, though its run began later, and goes on doing so
+// for longer than what was refused is remembered.
+func TestOriginalRestartsBesideItsCopy(t *testing.T) {
+	for name, c := range map[string]struct {
+		masters int
+		ends    func(g *grid, m int)
+	}{
+		"stopped":              {3, (*grid).stop},
+		"vanished":             {3, (*grid).vanish},
+		"vanished, of two":     {2, (*grid).vanish},
+		"stopped, one of four": {4, (*grid).stop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scenario(t, c.masters, nil, func(g *grid) {
+				id := g.Store(1).ID()
+				copied := g.starts(1)
+				g.collides(id, copied)
+				for _, away := range []time.Duration{time.Second, 20 * time.Second, 45 * time.Second} {
+					c.ends(g, 1)
+					g.heal()
+					g.sleep(away)
+					g.refuses(copied)
+					g.open(1)
+					for began := time.Now(); g.Store(1).Health() != nil; g.sleep(100 * time.Millisecond) {
+						if time.Since(began) > reunion {
+							t.Fatalf("after %s the original is not healthy: %v", away, g.Store(1).Health())
+						}
+					}
+					for range 100 {
+						g.sleep(time.Second)
+						g.healthy()
+						g.refuses(copied)
+						if t.Failed() {
+							return
+						}
+					}
+				}
+				g.alive("beside a copy")
+				g.Stop(copied)
+			})
+		})
+	}
+}

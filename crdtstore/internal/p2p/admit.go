@@ -105,7 +105,7 @@ func frames(s io.ReadWriter) (read func(any) error, write func(any) error) {
 }
 
 func (m *Mesh) hello() hello {
-	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != "", Run: m.cfg.Run, Yielded: m.cfg.Runs.Yielded() != nil}
+	h := hello{Nonce: make([]byte, 32), Addrs: m.Addrs(), Secured: m.cfg.Secret != "", Run: m.cfg.Run, Yielded: m.cfg.Runs.HasYielded()}
 	_, _ = rand.Read(h.Nonce) // never fails, see crypto/rand
 	return h
 }
@@ -191,7 +191,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return err
 	}
 	if id == m.host.ID() {
-		m.itself(theirs.Run, s.Conn().RemoteMultiaddr())
+		m.itself(theirs, s.Conn().RemoteMultiaddr())
 		return nil
 	}
 	if err := read(&answer); err != nil {

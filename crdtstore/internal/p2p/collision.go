@@ -31,7 +31,10 @@ func (c *CollisionError) Error() string {
 }
 
 // Party is one of two runs of the same identity.
-type Party struct{ Run, At string }
+type Party struct {
+	Run, At string
+	Yielded bool // it says that it has yielded to another run
+}
 
 // Runs decides which run of a master is admitted. Its methods may be called concurrently.
 type Runs interface {
@@ -45,6 +48,9 @@ type Runs interface {
 	Yield(by peer.ID, c CollisionError)
 	// Yielded returns why this run does not ask to be admitted; nil: it does.
 	Yielded() error
+	// HasYielded reports whether this run has yielded and was not admitted since. It
+	// gives way to any run that has not, also to one that began later.
+	HasYielded() bool
 }
 
 // anyRun admits every run.
@@ -54,6 +60,7 @@ func (anyRun) Asks(peer.ID, string, bool) *CollisionError { return nil }
 func (anyRun) Both(peer.ID, Party, Party)                 {}
 func (anyRun) Yield(peer.ID, CollisionError)              {}
 func (anyRun) Yielded() error                             { return nil }
+func (anyRun) HasYielded() bool                           { return false }
 
 // clear makes room for a run that wants to be admitted on a connection, or returns why it
 // is not. A run that is a member already is asked first, on its connection: a process that
@@ -72,7 +79,7 @@ func (m *Mesh) clear(ctx context.Context, c network.Conn, run string, yielded bo
 		m.mu.Unlock()
 		lives := old != nil && !on && m.answers(ctx, conns)
 		if lives && old.run != run && run != "" {
-			m.cfg.Runs.Both(id, Party{old.run, conns[0].RemoteMultiaddr().String()}, Party{run, c.RemoteMultiaddr().String()})
+			m.cfg.Runs.Both(id, Party{old.run, conns[0].RemoteMultiaddr().String(), false}, Party{run, c.RemoteMultiaddr().String(), yielded})
 		}
 		if no := m.cfg.Runs.Asks(id, run, yielded); no != nil {
 			if lives && old.run == no.Kept {
@@ -180,13 +187,13 @@ func (m *Mesh) mirror(ctx context.Context, addr ma.Multiaddr) error {
 	if err := errors.Join(write(mine), read(&theirs)); err != nil {
 		return fmt.Errorf("ask who has this identity: %w", err)
 	}
-	m.itself(theirs.Run, addr)
+	m.itself(theirs, addr)
 	return nil
 }
 
-// itself takes the run of somebody who has this master's identity.
-func (m *Mesh) itself(run string, at ma.Multiaddr) {
-	if run != "" && run != m.cfg.Run {
-		m.cfg.Runs.Both(m.host.ID(), Party{m.cfg.Run, ""}, Party{run, at.String()})
+// itself takes what somebody says who has this master's identity.
+func (m *Mesh) itself(theirs hello, at ma.Multiaddr) {
+	if run := theirs.Run; run != "" && run != m.cfg.Run {
+		m.cfg.Runs.Both(m.host.ID(), Party{m.cfg.Run, "", m.cfg.Runs.HasYielded()}, Party{run, at.String(), theirs.Yielded})
 	}
 }

@@ -41,7 +41,7 @@ const (
 // one identity.
 type Collision struct {
 	Master  string
-	Kept    string // the run that counts: the one that began first
+	Kept    string // the run that counts: the one that began first, of those that have not yielded
 	Refused string // the run that does not
 	Since   time.Time
 }

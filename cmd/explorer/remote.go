@@ -147,7 +147,7 @@ func (r *remote) limit() time.Duration {
 
 // show prints a result: as it is with --json, else as the function makes it of
 // the decoded value.
-func show[T any](r *remote, result json.RawMessage, print func(T)) error {
+func show[T any](r *remote, result json.RawMessage, render func(T)) error {
 	if r.json {
 		return r.printJSON(result)
 	}
@@ -155,7 +155,7 @@ func show[T any](r *remote, result json.RawMessage, print func(T)) error {
 	if err := json.Unmarshal(result, &v); err != nil {
 		return fmt.Errorf("the master answered with something else than expected; is its version another one? %w", err)
 	}
-	print(v)
+	render(v)
 	return nil
 }
 

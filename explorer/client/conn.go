@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -114,13 +115,14 @@ func Dial(ep Endpoint, opts Options) *Conn {
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 	}}
+	host := strings.ReplaceAll(ep.Address, "%", "%25") // the zone of an IPv6 address
 	switch {
 	case ep.Network == "unix":
 		c.url = "http://localhost" // only for the Host header
 	case ep.scheme() == "https":
-		c.url = "https://" + ep.Address + ep.base()
+		c.url = "https://" + host + ep.base()
 	default:
-		c.url = "http://" + ep.Address + ep.base()
+		c.url = "http://" + host + ep.base()
 	}
 	return c
 }

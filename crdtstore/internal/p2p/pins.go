@@ -73,7 +73,8 @@ func (p *pins) pin(addr string, id peer.ID) error {
 	case !known:
 		return p.save()
 	case was != id:
-		return fmt.Errorf("the master at %s was %s and is now %s; if that is right, delete the address from %s", addr, was, id, p.path)
+		// What to do comes first: others see only the beginning of a refusal.
+		return fmt.Errorf("another master was at %s before; if it was replaced on purpose, delete the address from %s here and restart this master (it was %s, and is now %s)", addr, p.path, was, id)
 	}
 	return nil
 }

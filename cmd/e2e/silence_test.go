@@ -27,13 +27,13 @@ type gridStats struct {
 // in it.
 func (m *master) happened(what, text string) error {
 	var page struct {
-		Events []struct{ What, Text, By string }
+		Events []struct{ Type, Text, By string }
 	}
 	if err := m.call("events", obj{"limit": 1000}, &page); err != nil {
 		return err
 	}
 	for _, e := range page.Events {
-		if e.What == what && strings.Contains(e.Text+" "+e.By, text) {
+		if e.Type == what && strings.Contains(e.Text+" "+e.By, text) {
 			return nil
 		}
 	}

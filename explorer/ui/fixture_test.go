@@ -41,6 +41,7 @@ type fixture struct {
 	token   string                    // empty: none is needed
 	streams map[chan string]struct{}
 	down    bool // event streams are refused
+	frozen  bool // they stand, and nothing comes
 	seq     int
 	held    map[string]chan struct{} // by method: answers wait until it is closed
 	lose    map[string]int           // by method: how many answers get lost
@@ -349,7 +350,7 @@ func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	if f.hang--; f.hang >= 0 {
+	if f.hang--; f.hang >= 0 || f.frozen {
 		f.mu.Unlock()
 		<-r.Context().Done()
 		return
@@ -362,6 +363,8 @@ func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	out := http.NewResponseController(w)
 	fmt.Fprintf(w, "event: snapshot\nid: %d\ndata: %s\n\n", 0, snapshot)
+	alive := time.NewTicker(time.Second)
+	defer alive.Stop()
 	for {
 		if out.Flush() != nil {
 			return
@@ -374,6 +377,15 @@ func (f *fixture) serveEvents(w http.ResponseWriter, r *http.Request) {
 			if _, err := fmt.Fprint(w, e); err != nil {
 				return
 			}
+		case <-alive.C:
+			f.mu.Lock()
+			frozen := f.frozen
+			f.mu.Unlock()
+			if frozen {
+				<-r.Context().Done()
+				return
+			}
+			fmt.Fprint(w, ":\n\n")
 		case <-r.Context().Done():
 			return
 		}

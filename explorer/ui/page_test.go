@@ -337,6 +337,18 @@ func TestShowsTrouble(t *testing.T) {
 	p.until(`!document.querySelector('.trouble, [data-status="trouble"]')`)
 }
 
+// A master that is frozen keeps its connections open and says nothing. The page notices,
+// and leads to the others.
+func TestFrozenMaster(t *testing.T) {
+	f := startFixture(t)
+	f.masters = append(f.masters, crdtstore.Master{ID: "12D3KooWbeta", Name: "beta", Status: crdtstore.MasterAlive, UIURLs: []string{"http://192.0.2.1:9001/"}})
+	p := open(t, f)
+	p.until(`document.querySelector('#live[data-status="live"]')`)
+	f.set(func() { f.frozen = true })
+	p.text(`#notice`, "does not answer")
+	p.until(`document.querySelector('#notice a')?.href === "http://192.0.2.1:9001/"`)
+}
+
 func TestReconnects(t *testing.T) {
 	f := startFixture(t)
 	f.masters = append(f.masters, crdtstore.Master{ID: "12D3KooWbeta", Name: "beta", Status: crdtstore.MasterAlive, UIURLs: []string{"http://192.0.2.1:9001/"}})

@@ -3,8 +3,8 @@
 
 import { authorization, CallError, endpoint, newToken } from './rpc.js';
 
-const opening = 10_000; // until the server begins to answer
-const silence = 20_000; // the server says something every 5 s
+const opening = 5_000; // until the server begins to answer
+const silence = 8_000; // the server says something every 5 s
 const longestPause = 5_000;
 const longestEvent = 1 << 20; // characters
 

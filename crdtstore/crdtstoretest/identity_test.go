@@ -174,17 +174,15 @@ func TestOriginalRestartsBesideItsCopy(t *testing.T) {
 		masters int
 		ends    func(g *grid, m int)
 	}{
-		"stopped":              {3, (*grid).stop},
-		"vanished":             {3, (*grid).vanish},
-		"vanished, of two":     {2, (*grid).vanish},
-		"stopped, one of four": {4, (*grid).stop},
+		"stopped":          {3, (*grid).stop},
+		"vanished, of two": {2, (*grid).vanish},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scenario(t, c.masters, nil, func(g *grid) {
 				id := g.Store(1).ID()
 				copied := g.starts(1)
 				g.collides(id, copied)
-				for _, away := range []time.Duration{time.Second, 20 * time.Second, 45 * time.Second} {
+				for _, away := range []time.Duration{time.Second, 45 * time.Second} {
 					c.ends(g, 1)
 					g.heal()
 					g.sleep(away)
@@ -195,8 +193,8 @@ func TestOriginalRestartsBesideItsCopy(t *testing.T) {
 							t.Fatalf("after %s the original is not healthy: %v", away, g.Store(1).Health())
 						}
 					}
-					for range 100 {
-						g.sleep(time.Second)
+					for range 15 {
+						g.sleep(5 * time.Second)
 						g.healthy()
 						g.refuses(copied)
 						if t.Failed() {

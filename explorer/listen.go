@@ -1,6 +1,7 @@
 package explorer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -122,4 +123,21 @@ func (s *Server) bounded(l net.Listener, flag string, share int) net.Listener {
 	}), s.metrics.conns.WithLabelValues(flag)}
 }
 
-func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+// listenTCP listens on an address; on all of both families where it is one of those that
+// mean all. Go alone does so only where 127.0.0.1 is configured, which a host that has IPv6
+// only may lack.
+func listenTCP(addr string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		both := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+			controlErr := c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 0)
+			})
+			return errors.Join(controlErr, err)
+		}}
+		if l, err := both.Listen(context.Background(), "tcp6", net.JoinHostPort("::", port)); err == nil {
+			return l, nil
+		}
+	}
+	return net.Listen("tcp", addr) // there is no IPv6, or the error says what else is wrong
+}

@@ -106,6 +106,7 @@ func TestIPv6Only(t *testing.T) {
 	w := newNetwork(t, 3, "")
 	for i, h := range w.hosts {
 		w.ip("-n", h.name, "addr", "flush", "dev", "eth0", "scope", "global")
+		w.ip("-n", h.name, "addr", "del", "127.0.0.1/8", "dev", "lo") // not even that
 		h.ip = fmt.Sprintf("fd99::%d", i+1)
 		if out, err := exec.Command("ip", "-n", h.name, "addr", "add", h.ip+"/64", "dev", "eth0", "nodad").CombinedOutput(); err != nil {
 			skip(t, fmt.Sprintf("this machine does not allow IPv6 addresses: %s", out))
@@ -116,6 +117,12 @@ func TestIPv6Only(t *testing.T) {
 	a := g.startMaster("a", masterOptions{in: one, peers: peers, args: g.secretFile()})
 	b := g.startMaster("b", masterOptions{in: two, peers: peers, args: g.secretFile()})
 	eventually(t, 10*time.Second, func() error { return meshed(a, b) })
+	// The API and the page listen there too, on what means all addresses.
+	for _, url := range []string{"http://[" + one.ip + "]:9002/health", "http://[" + one.ip + "]:9001/"} {
+		if out, code := command(t, g.dir, g.env(), append(two.exec(), "curl", "-sSf", "--max-time", "5", url)...); code != 0 {
+			t.Errorf("%s: %s", url, out)
+		}
+	}
 
 	edge := &master{rpc: "/ip6/" + one.ip + "/tcp/9005"} // who that is the handshake proves
 	g.startAgent("n1", agentOptions{in: w.hosts[2], compute: true}, edge)

@@ -122,7 +122,7 @@ lint: $(LINT)
 
 .PHONY: race
 race:
-	CGO_ENABLED=1 $(GO) test -race $(PKG)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(PKG)
 
 .PHONY: check-fuzz
 check-fuzz:

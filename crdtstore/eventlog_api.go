@@ -177,7 +177,7 @@ func (q *EventQuery) Matches(o *Event) bool {
 	return false
 }
 
-// Occurred returns how often what has happened in this run, by kind and what.
+// EventCounts returns how often what has happened in this run, by kind and what.
 func (s *Store) EventCounts() []EventCount { return s.events.counted() }
 
 // logEvent logs an event of now.

@@ -15,7 +15,7 @@ const (
 	// MaxVMClaims is how many claims there may be for their VMs to be kept. Where more
 	// identities claim a node id, its VMs are not known until it is removed.
 	MaxVMClaims = 2
-	// MaxWords is how many fields of a node an operator may have spoken of. Of more,
+	// MaxOverrides is how many fields of a node an operator may have spoken of. Of more,
 	// those that sort first are kept; labels that were taken away again count.
 	MaxOverrides = 4 * MaxLabels
 	// MaxState is more than any state takes, encoded, in bytes.

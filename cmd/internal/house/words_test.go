@@ -122,8 +122,12 @@ func declared(file *ast.File, f func(*ast.Ident)) {
 	})
 }
 
-// firstWord is what a comment begins with, where that looks like an identifier of ours.
-var firstWord = regexp.MustCompile(`^([a-z]\w*) `)
+// firstWord is what a comment begins with, where that looks like an identifier of ours;
+// subject is what one on something exported begins with.
+var (
+	firstWord = regexp.MustCompile(`^([a-z]\w*) `)
+	subject   = regexp.MustCompile(`^(?:An? |The )?(\w+)`)
+)
 
 // A comment on something that begins with a name begins with its name: one that was left
 // behind by a change of the name misleads.
@@ -140,6 +144,9 @@ func TestCommentsNameTheirSubject(t *testing.T) {
 		}
 		check := func(doc *ast.CommentGroup, names ...*ast.Ident) {
 			m := firstWord.FindStringSubmatch(doc.Text())
+			if m == nil && len(names) == 1 && names[0].IsExported() && !isTest(path) && doc.Text() != "" {
+				m = subject.FindStringSubmatch(doc.Text())
+			}
 			if m == nil {
 				return
 			}

@@ -21,7 +21,7 @@ type Pulse struct {
 	Tunnel  bool // that master holds the tunnel of the node's agent
 }
 
-// Heard is when one master heard a node, and whether it holds its tunnel.
+// Observation is when one master heard a node, and whether it holds its tunnel.
 type Observation struct {
 	Master string
 	At     time.Time

@@ -75,7 +75,7 @@ func (m *Mesh) makeRoom(now time.Time) bool {
 	return true
 }
 
-// ForgetHearsay stops looking for the masters that were never heard and that nobody has
+// ForgetUnheard stops looking for the masters that were never heard and that nobody has
 // named for a minute. Masters that introduce each other's introduced would keep one alive for
 // ever.
 func (m *Mesh) ForgetUnheard(now time.Time, heard func(id string) bool) {

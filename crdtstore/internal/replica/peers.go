@@ -72,7 +72,7 @@ type peers struct {
 	of map[string]*peer
 }
 
-// Heard takes another master's summary and says what to do about it. It may wait for the
+// Observe takes another master's summary and says what to do about it. It may wait for the
 // disk; who must not calls Note and Next instead.
 func (r *Replica) Observe(ctx context.Context, from string, s Summary) (Step, error) {
 	return r.Next(ctx, from, s, r.Note(from, s))

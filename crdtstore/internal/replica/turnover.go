@@ -137,7 +137,7 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 	return nil
 }
 
-// Heir returns the master that is responsible for a node, or for anything else
+// Rendezvous returns the master that is responsible for a node, or for anything else
 // with a name, by rendezvous hashing: when a master comes or goes, only what it is
 // responsible for changes hands. All masters that agree about who lives agree
 // about the heir.

@@ -84,7 +84,7 @@ func (t *Table) Next() uint64 {
 	return t.sent
 }
 
-// Heard says what to make of a pulse of a master, and whether it shows a collision that
+// Observe says what to make of a pulse of a master, and whether it shows a collision that
 // was not known. Two runs collide when a pulse of one was sent between two of the other:
 // a run ends before the next one of the same directory begins, so with a restart, pulses
 // that are late included, that cannot be.

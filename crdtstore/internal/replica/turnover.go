@@ -140,7 +140,7 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 // Rendezvous returns the master that is responsible for a node, or for anything else
 // with a name, by rendezvous hashing: when a master comes or goes, only what it is
 // responsible for changes hands. All masters that agree about who lives agree
-// about the heir.
+// about who is responsible.
 func Rendezvous(name string, masters []string) string {
 	best, most := "", uint64(0)
 	for _, m := range masters {

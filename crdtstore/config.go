@@ -42,7 +42,7 @@ type Config struct {
 
 	// Secret admits masters: both sides prove that they know it. Without one,
 	// only masters at an address named in Peers are admitted, and masters that
-	// an admitted master vouches for; the peer id is pinned on first contact.
+	// an admitted master introduces; the peer id is pinned on first contact.
 	Secret string
 
 	// Endpoints are where the program that embeds the store serves what is its own.

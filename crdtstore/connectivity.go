@@ -30,9 +30,9 @@ type hearer struct {
 	nodes int
 }
 
-// connectivity finds the masters that are partially connected: agents beat to all masters, so one that hears
-// far fewer nodes than another has a fault between it and them, and is of no use as a
-// witness. Its methods may be called concurrently.
+// connectivity finds the masters that are partially connected: agents beat to all masters,
+// so one that hears far fewer nodes than another has a fault between it and them, and is of
+// no use as an observer. Its methods may be called concurrently.
 type connectivity struct {
 	mu      sync.Mutex
 	few     map[string]time.Time // since when a master hears too few

@@ -48,7 +48,7 @@ func TestSharesPassToHeirs(t *testing.T) {
 			}
 		}
 		if counted != want {
-			r.Errorf("the heirs count %d nodes, %d have passed", counted, want)
+			r.Errorf("the others count %d nodes, %d have passed", counted, want)
 		}
 	})
 }

@@ -67,6 +67,6 @@ func (w *statuses) At(now time.Time) (all bool) {
 // Status is that of a node at the instant.
 func (w *statuses) Status(e *table.Entry) (_ Status, holds time.Duration, ends bool) {
 	w.moment.vital(e, &w.vital)
-	holds, ends = record.LivenessHolds(w.vital.witnesses, w.moment.by(w.vital.witnesses))
+	holds, ends = record.LivenessHolds(w.vital.observers, w.moment.by(w.vital.observers))
 	return w.vital.status, holds, ends
 }

@@ -19,13 +19,13 @@ type moment struct {
 	dead      bool       // nodes that were not heard in this run are dead by an operator's ending
 	masters   []observer // that were asked for
 	heard     []liveness.Observation
-	witnesses []Observer
+	observers []Observer
 }
 
 // vital is the pulse part of a node, as it is at a moment.
 type vital struct {
 	liveness.Vital
-	witnesses []Observer
+	observers []Observer
 	status    Status
 	reason    string
 	age       time.Duration // since any master heard it; less than 0: none has
@@ -37,9 +37,9 @@ func (s *Store) at(now time.Time) *moment {
 }
 
 // by is by what the silence of a node is judged that some masters have heard.
-func (m *moment) by(witnesses []Observer) record.Listening {
+func (m *moment) by(observers []Observer) record.Listening {
 	l := m.listening
-	if len(witnesses) == 0 && m.dead {
+	if len(observers) == 0 && m.dead {
 		l.Preserving = false
 	}
 	return l
@@ -66,16 +66,16 @@ func (m *moment) limit(master string) time.Duration { return m.observer(master).
 // until the moment is asked again.
 func (m *moment) vital(e *table.Entry, v *vital) {
 	v.Vital, _ = m.s.board.Vital(e.ID, m.heard)
-	m.heard, m.witnesses, v.age = v.Observation, m.witnesses[:0], -1
+	m.heard, m.observers, v.age = v.Observation, m.observers[:0], -1
 	for _, h := range v.Observation {
 		age, o := m.now.Sub(h.At), m.observer(h.Master)
-		m.witnesses = append(m.witnesses, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
+		m.observers = append(m.observers, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
 		if v.age < 0 || age < v.age {
 			v.age = max(age, 0)
 		}
 	}
-	v.witnesses = m.witnesses
-	v.status, v.reason = record.Liveness(v.witnesses, m.by(v.witnesses))
+	v.observers = m.observers
+	v.status, v.reason = record.Liveness(v.observers, m.by(v.observers))
 	if e.Removed {
 		v.status, v.reason = Offline, "removed"
 	}
@@ -96,8 +96,8 @@ func (m *moment) show(e *table.Entry) Node {
 	var v vital
 	m.vital(e, &v)
 	n.Usage, n.UptimeS, n.Status, n.Reason = v.Usage, v.UptimeS, v.status, v.reason
-	if len(v.witnesses) > 0 {
-		n.SeenBy = slices.Clone(v.witnesses)
+	if len(v.observers) > 0 {
+		n.SeenBy = slices.Clone(v.observers)
 	}
 	m.s.conflicts.mark(m.now, &n)
 	for _, h := range v.Observation {

@@ -207,7 +207,7 @@ func (r *remote) printNode(n crdtstore.Node) {
 func (r *remote) printClaims(n crdtstore.Node) {
 	t := newTable(r.out, "CLAIM", "HOST", "ADDRESS", "KEY", "SINCE", "ACCOUNT")
 	for _, claim := range n.Conflict.Claims {
-		mark, key := "rival", "unsigned"
+		mark, key := "other", "unsigned"
 		if claim.Shown {
 			mark = "shown"
 		}

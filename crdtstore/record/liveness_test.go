@@ -72,7 +72,7 @@ func TestLivenessIsMonotone(t *testing.T) {
 		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		some := rapid.SliceOfN(observer, 1, 4).Draw(t, "witnesses")
+		some := rapid.SliceOfN(observer, 1, 4).Draw(t, "observers")
 		l := drawListening(t)
 		status, _ := Liveness(some, l)
 		if s, _ := Liveness(rapid.Permutation(some).Draw(t, "order"), l); s != status {
@@ -99,7 +99,7 @@ func TestLivenessIsTheSameAtAllMasters(t *testing.T) {
 				Master: draw(t, "master", "m1", "m2"), AgeS: rapid.Float64Range(0, 130).Draw(t, "age"), Reachable: rapid.Bool().Draw(t, "reachable"),
 				OfflineAfter: draw(t, "limit", 3*time.Second, 30*time.Second, 60*time.Second),
 			}
-		}), 1, 4).Draw(t, "witnesses")
+		}), 1, 4).Draw(t, "observers")
 		l := drawListening(t)
 		status, reason := Liveness(some, l)
 		holds, ends := LivenessHolds(some, l)
@@ -135,7 +135,7 @@ func TestLivenessHolds(t *testing.T) {
 		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
-		some := rapid.SliceOfN(observer, 0, 4).Draw(t, "witnesses")
+		some := rapid.SliceOfN(observer, 0, 4).Draw(t, "observers")
 		l := drawListening(t)
 		after := func(d time.Duration) Status {
 			later := append([]Observer(nil), some...)

@@ -1,6 +1,7 @@
 package house
 
 import (
+	"cmp"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -74,10 +75,7 @@ func TestGlossary(t *testing.T) {
 			}
 			for _, word := range part.FindAllString(id.Name, -1) {
 				word = strings.ToLower(word)
-				use := glossary[word]
-				if use == "" {
-					use = glossary[strings.TrimSuffix(word, "s")]
-				}
+				use := cmp.Or(glossary[word], glossary[strings.TrimSuffix(word, "s")], glossary[strings.TrimSuffix(word, "es")])
 				if use != "" {
 					t.Errorf("%s: %s contains %q; the field says: %s", fset.Position(id.Pos()), id.Name, word, use)
 				}

@@ -266,7 +266,7 @@ func TestRoused(t *testing.T) {
 	want := func(when string, ids ...string) {
 		t.Helper()
 		if got := b.Woken(); !slices.Equal(slices.Sorted(slices.Values(got)), ids) {
-			t.Errorf("%s: roused %q, want %q", when, got, ids)
+			t.Errorf("%s: woken %q, want %q", when, got, ids)
 		}
 	}
 	b.WakeOn("n")

@@ -105,8 +105,8 @@ func TestHeirsChangeOnlyWithTheirMaster(t *testing.T) {
 	count := map[string]int{}
 	for i := range 2000 {
 		node := string(rune('a'+i%26)) + time.Duration(i).String()
-		heir := Rendezvous(node, all)
-		count[heir]++
+		owner := Rendezvous(node, all)
+		count[owner]++
 		for _, gone := range all {
 			var left []string
 			for _, m := range all {
@@ -114,8 +114,8 @@ func TestHeirsChangeOnlyWithTheirMaster(t *testing.T) {
 					left = append([]string{m}, left...) // in another order
 				}
 			}
-			if now := Rendezvous(node, left); gone != heir && now != heir {
-				t.Fatalf("%s goes from %s to %s because %s is gone", node, heir, now, gone)
+			if now := Rendezvous(node, left); gone != owner && now != owner {
+				t.Fatalf("%s goes from %s to %s because %s is gone", node, owner, now, gone)
 			}
 		}
 	}

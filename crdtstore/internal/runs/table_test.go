@@ -146,8 +146,8 @@ type wire struct {
 // back between runs. It may never look like a copy.
 func TestRestartsNeverCollide(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		tab, w, now := New(), wire{}, at(0)
-		p := &process{run: "100"}
+		tab, w, now, restarts := New(), wire{}, at(0), 0
+		p := &process{run: "100-0"}
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 4000).Draw(t, "ms")) * time.Millisecond)
 			switch rapid.SampledFrom([]string{"ours", "theirs", "take", "hear", "restart"}).Draw(t, "step") {
@@ -169,10 +169,9 @@ func TestRestartsNeverCollide(t *testing.T) {
 				}
 			case "restart":
 				// Our pulses that are under way may still reach the next run.
-				p = &process{run: fmt.Sprint(rapid.IntRange(100, 999).Draw(t, "run"))}
-				if slices.ContainsFunc(w.theirs, func(q Pulse) bool { return q.Run == p.run }) {
-					p.run += "x" // runs are at random
-				}
+				// No two runs have one name: that is at random, behind the time.
+				restarts++
+				p = &process{run: fmt.Sprintf("%d-%d", rapid.IntRange(100, 999).Draw(t, "began"), restarts)}
 			}
 		}
 	})

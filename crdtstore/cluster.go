@@ -246,6 +246,8 @@ func (c *cluster) direct(id string) bool {
 // sought says what has become of the configured masters.
 func (c *cluster) sought() replica.Sought {
 	switch missing, members := c.mesh.Missing(); {
+	case missing && c.mesh.Replaced() != "":
+		return replica.Replaced
 	case missing:
 		return replica.SomeMissing
 	case members == 0:

@@ -67,6 +67,11 @@ func (s *Store) whyJoining() error {
 		}
 		text += ", not all of those of " + strings.Join(names, ", ")
 	}
+	if s.cluster != nil {
+		if why := s.cluster.mesh.Replaced(); why != "" {
+			text += "; refused by " + why
+		}
+	}
 	if aside := s.history.SetAside(); len(aside) > 0 {
 		text += "; the history was damaged and is set aside as " + strings.Join(aside, " and ")
 	}

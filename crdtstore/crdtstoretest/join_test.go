@@ -2,8 +2,11 @@ package crdtstoretest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,4 +66,60 @@ func startTogether(t *testing.T, masters int, seed uint64) {
 			t.Errorf("m%d shows %d of %d nodes", i, n, told)
 		}
 	}
+}
+
+// TestADirectoryIsLost has a master lose its data directory, and its identity with it, in
+// a grid without a secret. The others remember who was at its address and refuse the new
+// one. It does not serve an empty list: the records exist. It does when it is let in, or
+// when the others are gone.
+func TestADirectoryIsLost(t *testing.T) {
+	noSecret := func(_ int, cfg *crdtstore.Config) { cfg.Secret = "" }
+	lost := func(g *grid) {
+		g.stop(2)
+		if err := os.RemoveAll(g.Dir(2)); err != nil {
+			t.Fatal(err)
+		}
+		g.open(2)
+		for range 30 {
+			g.sleep(2 * time.Second)
+			err := g.Store(2).Health()
+			if !errors.Is(err, crdtstore.ErrJoining) || !strings.Contains(err.Error(), "another master was at") {
+				t.Fatalf("the health of a master that is refused is %v", err)
+			}
+		}
+	}
+	healthy := func(g *grid) {
+		for began := time.Now(); g.Store(2).Health() != nil; g.sleep(100 * time.Millisecond) {
+			if time.Since(began) > reunion {
+				t.Fatalf("it is not healthy: %v", g.Store(2).Health())
+			}
+		}
+	}
+	t.Run("and let in", func(t *testing.T) {
+		scenarios(t, 1, 3, noSecret, func(g *grid) {
+			lost(g)
+			for m := range 2 {
+				g.stop(m)
+				if err := os.Remove(filepath.Join(g.Dir(m), "pins.json")); err != nil {
+					t.Fatal(err)
+				}
+				g.open(m)
+			}
+			healthy(g)
+		})
+	})
+	t.Run("and alone", func(t *testing.T) {
+		scenarios(t, 1, 3, noSecret, func(g *grid) {
+			lost(g)
+			g.stop(0)
+			g.stop(1)
+			healthy(g)
+			for m := range 2 {
+				if err := os.Remove(filepath.Join(g.Dir(m), "pins.json")); err != nil {
+					t.Fatal(err)
+				}
+				g.open(m)
+			}
+		})
+	})
 }

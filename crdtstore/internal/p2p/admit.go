@@ -60,7 +60,8 @@ type done struct {
 	Proof   []byte    `json:"proof,omitempty"`
 	Refused string    `json:"refused,omitempty"`
 	Masters []Contact `json:"masters,omitempty"`
-
+	// Replaced: it is refused because another master is known at its address.
+	Replaced  bool            `json:"replaced,omitempty"`
 	Collision *CollisionError `json:"collision,omitempty"`
 }
 
@@ -149,7 +150,9 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 	m.heedCollision(id, last, proven)
 	switch {
 	case last.Refused != "":
-		return refusedBy(last.Refused)
+		err := refusedBy(last.Refused)
+		err.replaced = last.Replaced
+		return err
 	case !proven:
 		return errSecrets
 	}
@@ -205,7 +208,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		err = errSecrets
 	}
 	if err != nil {
-		_ = write(done{Refused: err.Error()})
+		_ = write(done{Refused: err.Error(), Replaced: errors.As(err, new(*replacedError))})
 		return refusal{err}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)

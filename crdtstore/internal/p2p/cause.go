@@ -32,8 +32,9 @@ const (
 // failure is why an attempt to meet a master failed. Its text is the same for the same
 // reason: it has no ports of connections and no random ids in it.
 type failure struct {
-	cause  Cause
-	reason string
+	cause    Cause
+	reason   string
+	replaced bool // the master there knows another one at this master's address
 }
 
 func (f failure) Error() string { return f.reason }
@@ -42,7 +43,10 @@ func (f failure) Error() string { return f.reason }
 func (f failure) lasts() bool { return f.cause == Secret || f.cause == NoMeshPort }
 
 // refusedError is why the other side refused this master, as it said.
-type refusedError struct{ text string }
+type refusedError struct {
+	text     string
+	replaced bool
+}
 
 func (t refusedError) Error() string { return "refused by the other side: " + t.text }
 
@@ -62,22 +66,25 @@ func refusedBy(text string) refusedError {
 	if r := []rune(text); len(r) > maxRefusalText {
 		text = string(r[:maxRefusalText]) + "…"
 	}
-	return refusedError{text}
+	return refusedError{text: text}
 }
 
 // explain says why an attempt to meet a master at an address failed. Where that is not
 // plain from the error it looks at what listens there.
 func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failure {
 	var already failure
+	var refused refusedError
 	switch {
 	case errors.As(err, &already):
 		return already
 	case errors.Is(err, errSecrets):
-		return failure{Secret, errSecrets.Error()}
+		return failure{cause: Secret, reason: errSecrets.Error()}
 	case errors.Is(err, errOneSide):
-		return failure{Secret, errOneSide.Error()}
-	case errors.As(err, new(refusedError)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
-		return failure{Refused, err.Error()}
+		return failure{cause: Secret, reason: errOneSide.Error()}
+	case errors.As(err, &refused):
+		return failure{cause: Refused, reason: err.Error(), replaced: refused.replaced}
+	case errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
+		return failure{cause: Refused, reason: err.Error()}
 	}
 	if f, ok := dialFailure(err); ok {
 		return f
@@ -88,16 +95,16 @@ func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failur
 // dialFailure says why no connection could be made, where that is what failed.
 func dialFailure(err error) (failure, bool) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return failure{Refused, "nothing listens there: " + syscall.ECONNREFUSED.Error()}, true
+		return failure{cause: Refused, reason: "nothing listens there: " + syscall.ECONNREFUSED.Error()}, true
 	}
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "dial" {
 		return failure{}, false
 	}
 	if errno, ok := errors.AsType[syscall.Errno](op); ok {
-		return failure{Unreachable, errno.Error()}, true
+		return failure{cause: Unreachable, reason: errno.Error()}, true
 	}
-	return failure{Unreachable, "no answer"}, true
+	return failure{cause: Unreachable, reason: "no answer"}, true
 }
 
 const (
@@ -110,7 +117,7 @@ const (
 func inspect(ctx context.Context, addr ma.Multiaddr) failure {
 	network, at, err := manet.DialArgs(addr)
 	if err != nil || !strings.HasPrefix(network, "tcp") {
-		return failure{Unreachable, "no answer"}
+		return failure{cause: Unreachable, reason: "no answer"}
 	}
 	d := net.Dialer{Timeout: inspectTimeout}
 	conn, err := d.DialContext(ctx, network, at)
@@ -118,7 +125,7 @@ func inspect(ctx context.Context, addr ma.Multiaddr) failure {
 		if f, ok := dialFailure(err); ok {
 			return f
 		}
-		return failure{Unreachable, "no answer"}
+		return failure{cause: Unreachable, reason: "no answer"}
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(inspectTimeout))
@@ -129,15 +136,15 @@ func inspect(ctx context.Context, addr ma.Multiaddr) failure {
 	}
 	switch text := string(answer); {
 	case strings.Contains(text, `"hero_explorer"`):
-		return failure{NoMeshPort, "the API of a master answers there; masters meet at its mesh port (mesh-addr), most often 9004"}
+		return failure{cause: NoMeshPort, reason: "the API of a master answers there; masters meet at its mesh port (mesh-addr), most often 9004"}
 	case strings.HasPrefix(text, "HTTP/"):
-		return failure{NoMeshPort, "an HTTP server answers there; is this the API port? Masters meet at the mesh port (mesh-addr), most often 9004"}
+		return failure{cause: NoMeshPort, reason: "an HTTP server answers there; is this the API port? Masters meet at the mesh port (mesh-addr), most often 9004"}
 	case strings.Contains(text, "/multistream/"):
-		return failure{Unreachable, "a mesh port answers there, but breaks off the connection"}
+		return failure{cause: Unreachable, reason: "a mesh port answers there, but breaks off the connection"}
 	case len(answer) == 0 && errors.Is(err, os.ErrDeadlineExceeded):
-		return failure{Unreachable, "it takes connections and says nothing"}
+		return failure{cause: Unreachable, reason: "it takes connections and says nothing"}
 	}
-	return failure{NoMeshPort, "something else than a master's mesh port listens there"}
+	return failure{cause: NoMeshPort, reason: "something else than a master's mesh port listens there"}
 }
 
 // speaks returns the protocols that the host at the other end of a connection speaks.
@@ -156,13 +163,13 @@ func (m *Mesh) speaks(ctx context.Context, c network.Conn) []protocol.ID {
 func notAdmitting(speaks []protocol.ID) failure {
 	for _, p := range speaks {
 		if strings.HasPrefix(string(p), "/hero-explorer/admit/") {
-			return failure{Refused, ErrVersion.Error()}
+			return failure{cause: Refused, reason: ErrVersion.Error()}
 		}
 	}
 	for _, p := range speaks {
 		if strings.HasPrefix(string(p), "/hero-explorer/tunnel/") {
-			return failure{NoMeshPort, "the edge port of a master answers there, for agents; masters meet at its mesh port (mesh-addr), most often 9004"}
+			return failure{cause: NoMeshPort, reason: "the edge port of a master answers there, for agents; masters meet at its mesh port (mesh-addr), most often 9004"}
 		}
 	}
-	return failure{NoMeshPort, "a libp2p host answers there that is no master"}
+	return failure{cause: NoMeshPort, reason: "a libp2p host answers there that is no master"}
 }

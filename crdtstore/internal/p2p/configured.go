@@ -278,6 +278,21 @@ func (c candidate) unmet(met func(peer.ID) bool) (Unmet, bool) {
 	return c.Unmet, true
 }
 
+// Replaced returns why a configured master refuses this one, where it knows another master
+// at this one's address; empty: none does.
+func (m *Mesh) Replaced() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.peers {
+		for _, t := range p.found {
+			if a := m.attempts[t.addr.String()]; a != nil && a.replaced {
+				return p.text + ": " + a.reason
+			}
+		}
+	}
+	return ""
+}
+
 // where is an address as people write it.
 func where(a ma.Multiaddr) string {
 	if n, err := manet.ToNetAddr(a); err == nil {

@@ -187,7 +187,7 @@ func TestOwnAddressAndSpellingsAreNoPeers(t *testing.T) {
 func TestNamesOfSeveralAddresses(t *testing.T) {
 	met := func(id peer.ID) bool { return id == "A" || id == "B" }
 	addr := func(text string, id peer.ID, c Cause) candidateAddr {
-		return candidateAddr{ma.StringCast(text), id, attempt{failure: failure{c, "why " + string(c)}}}
+		return candidateAddr{ma.StringCast(text), id, attempt{failure: failure{cause: c, reason: "why " + string(c)}}}
 	}
 	for name, c := range map[string]struct {
 		addrs  []candidateAddr
@@ -221,9 +221,9 @@ func TestReasonsDoNotVary(t *testing.T) {
 		err  error
 		want failure
 	}{
-		{&net.OpError{Op: "dial", Net: "tcp", Source: from, Addr: to, Err: syscall.EHOSTUNREACH}, failure{Unreachable, "no route to host"}},
-		{&net.OpError{Op: "dial", Net: "tcp", Source: from, Addr: to, Err: context.DeadlineExceeded}, failure{Unreachable, "no answer"}},
-		{fmt.Errorf("to %s: %w", someID, &net.OpError{Op: "dial", Source: from, Addr: to, Err: syscall.ECONNREFUSED}), failure{Refused, "nothing listens there: connection refused"}},
+		{&net.OpError{Op: "dial", Net: "tcp", Source: from, Addr: to, Err: syscall.EHOSTUNREACH}, failure{cause: Unreachable, reason: "no route to host"}},
+		{&net.OpError{Op: "dial", Net: "tcp", Source: from, Addr: to, Err: context.DeadlineExceeded}, failure{cause: Unreachable, reason: "no answer"}},
+		{fmt.Errorf("to %s: %w", someID, &net.OpError{Op: "dial", Source: from, Addr: to, Err: syscall.ECONNREFUSED}), failure{cause: Refused, reason: "nothing listens there: connection refused"}},
 	} {
 		if got, ok := dialFailure(c.err); !ok || got != c.want {
 			t.Errorf("%v is %+v, %v", c.err, got, ok)

@@ -61,6 +61,12 @@ func loadPins(path string) (*pins, error) {
 	return p, nil
 }
 
+// replacedError is that another id is pinned at the address of a master. Most often it is
+// one that has lost its data directory, and its identity with it.
+type replacedError struct{ text string }
+
+func (e *replacedError) Error() string { return e.text }
+
 // pin records id at an address, or reports the other id that is pinned there.
 func (p *pins) pin(addr string, id peer.ID) error {
 	p.mu.Lock()
@@ -74,7 +80,7 @@ func (p *pins) pin(addr string, id peer.ID) error {
 		return p.save()
 	case was != id:
 		// What to do comes first: others see only the beginning of a refusal.
-		return fmt.Errorf("another master was at %s before; if it was replaced on purpose, delete the address from %s here and restart this master (it was %s, and is now %s)", addr, p.path, was, id)
+		return &replacedError{fmt.Sprintf("another master was at %s before; if it was replaced on purpose, delete the address from %s here and restart this master (it was %s, and is now %s)", addr, p.path, was, id)}
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (m *Mesh) meet(ctx context.Context, t target) (err error) {
 	case !ok || mismatch.Expected != t.id:
 		return err
 	case configured != "":
-		return failure{Refused, fmt.Sprintf("the master there is %s and not %s, as configured", mismatch.Actual, configured)}
+		return failure{cause: Refused, reason: fmt.Sprintf("the master there is %s and not %s, as configured", mismatch.Actual, configured)}
 	}
 	// Somebody else lives there now.
 	m.found(key, mismatch.Actual)
@@ -149,7 +149,7 @@ func (m *Mesh) meetAs(ctx context.Context, key string, t target) error {
 	}
 	if m.cfg.Secret == "" {
 		if err := m.pins.pin(key, t.id); err != nil {
-			return failure{Refused, err.Error()}
+			return failure{cause: Refused, reason: err.Error()}
 		}
 		// Named by the operator and pinned: expected from wherever it dials in.
 		m.mu.Lock()

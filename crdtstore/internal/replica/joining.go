@@ -40,6 +40,7 @@ const (
 	SomeMissing Sought = iota // not all were met
 	AllMet
 	OnlySelf // the list names nobody but this master
+	Replaced // one lives and refuses this master, for it knows another one in its place
 )
 
 // joining decides when a master that began with nothing is whole: when it holds what
@@ -107,13 +108,13 @@ func (r *Replica) EndJoining(peers Sought) (ended, reached bool) {
 	defer j.mu.Unlock()
 	now := r.opts.Now()
 	since := now.Sub(j.began)
-	if !j.active || peers == SomeMissing && since < seeking || len(j.missing(now)) > 0 {
+	if !j.active || (peers == SomeMissing || peers == Replaced) && since < seeking || len(j.missing(now)) > 0 {
 		return false, false
 	}
 	for _, s := range j.sources {
 		reached = reached || s.exchanged
 	}
-	if !reached && (j.damaged || since < lonely && peers != OnlySelf) {
+	if !reached && (j.damaged || peers == Replaced || since < lonely && peers != OnlySelf) {
 		return false, false
 	}
 	j.active, j.sources = false, nil

@@ -221,3 +221,18 @@ func TestJoiningFetchesBlocksFirst(t *testing.T) {
 		t.Errorf("the blocks were fetched, others are on their way, and the step is %d", step)
 	}
 }
+
+func TestReplacedMasterWaits(t *testing.T) {
+	alone := newJoiner(t, false)
+	alone.pass(int64(time.Hour / time.Millisecond))
+	alone.tries(Replaced, false, "a master lives that knows another one in its place")
+	alone.tries(SomeMissing, true, "that one is gone")
+
+	j := newJoiner(t, false)
+	j.direct["m2"] = true
+	j.says("m2")
+	j.compares("m2", nil)
+	j.tries(Replaced, false, "others are still looked for")
+	j.pass(int64(seeking / time.Millisecond))
+	j.tries(Replaced, true, "another one holds what there is")
+}

@@ -132,9 +132,13 @@ func (w *watcher) list(ctx context.Context) ([]record.VM, error) {
 		}
 		vms, odd, err := decodeVMs(raw)
 		if err == nil && odd != w.odd {
-			if w.odd = odd; odd != "" {
+			w.odd = odd
+			trouble := ""
+			if odd != "" {
 				w.log.Warn("some VMs cannot be listed", "problem", odd)
+				trouble = "some VMs cannot be listed: " + odd
 			}
+			w.node.setTrouble(aboutVMs, trouble)
 		}
 		return vms, err
 	}
@@ -190,9 +194,12 @@ func decodeVMs(raw json.RawMessage) (vms []record.VM, odd string, err error) {
 	if broken > 0 {
 		odd = fmt.Sprintf("%d without a proper sid of their own", broken)
 	}
-	if over := len(vms) - record.MaxVMs; over > 0 {
-		vms = vms[:record.MaxVMs]
-		odd += fmt.Sprintf("; %d beyond the %d that a node may have", over, record.MaxVMs)
+	if fit := record.FittingVMs(vms); fit < len(vms) {
+		if odd != "" {
+			odd += "; "
+		}
+		odd += fmt.Sprintf("%d beyond the %d, or the %d bytes, that a node may have", len(vms)-fit, record.MaxVMs, record.MaxVMBytes)
+		vms = vms[:fit]
 	}
 	return vms, odd, nil
 }

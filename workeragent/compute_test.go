@@ -51,6 +51,23 @@ func TestDecodeVMs(t *testing.T) {
 	if len(got) != record.MaxVMs || !strings.Contains(odd, "7 beyond") || err != nil {
 		t.Errorf("%d VMs, %q, %v", len(got), odd, err)
 	}
+	// Names as long as they may be come to more bytes than a node may have before their
+	// number does. What is reported is what a master takes, and not one VM less.
+	all := make([]record.VM, record.MaxVMs)
+	for i := range all {
+		all[i] = record.VM{SID: fmt.Sprintf("%0*d", len(clip(long)), i), Name: clip(long), State: clip(long), IP: clip(long)}
+	}
+	in, _ := json.Marshal(all)
+	got, odd, err = decodeVMs(in)
+	if left := len(all) - len(got); err != nil || left == 0 || !strings.HasPrefix(odd, fmt.Sprintf("%d beyond", left)) {
+		t.Fatalf("%d VMs, %q, %v", len(got), odd, err)
+	}
+	if r := (record.Report{NodeID: "n", VMs: got}); r.Validate() != nil {
+		t.Error(r.Validate())
+	}
+	if r := (record.Report{NodeID: "n", VMs: all[:len(got)+1]}); r.Validate() == nil {
+		t.Errorf("%d VMs would be taken, %d are reported", len(got)+1, len(got))
+	}
 	if n := count(math.NaN()); n != 0 {
 		t.Errorf("NaN counts %d", n)
 	}
@@ -94,12 +111,13 @@ func TestWatchesVMs(t *testing.T) {
 				t.Errorf("compute service is %+v, want %s", got, want)
 			}
 		}
+		var trouble []string // of the last report
 		vms := func() []record.VM {
 			var last []record.VM
 			synctest.Wait()
 			for _, c := range x.take() {
 				if c.method == "register_node" {
-					last = c.report.VMs
+					last, trouble = c.report.VMs, c.report.Trouble
 				}
 			}
 			return last
@@ -151,7 +169,17 @@ func TestWatchesVMs(t *testing.T) {
 		if got := vms(); got == nil || len(got) != 0 {
 			t.Errorf("VMs %#v, want none", got)
 		}
-		if n := len(s.log.lines("compute=")); n != 4 {
+		compute.set(answers(`[{"name":"has no sid"},{"sid":"vm-2"}]`))
+		time.Sleep(2300 * time.Millisecond)
+		if got := vms(); len(got) != 1 || len(trouble) != 1 || !strings.Contains(trouble[0], "cannot be listed: 1 without") {
+			t.Errorf("VMs %+v, trouble %q", got, trouble)
+		}
+		compute.set(answers(`[{"sid":"vm-2"}]`))
+		time.Sleep(2300 * time.Millisecond)
+		if vms(); len(trouble) != 0 {
+			t.Errorf("trouble is %q after it has ended", trouble)
+		}
+		if n := len(s.log.lines("compute=")); n != 5 {
 			t.Errorf("%d lines in the log, want one for each change", n)
 		}
 	})

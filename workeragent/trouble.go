@@ -25,6 +25,7 @@ const (
 	aboutDisk       = "disk"
 	aboutFigures    = "figures"
 	aboutOperations = "operations"
+	aboutVMs        = "vms"
 )
 
 // diskTrouble says what an error of the data directory means for the node; empty for

@@ -225,6 +225,17 @@ func encodeVMs(vms []VM) string {
 	return string(b)
 }
 
+// FittingVMs returns how many of the VMs, from the first one on, one node may report.
+func FittingVMs(vms []VM) int {
+	size := 0
+	for i := range vms[:min(len(vms), MaxVMs)] {
+		if size += len(encodeVMs(vms[i : i+1])); size > MaxVMBytes {
+			return i
+		}
+	}
+	return min(len(vms), MaxVMs)
+}
+
 // DecodeVMs parses the body of a VMs register. NodeID and AsOf are left empty.
 func DecodeVMs(in string) ([]VM, error) {
 	vms, err := parseVMs(in)

@@ -53,6 +53,9 @@ type running struct {
 	dir       *membership
 	tunnels   *tunnels // nil: calls do not come by the agent
 	watchDisk func(context.Context)
+	// carriedOut has a token when an operation was carried out since the VMs were last
+	// looked at.
+	carriedOut chan struct{}
 }
 
 // deps is what tests put their own in place of.
@@ -184,7 +187,7 @@ func (a *Agent) Start() (err error) {
 		a.log.Warn("boot number lost", "error", warning)
 	}
 
-	r := &running{keyID: id.ID(), startedAt: time.Now()}
+	r := &running{keyID: id.ID(), startedAt: time.Now(), carriedOut: make(chan struct{}, 1)}
 	nodeID := a.cfg.NodeID
 	if nodeID == "" {
 		nodeID = r.keyID
@@ -232,6 +235,7 @@ func (a *Agent) connect(r *running) error {
 			return err
 		}
 		r.watcher = newWatcher(r.node, ep.URL, a.deps.dial(ep, a.options("")), a.cfg.ComputePoll, a.cfg.ComputeGrace, a.log)
+		r.watcher.carriedOut = r.carriedOut
 	}
 	elsewhere, err := a.connectExplorers(r)
 	if err != nil {

@@ -33,6 +33,8 @@ type watcher struct {
 	poll  time.Duration
 	grace time.Duration
 	log   *slog.Logger
+	// carriedOut has a token when the VMs may have changed; nil: nobody says so.
+	carriedOut <-chan struct{}
 
 	method int // which of listMethods the service has
 	vms    []record.VM
@@ -61,7 +63,7 @@ func (w *watcher) run(ctx context.Context, ready func()) {
 	for ctx.Err() == nil {
 		w.look(ctx)
 		ready()
-		pause(ctx, jittered(w.poll))
+		pause(ctx, jittered(w.poll), w.carriedOut)
 	}
 }
 

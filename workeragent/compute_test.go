@@ -185,6 +185,25 @@ func TestWatchesVMs(t *testing.T) {
 	})
 }
 
+// What an operation has changed is reported at once, not when it is time to look again.
+func TestLooksAfterAnOperation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		compute := explorerThat(t, func(call) (any, error) { return []any{}, nil })
+		cfg := testConfig(t, "a:1")
+		cfg.Compute, cfg.ComputePoll = "compute:1", time.Hour
+		s := startAgent(t, cfg, map[string]*fakeService{"a:1": explorerThat(t, nil), "compute": compute})
+		time.Sleep(time.Minute)
+		compute.take()
+		for range 3 {
+			signal(s.agent.running.Load().carriedOut)
+			synctest.Wait()
+			if n := len(compute.take()); n != 1 {
+				t.Errorf("looked %d times after an operation", n)
+			}
+		}
+	})
+}
+
 func TestFallsBackToTheOtherName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		knows := func(method string) func(call) (any, error) {

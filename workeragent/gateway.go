@@ -57,6 +57,9 @@ type gateway struct {
 	conn    *client.Conn  // for calls that are no operations
 	proxy   *httputil.ReverseProxy
 	long    *client.Conn // for the proxy; streams must not keep calls waiting
+	// carriedOut takes a token after each operation that may have changed a VM. nil:
+	// nobody wants to know.
+	carriedOut chan<- struct{}
 }
 
 func newGateway(node string, compute client.Endpoint, journal *ops.Journal, log *slog.Logger) *gateway {
@@ -222,6 +225,7 @@ func (d *gateway) carryOut(ctx context.Context, id string, req jsonrpc.Incoming)
 	defer conn.Close()
 	var result json.RawMessage
 	err := conn.Call(ctx, req.Method, req.Params, &result)
+	defer signal(d.carriedOut)
 	if err == nil {
 		return append([]byte(`"result":`), result...), nil
 	}

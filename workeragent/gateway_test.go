@@ -106,6 +106,8 @@ type gatewayRig struct {
 	journal *ops.Journal
 	server  *httptest.Server
 	close   func()
+	// carriedOut is what the gateway says of operations.
+	carriedOut chan struct{}
 }
 
 func newGatewayRig(t *testing.T, c *compute, o ops.Options) *gatewayRig {
@@ -121,6 +123,8 @@ func (d *gatewayRig) open(o ops.Options) {
 		d.t.Fatal(err)
 	}
 	gateway := newGateway("n", d.c.endpoint(), journal, nil)
+	d.carriedOut = make(chan struct{}, 1)
+	gateway.carriedOut = d.carriedOut
 	server := httptest.NewServer(gateway)
 	d.journal, d.server = journal, server
 	d.close = sync.OnceFunc(func() {
@@ -270,13 +274,16 @@ func TestOperationRunsOnce(t *testing.T) {
 		if method == "fail" {
 			member = `"error":{"message" : "no", "x":1, "code":-32077, "data":{ "retryable":false }}`
 		}
-		for range 2 {
+		for time := range 2 {
 			var all sync.WaitGroup
 			for n := range 20 {
 				id := fmt.Sprintf(`"caller %d"`, n)
 				all.Go(func() { d.wants("op "+method, call(id), `{"jsonrpc":"2.0",`+member+`,"id":`+id+`}`) })
 			}
 			all.Wait()
+			if n := len(d.carriedOut); n != 1-time {
+				t.Errorf("%s: said %d times that VMs may have changed", method, n)
+			}
 			d.reopen(ops.Options{})
 		}
 		if resp, got := d.post("op "+method, `{"jsonrpc":"2.0","method":"`+method+`","params":["`+method+`"]}`); resp.StatusCode != http.StatusNoContent || got != "" {

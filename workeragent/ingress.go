@@ -58,6 +58,7 @@ func (a *Agent) openIngress(r *running, id *identity.Identity, newborn bool) (ag
 		return a.withoutCompute(r, err)
 	}
 	in.gateway = newGateway(r.node.id, ep, in.journal, a.log)
+	in.gateway.carriedOut = r.carriedOut
 	hungUp, cancel := context.WithCancel(context.Background())
 	in.hangUp = cancel
 	in.server = &http.Server{

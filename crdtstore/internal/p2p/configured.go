@@ -236,6 +236,9 @@ func (m *Mesh) candidate(p *configured, claimed map[string]peer.ID) candidate {
 		if a.id == "" {
 			a.id = claimed[key]
 		}
+		if p.id != "" && a.id != m.host.ID() {
+			a.id = p.id // whoever else is there is not the one that is meant
+		}
 		if at := m.attempts[key]; at != nil {
 			a.attempt = *at
 		}

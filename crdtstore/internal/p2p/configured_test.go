@@ -183,6 +183,20 @@ func TestOwnAddressAndSpellingsAreNoPeers(t *testing.T) {
 	m.unmet(t, "one row for the absent peer", func(u []Unmet) bool { return len(u) == 1 && u[0].Peer == absent })
 }
 
+// A master that is met at an address is not the one that was configured there by another id.
+func TestAnotherMasterIsThere(t *testing.T) {
+	other := still(t, "s")
+	addr := other.host.Addrs()[0].String()
+	wrong := addr + "/p2p/" + testHost(t).ID().String()
+	m := stillOn(t, testHost(t), filepath.Join(t.TempDir(), "pins.json"), "s", addr, wrong)
+	other.Start(t.Context())
+	m.Start(t.Context())
+	m.unmet(t, "one row for the peer that is another one", func(u []Unmet) bool {
+		return m.Admitted(other.host.ID()) && len(u) == 1 && u[0].Peer == wrong && u[0].Cause == Refused &&
+			strings.Contains(u[0].Reason, other.host.ID().String())
+	})
+}
+
 // Of the addresses of a name all of one family have to be met.
 func TestNamesOfSeveralAddresses(t *testing.T) {
 	met := func(id peer.ID) bool { return id == "A" || id == "B" }

@@ -57,40 +57,36 @@ func (m *Mux) Handle(method string, h Handler) {
 // appends nothing where no answer is due. The requests of a batch run one after
 // the other, in their order.
 func (m *Mux) Answer(ctx context.Context, dst, body []byte) []byte {
-	if err := valid(body); err != nil {
+	in, err := parse(body)
+	if err != nil {
 		return m.appendError(dst, nullID, err)
 	}
-	if first(body) == '[' {
-		return m.batch(ctx, dst, body)
+	if in.isBatch {
+		return m.batch(ctx, dst, in)
 	}
-	return m.single(ctx, dst, body)
+	return m.single(ctx, dst, in.request)
 }
 
-func (m *Mux) batch(ctx context.Context, dst, body []byte) []byte {
-	n := 0
-	for c := enter(body); ; n++ {
-		if _, ok := c.element(); !ok {
-			break
-		}
-	}
+func (m *Mux) batch(ctx context.Context, dst []byte, in message) []byte {
 	switch {
-	case n == 0:
+	case in.size == 0:
 		return m.appendError(dst, nullID, invalidRequest("", "a batch must hold at least one request"))
-	case n > MaxBatch:
-		return m.appendError(dst, nullID, invalidRequest("", fmt.Sprintf("a batch may hold %d requests, this one has %d", MaxBatch, n)))
+	case in.size > MaxBatch:
+		return m.appendError(dst, nullID, invalidRequest("", fmt.Sprintf("a batch may hold %d requests, this one has %d", MaxBatch, in.size)))
 	}
 	begin := len(dst)
 	dst = append(dst, '[')
-	for c := enter(body); ; {
-		one, ok := c.element()
-		if !ok {
-			break
+	for _, r := range in.batch {
+		switch {
+		case r.bad != nil:
+		case ctx.Err() != nil:
+			r.bad = internalError("the request was given up before this part of the batch", true)
+		case len(dst)-begin > MaxBatchAnswer:
+			r.bad = &Error{Code: CodeLimit, Message: "the answers to this batch are too long", Data: ErrorData{
+				Retryable: true, Hint: "send smaller batches, or ask for shorter lists",
+			}}
 		}
-		if len(dst)-begin > MaxBatchAnswer || ctx.Err() != nil {
-			dst = m.refuse(dst, one, ctx.Err())
-		} else {
-			dst = m.single(ctx, dst, one)
-		}
+		dst = m.single(ctx, dst, r)
 		if dst[len(dst)-1] == '}' {
 			dst = append(dst, ',')
 		}
@@ -102,30 +98,13 @@ func (m *Mux) batch(ctx context.Context, dst, body []byte) []byte {
 	return dst
 }
 
-// refuse answers a request of a batch that is not carried out.
-func (m *Mux) refuse(dst, body []byte, ended error) []byte {
-	r, err := parseRequest(body)
-	if err == nil {
-		err = &Error{Code: CodeLimit, Message: "the answers to this batch are too long", Data: ErrorData{
-			Retryable: true, Hint: "send smaller batches, or ask for shorter lists",
-		}}
-		if ended != nil {
-			err = internalError("the request was given up before this part of the batch", true)
-		}
-	}
-	if r.id == nil {
-		return dst
-	}
-	return m.appendError(dst, r.id, err)
-}
-
 // single appends the answer to one request; nothing for a notification.
-func (m *Mux) single(ctx context.Context, dst, body []byte) []byte {
-	r, bad := parseRequest(body)
-	if bad != nil {
-		return m.appendError(dst, r.id, bad)
+func (m *Mux) single(ctx context.Context, dst []byte, r request) []byte {
+	var result any
+	err := error(r.bad)
+	if r.bad == nil {
+		result, err = m.call(ctx, r)
 	}
-	result, err := m.call(ctx, r)
 	if r.id == nil {
 		return dst
 	}

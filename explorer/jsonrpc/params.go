@@ -1,16 +1,26 @@
 package jsonrpc
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
+
+// lenient is what encoding/json takes: of a member given twice the last one counts, and
+// U+FFFD stands for what is no Unicode.
+var lenient = jsonv2.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+// strict matches names exactly and refuses those that a type does not know.
+var strict = jsonv2.JoinOptions(lenient, jsonv2.RejectUnknownMembers(true))
 
 // DecodeParams decodes params, given by name or as one positional object, into
 // what a pointer points to. nil is an object without members. An error is an
@@ -22,20 +32,8 @@ func DecodeParams(params json.RawMessage, into any) error {
 	if err != nil {
 		return err
 	}
-	to := reflect.TypeOf(into)
-	if to == nil || to.Kind() != reflect.Pointer {
-		panic(fmt.Sprintf("jsonrpc: cannot decode params into %T, which is no pointer", into))
-	}
-	// The decoder checks the syntax, so it goes first.
-	decodeErr := json.Unmarshal(object, into)
-	if decodeErr != nil && !json.Valid(object) {
-		return InvalidParams("params", "must be JSON: "+decodeErr.Error())
-	}
-	if err := check(object, to.Elem(), path{}, decodeErr != nil); err != nil {
-		return err
-	}
-	if decodeErr != nil { // check knows better, so this is about no one field
-		return InvalidParams("params", "cannot be taken: "+decodeErr.Error())
+	if err := jsonv2.Unmarshal(object, into, strict); err != nil {
+		return fieldError(object, reflect.TypeOf(into), err)
 	}
 	return nil
 }
@@ -43,31 +41,29 @@ func DecodeParams(params json.RawMessage, into any) error {
 // Named returns params by name: as they are, or the one object in an array; nil is an
 // object without members. An error is an [*Error] with [CodeInvalidParams].
 func Named(params json.RawMessage) (json.RawMessage, error) {
-	if skipSpace(params, 0) == len(params) {
+	if len(bytes.TrimSpace(params)) == 0 {
 		return json.RawMessage("{}"), nil
 	}
-	switch first(params) {
+	switch kindOf(params) {
 	case '{':
 		return params, nil
-	case 'n':
-		if json.Valid(params) {
-			return json.RawMessage("{}"), nil
-		}
-	case '[':
-		if !json.Valid(params) {
+	case 'n', '[':
+		var list []json.RawMessage
+		if json.Unmarshal(params, &list) != nil {
 			break
 		}
-		c := enter(params)
-		one, ok := c.element()
-		if !ok {
+		if len(list) == 0 {
 			return json.RawMessage("{}"), nil
 		}
-		if _, more := c.element(); !more && one[0] == '{' {
-			return one, nil
+		if len(list) == 1 && kindOf(list[0]) == '{' {
+			return list[0], nil
 		}
 	}
 	return nil, InvalidParams("params", "must be an object, or an array with one object in it")
 }
+
+// kindOf returns the first byte of a value, which tells its kind: 0 for all numbers.
+func kindOf(value []byte) jsontext.Kind { return jsontext.Value(value).Kind() }
 
 // EncodeObject encodes an object with its members in the order of their names. It does
 // not touch their values, as json.Marshal would by escaping and compacting them. Whoever
@@ -85,25 +81,68 @@ func EncodeObject(members map[string]json.RawMessage) json.RawMessage {
 	return append(b, '}')
 }
 
-// path is where a value stands, as a list that is only spelled out for errors.
-type path struct {
-	up    *path
-	name  []byte // of a member; nil: an element
-	index int
+// fieldError says which field an error of decoding an object is about, and what is wrong
+// with it, in words of JSON.
+func fieldError(object json.RawMessage, into reflect.Type, err error) *Error {
+	if problem := syntaxProblem(object); problem != "" {
+		return InvalidParams("params", "must be JSON: "+problem)
+	}
+	var at *jsonv2.SemanticError
+	if !errors.As(err, &at) {
+		return InvalidParams("params", "cannot be taken: "+err.Error())
+	}
+	field := fieldAt(into, at.JSONPointer)
+	if errors.Is(err, jsonv2.ErrUnknownName) {
+		return InvalidParams(field, "is not known"+suggest(at.GoType))
+	}
+	want := wanted(at.GoType)
+	if want == "" || at.JSONKind == 0 {
+		if at.Err != nil {
+			err = at.Err
+		}
+		return InvalidParams(field, "cannot be taken: "+err.Error())
+	}
+	is := map[jsontext.Kind]string{'{': "an object", '[': "an array", '"': "a string", 't': "true", 'f': "false"}[at.JSONKind]
+	if is == "" {
+		var number json.RawMessage
+		_ = json.NewDecoder(bytes.NewReader(object[at.ByteOffset:])).Decode(&number)
+		is = clip(string(number))
+	}
+	return InvalidParams(field, "must be "+want+", not "+is)
 }
 
-func (p *path) String() string {
-	if p.up == nil {
-		return ""
+// syntaxProblem says why something is not JSON, as encoding/json does; empty: it is.
+func syntaxProblem(text []byte) string {
+	if err := json.Unmarshal(text, new(json.RawMessage)); err != nil {
+		return err.Error()
 	}
-	s := p.up.String()
-	switch {
-	case p.name == nil:
-		return s + "[" + strconv.Itoa(p.index) + "]"
-	case s == "":
-		return clip(string(p.name))
+	return ""
+}
+
+// fieldAt is what errors call a place in what is decoded into a type.
+func fieldAt(t reflect.Type, at jsontext.Pointer) (field string) {
+	for name := range at.Tokens() {
+		t = pointedTo(t)
+		switch t.Kind() {
+		case reflect.Slice, reflect.Array:
+			field, t = field+"["+name+"]", t.Elem()
+			continue
+		case reflect.Map:
+			t = t.Elem()
+		case reflect.Struct:
+			if of, known := fieldsOf(t)[name]; known {
+				t = of
+			}
+		}
+		if field != "" {
+			field += "."
+		}
+		field += clip(name)
 	}
-	return s + "." + clip(string(p.name))
+	if field == "" {
+		return "params"
+	}
+	return field
 }
 
 func clip(name string) string {
@@ -116,106 +155,15 @@ func clip(name string) string {
 	return name
 }
 
-// check walks over valid JSON beside the type that it was decoded into, and
-// returns an error for the first member that the type does not know. With
-// types, values that do not fit their type are found as well; that is slow, and
-// only needed to say which one it was.
-func check(b []byte, t reflect.Type, at path, types bool) error {
+func pointedTo(t reflect.Type) reflect.Type {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	s := shapeOf(t)
-	kind := first(b)
-	switch {
-	case s.opaque || kind == 'n':
-	case s.fields != nil && kind == '{':
-		for c := enter(b); ; {
-			name, value, ok := c.member()
-			if !ok {
-				return nil
-			}
-			below := path{up: &at, name: name}
-			of, known := s.fields[string(name)]
-			if !known {
-				return InvalidParams(below.String(), "is not known"+s.suggest())
-			}
-			if first(value) != '{' && first(value) != '[' && !types {
-				continue // nothing to look for inside
-			}
-			if err := check(value, of, below, types); err != nil {
-				return err
-			}
-		}
-	case s.elem != nil && kind == '{' && t.Kind() == reflect.Map:
-		for c := enter(b); ; {
-			name, value, ok := c.member()
-			if !ok {
-				return nil
-			}
-			if err := check(value, s.elem, path{up: &at, name: name}, types); err != nil {
-				return err
-			}
-		}
-	case s.elem != nil && kind == '[' && t.Kind() != reflect.Map:
-		c := enter(b)
-		for i := 0; ; i++ {
-			value, ok := c.element()
-			if !ok {
-				return nil
-			}
-			if err := check(value, s.elem, path{up: &at, index: i}, types); err != nil {
-				return err
-			}
-		}
-	}
-	if !types {
-		return nil
-	}
-	if err := json.Unmarshal(b, reflect.New(t).Interface()); err != nil {
-		field := at.String()
-		if field == "" {
-			field = "params"
-		}
-		return InvalidParams(field, s.problem(b, err))
-	}
-	return nil
+	return t
 }
 
-// shape is what check needs to know of a type.
-type shape struct {
-	opaque bool                    // decodes itself, or takes anything
-	fields map[string]reflect.Type // of a struct
-	elem   reflect.Type            // of a map, slice or array
-	t      reflect.Type
-}
-
-var shapes sync.Map // reflect.Type to *shape
-
-var (
-	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
-	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
-
-func shapeOf(t reflect.Type) *shape {
-	if s, ok := shapes.Load(t); ok {
-		return s.(*shape)
-	}
-	s := &shape{t: t}
-	p := reflect.PointerTo(t)
-	switch {
-	case p.Implements(jsonUnmarshaler), p.Implements(textUnmarshaler), t.Kind() == reflect.Interface:
-		s.opaque = true
-	case t.Kind() == reflect.Struct:
-		s.fields = fieldsOf(t)
-	case t.Kind() == reflect.Map, t.Kind() == reflect.Array, t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8:
-		s.elem = t.Elem()
-	}
-	kept, _ := shapes.LoadOrStore(t, s)
-	return kept.(*shape)
-}
-
-// fieldsOf returns the fields of a struct as encoding/json names them, those of
-// embedded structs too.
+// fieldsOf returns the fields of a struct as JSON names them, those of embedded structs
+// too.
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
@@ -232,43 +180,38 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 }
 
 // suggest lists the fields that there are.
-func (s *shape) suggest() string {
-	if len(s.fields) == 0 {
+func suggest(t reflect.Type) string {
+	names := slices.Sorted(maps.Keys(fieldsOf(t)))
+	if len(names) == 0 {
 		return "; there are no fields"
 	}
-	return "; there are " + strings.Join(slices.Sorted(maps.Keys(s.fields)), ", ")
+	return "; there are " + strings.Join(names, ", ")
 }
 
-// problem says what is wrong with a value, in words of JSON.
-func (s *shape) problem(b []byte, err error) string {
-	if s.opaque {
-		return "cannot be taken: " + err.Error()
+// wanted says in words of JSON what a type takes; empty: it decides for itself.
+func wanted(t reflect.Type) string {
+	t = pointedTo(t)
+	if p := reflect.PointerTo(t); p.Implements(reflect.TypeFor[json.Unmarshaler]()) || p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return ""
 	}
-	want := ""
-	switch s.t.Kind() {
+	switch t.Kind() {
 	case reflect.Bool:
-		want = "true or false"
+		return "true or false"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		want = "an integer of " + strconv.Itoa(s.t.Bits()) + " bits"
+		return "an integer of " + strconv.Itoa(t.Bits()) + " bits"
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		want = "an integer of " + strconv.Itoa(s.t.Bits()) + " bits, not negative"
+		return "an integer of " + strconv.Itoa(t.Bits()) + " bits, not negative"
 	case reflect.Float32, reflect.Float64:
-		want = "a number"
+		return "a number"
 	case reflect.String:
-		want = "a string"
+		return "a string"
 	case reflect.Struct, reflect.Map:
-		want = "an object"
+		return "an object"
 	case reflect.Slice, reflect.Array:
-		want = "an array"
-		if s.elem == nil {
-			want = "a string in base64"
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "a string in base64"
 		}
-	default:
-		return "cannot be taken: " + err.Error()
+		return "an array"
 	}
-	is := map[byte]string{'{': "an object", '[': "an array", '"': "a string", 't': "true", 'f': "false"}[first(b)]
-	if is == "" {
-		is = clip(string(b)) // a number
-	}
-	return "must be " + want + ", not " + is
+	return ""
 }

@@ -152,6 +152,35 @@ func TestDecodeParamsNamesTheField(t *testing.T) {
 	}
 }
 
+// What callers read of an error stays as it is.
+func TestDecodeParamsSaysWhatIsWrong(t *testing.T) {
+	for in, want := range map[string]string{
+		`[1]`:                               `params must be an object, or an array with one object in it`,
+		`{} x`:                              `params must be JSON: invalid character 'x' after top-level value`,
+		`{"name":7,"raw":`:                  `params must be JSON: unexpected end of JSON input`,
+		`{"nope":1}`:                        `nope is not known; there are Plain, any, city, count, key, labels, list, name, on, pair, raw, shout, since, tables, usage`,
+		`{"tables":{"1":{"nope":1}}}`:       `tables.1.nope is not known; there are cru, slices`,
+		`{"":1}`:                            `"" is not known; there are Plain, any, city, count, key, labels, list, name, on, pair, raw, shout, since, tables, usage`,
+		`{"on":1}`:                          `on must be true or false, not 1`,
+		`{"count": -40000 }`:                `count must be an integer of 16 bits, not -40000`,
+		`{"usage":{"slices":-0}}`:           `usage.slices must be an integer of 8 bits, not negative, not -0`,
+		`{"usage":{"cru" : "many"}}`:        `usage.cru must be a number, not a string`,
+		`{"n\u0061me":false}`:               `name must be a string, not false`,
+		`{"usage":[]}`:                      `usage must be an object, not an array`,
+		`{"list":[{"cru":true}],"list":[]}`: `list[0].cru must be a number, not true`,
+		`{"list":7}`:                        `list must be an array, not 7`,
+		`{"labels":{"a/b~":7}}`:             `labels.a/b~ must be a string, not 7`,
+		`{"key":"?"}`:                       `key must be a string in base64, not a string`,
+		`{"shout":"quiet"}`:                 `shout cannot be taken: must be in upper case`,
+	} {
+		err := jsonrpc.DecodeParams(json.RawMessage(in), new(params))
+		var e *jsonrpc.Error
+		if !errors.As(err, &e) || e.Message != "invalid params: "+want {
+			t.Errorf("%s: got %v, want %s", in, err, want)
+		}
+	}
+}
+
 var long = strings.Repeat("x", 300)
 
 func TestRequestRoundTrip(t *testing.T) {

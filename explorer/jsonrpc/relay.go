@@ -13,14 +13,14 @@ type Incoming struct {
 // ParseRequest reads a body that holds one request. With an error the ID is that of
 // the answer.
 func ParseRequest(body []byte) (Incoming, *Error) {
-	if err := valid(body); err != nil {
+	in, err := parse(body)
+	if err == nil && in.isBatch {
+		err = invalidRequest("", "batches are not taken here; send one request at a time")
+	}
+	if err != nil {
 		return Incoming{ID: nullID}, err
 	}
-	if first(body) == '[' {
-		return Incoming{ID: nullID}, invalidRequest("", "batches are not taken here; send one request at a time")
-	}
-	r, err := parseRequest(body)
-	return Incoming{Method: string(r.method), Params: r.params, ID: r.id}, err
+	return Incoming{Method: string(in.method), Params: in.params, ID: in.id}, in.bad
 }
 
 // AppendAnswer appends an answer that consists of a member, which is `"result":…` or

@@ -1,8 +1,14 @@
 package jsonrpc
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
+	"sync"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // request is one request as it stands in a body; its slices point there.
@@ -10,6 +16,15 @@ type request struct {
 	id     []byte // as JSON; nil in a notification
 	method []byte
 	params json.RawMessage
+	bad    *Error // why it cannot be carried out; the id is that of the answer
+}
+
+// message is what a body holds: one request, or a batch.
+type message struct {
+	request
+	isBatch bool
+	batch   []request // at most MaxBatch of them
+	size    int       // how many there are
 }
 
 // member is a set of members of a request.
@@ -24,46 +39,99 @@ const (
 
 var nullID = []byte("null")
 
-// valid returns an error unless the body is JSON in UTF-8.
-func valid(body []byte) *Error {
-	hint := ""
-	switch {
-	case !utf8.Valid(body):
-		hint = "the body must be UTF-8"
-	case !json.Valid(body):
-		var v json.RawMessage
-		hint = "the body must be JSON"
-		if err := json.Unmarshal(body, &v); err != nil {
-			hint += ": " + err.Error()
-		}
-	default:
-		return nil
-	}
-	return &Error{Code: CodeParse, Message: "parse error: " + hint, Data: ErrorData{Hint: hint}}
+// parser finds the requests in a body, where their params stand, and whether all of it is
+// JSON, in one walk. Params are decoded by those who know their types.
+type parser struct {
+	body []byte
+	buf  bytes.Buffer
+	dec  jsontext.Decoder
 }
 
-// parseRequest reads a request out of valid JSON. With an error, the id is the
-// one of the answer: that of the request where it could be read, else null.
-func parseRequest(b []byte) (r request, err *Error) {
-	if first(b) != '{' {
-		return request{id: nullID}, invalidRequest("", "a request must be an object")
+var parsers = sync.Pool{New: func() any { return new(parser) }}
+
+// parse reads a body. The error says that it is not JSON in UTF-8.
+func parse(body []byte) (message, *Error) {
+	p := parsers.Get().(*parser)
+	if len(body) <= maxPooled {
+		defer parsers.Put(p)
 	}
-	fail := func(field, hint string) {
-		if err == nil {
-			err = invalidRequest(field, hint)
+	p.body, p.buf = body, *bytes.NewBuffer(body)
+	p.dec.Reset(&p.buf, lenient)
+	m, err := p.message()
+	if err == nil && utf8.Valid(body) {
+		return m, nil
+	}
+	hint := "the body must be UTF-8"
+	if utf8.Valid(body) {
+		hint = "the body must be JSON"
+		if problem := syntaxProblem(body); problem != "" {
+			hint += ": " + problem
 		}
+	}
+	return message{}, &Error{Code: CodeParse, Message: "parse error: " + hint, Data: ErrorData{Hint: hint}}
+}
+
+func (p *parser) message() (m message, err error) {
+	if m.isBatch = p.dec.PeekKind() == '['; !m.isBatch {
+		m.request, err = p.request()
+	} else if _, err = p.dec.ReadToken(); err == nil {
+		for ; err == nil && p.dec.PeekKind() != ']'; m.size++ {
+			var r request
+			if r, err = p.request(); m.size < MaxBatch {
+				m.batch = append(m.batch, r)
+			}
+		}
+		if err == nil {
+			_, err = p.dec.ReadToken()
+		}
+	}
+	if err != nil {
+		return m, err
+	}
+	if _, err = p.dec.ReadToken(); err == io.EOF {
+		return m, nil
+	}
+	return m, errors.New("more than one value")
+}
+
+// value reads a value and returns where it stands in the body.
+func (p *parser) value() ([]byte, error) {
+	v, err := p.dec.ReadValue()
+	end := p.dec.InputOffset()
+	return p.body[end-int64(len(v)) : end : end], err
+}
+
+// request reads one request. Where it cannot be carried out, the id is that of the request
+// where it could be read, else null.
+func (p *parser) request() (r request, err error) {
+	fail := func(field, hint string) {
+		if r.bad == nil {
+			r.bad = invalidRequest(field, hint)
+		}
+	}
+	if p.dec.PeekKind() != '{' {
+		fail("", "a request must be an object")
+		r.id = nullID
+		return r, p.dec.SkipValue()
+	}
+	if _, err := p.dec.ReadToken(); err != nil {
+		return r, err
 	}
 	var seen member
-	for c := enter(b); ; {
-		name, value, ok := c.member()
-		if !ok {
-			break
+	for p.dec.PeekKind() != '}' {
+		name, err := p.value()
+		if err != nil {
+			return r, err
+		}
+		value, err := p.value()
+		if err != nil {
+			return r, err
 		}
 		var m member
-		switch string(name) {
+		switch name = unquote(name); string(name) {
 		case "jsonrpc":
 			m = memberVersion
-			if value[0] != '"' || string(plainString(value)) != "2.0" {
+			if value[0] != '"' || string(unquote(value)) != "2.0" {
 				fail("jsonrpc", `jsonrpc must be "2.0"`)
 			}
 		case "method":
@@ -72,7 +140,7 @@ func parseRequest(b []byte) (r request, err *Error) {
 				fail("method", "method must be a string")
 				break
 			}
-			r.method = plainString(value)
+			r.method = unquote(value)
 		case "params":
 			m = memberParams
 			switch value[0] {
@@ -105,8 +173,18 @@ func parseRequest(b []byte) (r request, err *Error) {
 	case seen&memberMethod == 0:
 		fail("method", "method is missing")
 	}
-	if err != nil && r.id == nil {
+	if r.bad != nil && r.id == nil {
 		r.id = nullID
 	}
+	_, err = p.dec.ReadToken()
 	return r, err
+}
+
+// unquote returns what a string in quotes stands for.
+func unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	text, _ := jsontext.AppendUnquote(nil, quoted) // with U+FFFD for what is no Unicode
+	return text
 }

@@ -35,7 +35,7 @@ func EncodeRequest(id uint64, method string, params any) ([]byte, error) {
 		if dst, err = appendValue(append(dst, `,"params":`...), params); err != nil {
 			return nil, fmt.Errorf("encode params of %s: %w", method, err)
 		}
-		switch first(dst[begin:]) {
+		switch kindOf(dst[begin:]) {
 		case '{', '[':
 		case 'n':
 			dst = dst[:begin-len(`,"params":`)]

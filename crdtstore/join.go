@@ -104,7 +104,7 @@ func (s *Store) joined(why string) {
 	if err != nil {
 		s.log.Warn("cannot note down that the records of the others are here", "err", err)
 	}
-	s.remember()
+	s.events.Live(s.table.All())
 	_, nodes := s.table.Digest()
 	s.log.Info(why, "nodes", nodes, "took", time.Since(s.since).Round(time.Millisecond))
 }

@@ -62,6 +62,25 @@ func (s *Store) Master(idOrName string) (Master, error) {
 	return Master{}, ErrNotFound
 }
 
+// nameOf returns what people call a master, or what there is of its id.
+func (s *Store) nameOf(master string) string {
+	if master == s.text {
+		return s.cfg.Name
+	}
+	if s.cluster != nil {
+		if name := s.cluster.members.name(master); name != "" {
+			return name
+		}
+	}
+	return "master " + master[max(0, len(master)-8):]
+}
+
+// masterChanged publishes that a master has changed.
+func (s *Store) masterChanged(id string) {
+	s.changes.Add(change{kind: MasterChange, id: id})
+	s.events.MasterChanged(id)
+}
+
 // watch looks at the other masters, about once a second.
 func (c *cluster) watch(now time.Time) {
 	s := c.store

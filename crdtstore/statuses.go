@@ -37,7 +37,9 @@ func newStatuses(s *Store) *statuses {
 func (w *statuses) run(ctx context.Context) {
 	w.Run(ctx, func(id string, is Status) {
 		w.s.changes.Add(change{kind: NodeChange, id: id})
-		w.s.publishedStatus(id, is)
+		if e := w.s.table.Get(id); e != nil && !e.Removed { // else its removal says it
+			w.s.events.StatusChanged(id, is)
+		}
 	})
 }
 

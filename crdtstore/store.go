@@ -14,6 +14,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
@@ -46,7 +47,7 @@ type Store struct {
 	changes      *watch.Buffer[change]
 	conflicts    conflicts
 	preserver    preserver
-	events       eventLog
+	events       *events.Log
 	splits       splits
 	directCount  directCounter
 	acknowledged query.Acknowledged
@@ -127,8 +128,9 @@ func newStore(cfg Config) (*Store, error) {
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)
+	s.events = s.newEvents()
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.logOverrides, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil
@@ -171,16 +173,16 @@ func (s *Store) start(ctx context.Context) (err error) {
 		s.Streams().Serve(endPreservation, s.preservationEnded)
 	}
 	if _, joining := s.joining(); joining {
-		s.events.phase.CompareAndSwap(int32(asleep), int32(learning))
+		s.events.Joining()
 	} else {
-		s.remember()
+		s.events.Live(s.table.All())
 	}
 	if s.cluster != nil {
 		s.cluster.start(background)
 	}
 	s.loop(background, newStatuses(s).run)
 	s.loop(background, s.checkpoint)
-	s.loop(background, s.summarize)
+	s.loop(background, s.events.Run)
 	s.loop(background, s.turnover)
 	s.loop(background, s.watchJoin)
 	return nil

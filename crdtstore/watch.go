@@ -105,7 +105,7 @@ func (s *Store) changed(id string) {
 	if after == nil { // dropped for good
 		s.board.Forget(id)
 		s.changes.Add(change{kind: NodeChange, id: id}) // watchers are shown nothing
-		s.nodeChanged(id, before, nil)
+		s.events.NodeChanged(id, before, nil)
 		return
 	}
 	if before == after {
@@ -119,14 +119,14 @@ func (s *Store) changed(id string) {
 	}
 	s.acknowledged.Forget(time.Now(), after)
 	s.changes.Add(change{kind: NodeChange, id: id})
-	s.nodeChanged(id, before, after)
+	s.events.NodeChanged(id, before, after)
 	if before != nil && before.Removed == after.Removed && before.State.SameVMs(after.State) {
 		return
 	}
 	was, is := vmsOf(before), vmsOf(after)
 	if vms := watch.VMs(was, is); len(vms) > 0 {
 		s.changes.Add(change{kind: VMChange, id: id, vms: vms})
-		s.vmsChanged(before, after, was, vms)
+		s.events.VMsChanged(before, after, was, vms)
 	}
 }
 

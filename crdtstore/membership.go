@@ -398,17 +398,16 @@ func (c *cluster) masters() []Master {
 	return out
 }
 
-// judge marks a master that is partially connected.
+// judge marks a master that is partially connected, or not connected straight.
 func (c *cluster) judge(m *Master) {
 	if why := c.connectivity.why(m.ID); why != "" {
 		m.PartiallyConnected, m.Reason = true, why
 	}
-	if m.Status == MasterAlive {
-		if id, err := peer.Decode(m.ID); err == nil {
-			m.Direct = c.plane.bothWays(time.Now(), id)
-		}
-		if !m.Direct && m.Reason == "" {
+	if id, err := peer.Decode(m.ID); err == nil && m.Status == MasterAlive {
+		now, since := time.Now(), time.Time{}
+		if m.Direct, since = c.plane.bothWays(now, id); !m.Direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
 			m.Reason = "announcements do not go straight between it and this master; they go by way of others, or are fetched"
+			m.Since = c.store.cfg.seams.Wall().Add(-now.Sub(since)).Round(0).UTC()
 		}
 	}
 	c.store.collisions.judge(m)

@@ -27,6 +27,9 @@ const (
 	// make the connection to one master anew, which may not be what is wrong.
 	rebuildLeast = 4 * time.Second
 	rebuildMost  = time.Minute
+	// indirectAfter is how long what two masters say must have taken another way than the
+	// straight one until it is told: it does so for a moment whenever they meet.
+	indirectAfter = 10 * time.Second
 )
 
 // plane watches whether what the other masters say arrives here, and in one hop. Its
@@ -50,6 +53,8 @@ type sender struct {
 	met    time.Time // when it was connected
 	direct time.Time // when its last pulse arrived in one hop
 	back   bool      // whether it says that our pulses arrive there so
+	first  time.Time // when it was first heard or connected
+	both   time.Time // when both were so last
 	wait   time.Duration
 	next   time.Time // no attempt to make the connection anew before that
 }
@@ -57,10 +62,10 @@ type sender struct {
 func newPlane() *plane { return &plane{of: map[peer.ID]*sender{}} }
 
 // sender is called with mu held.
-func (p *plane) sender(id peer.ID) *sender {
+func (p *plane) sender(now time.Time, id peer.ID) *sender {
 	s := p.of[id]
 	if s == nil {
-		s = &sender{}
+		s = &sender{first: now}
 		p.of[id] = s
 	}
 	return s
@@ -70,15 +75,18 @@ func (p *plane) sender(id peer.ID) *sender {
 func (p *plane) met(now time.Time, id peer.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sender(id).met = now
+	p.sender(now, id).met = now
 }
 
 // hop notes that a message arrived straight from its author.
 func (p *plane) hop(now time.Time, id peer.ID, pulse bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s := p.sender(id); pulse {
+	if s := p.sender(now, id); pulse {
 		s.direct = now
+		if s.back {
+			s.both = now
+		}
 	} else {
 		s.detours = 0
 	}
@@ -89,7 +97,7 @@ func (p *plane) hop(now time.Time, id peer.ID, pulse bool) {
 func (p *plane) announced(now time.Time, id peer.ID, run string, seq uint64) (gap bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.sender(id)
+	s := p.sender(now, id)
 	if s.detours++; s.detours == 1 { // until hop says otherwise
 		s.detour = now
 	}
@@ -109,7 +117,7 @@ func (p *plane) announced(now time.Time, id peer.ID, run string, seq uint64) (ga
 func (p *plane) checkCount(now time.Time, id peer.ID, run string, last uint64) (gap bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.sender(id)
+	s := p.sender(now, id)
 	switch {
 	case run == "":
 		return false
@@ -171,19 +179,26 @@ func (p *plane) direct(now time.Time, id peer.ID) bool {
 }
 
 // echoed notes whether a master says that our pulses arrive there in one hop.
-func (p *plane) echoed(id peer.ID, is bool) {
+func (p *plane) echoed(now time.Time, id peer.ID, is bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sender(id).back = is
+	p.sender(now, id).back = is
 }
 
-// bothWays reports whether pulses arrive in one hop, from a master and there.
-func (p *plane) bothWays(now time.Time, id peer.ID) bool {
-	is := p.direct(now, id)
+// bothWays reports whether pulses arrive in one hop, from a master and there, and since
+// when they do not.
+func (p *plane) bothWays(now time.Time, id peer.ID) (is bool, since time.Time) {
+	is = p.direct(now, id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.of[id]
-	return is && s.back
+	switch {
+	case s == nil:
+		return false, now
+	case is && s.back:
+		return true, time.Time{}
+	}
+	return false, laterOf(s.first, s.both)
 }
 
 // counts returns how often announcements were missing, and how many connections were made

@@ -38,7 +38,7 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 			return
 		}
 		c.store.collisions.observe(now, from.String(), m.Collisions)
-		c.plane.echoed(from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
+		c.plane.echoed(time.Now(), from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
 			return e.Master == c.store.text && e.Run == c.store.run && e.Direct
 		}))
 		if c.plane.checkCount(now, from, m.Run, m.Announced) {

@@ -170,11 +170,12 @@ type Master struct {
 	// each as "name: value there, value here". Only of masters that are alive.
 	SettingsDiffer []string `json:"settings_differ"`
 	// Cause and Since are set where Status is MasterNeverMet, and while two processes have
-	// the identity of the master. Of a master that was never met Name is the
+	// the identity of the master; Since is also set of one that is alive and not Direct, and
+	// has not been for a while. Of a master that was never met Name is the
 	// peer as configured, ID is empty unless it is known, and MeshAddrs are what the peer
 	// stands for.
 	Cause Cause     `json:"cause,omitempty"`
-	Since time.Time `json:"since,omitzero"` // since when Cause holds
+	Since time.Time `json:"since,omitzero"` // since when that is so
 }
 
 // Stats sums up the grid. Removed nodes are not counted.

@@ -222,7 +222,7 @@ var fieldDocs = map[string]string{
 	"Master.name":                 "What people call it; of a peer that was never met, the address as configured.",
 	"Master.reason":               "Why it is partially connected or suspect, or was never met; which of two processes counts that have its identity.",
 	"Master.cause":                "Why a configured peer was never met, absent: it was not tried yet; of any master, identity_collision: two processes have its identity.",
-	"Master.since":                "Since when cause holds.",
+	"Master.since":                "Since when cause holds, or, of a master that is alive and has not been direct for a while, since when it is not.",
 	"Master.settings_differ":      "Settings that should be the same on all masters and are not, each as \"name: value there, value here\".",
 	"Master.clock_skew_s":         "How far its clock is ahead of that of the master that answers.",
 	"Convergence.gaps":            "How often announcements of other masters did not arrive and were fetched, since the start.",

@@ -28,6 +28,7 @@ const (
 	masterSilent = "master_suspect"      // silent, or heard by others only
 	differs      = "differs"             // a master holds other records, and has for a while
 	partial      = "partially_connected" // nodes cannot reach a master that they reach others
+	indirect     = "indirect"            // a master is alive, and has no straight connection to this one
 	clockOff     = "clock"
 	settingsOff  = "settings_differ"
 	preserving   = "preservation"
@@ -36,7 +37,7 @@ const (
 
 // kinds are in the order in which problems are listed.
 var kinds = []string{
-	unhealthy, collision, neverMet, masterDown, masterSilent, differs, partial, clockOff, settingsOff, preserving, idConflict,
+	unhealthy, collision, neverMet, masterDown, masterSilent, differs, partial, indirect, clockOff, settingsOff, preserving, idConflict,
 }
 
 // maxSkewS is how many seconds a clock may be off before it is a problem.
@@ -142,6 +143,9 @@ func oddities(one crdtstore.Master) []problem {
 	}
 	if one.PartiallyConnected {
 		add(partial, "master "+one.Name+" is only partially connected: it "+one.Reason, "see that nodes can reach its API and edge addresses")
+	}
+	if one.Status == crdtstore.MasterAlive && !one.Direct && one.Cause == "" && !one.Since.IsZero() {
+		add(indirect, "nothing goes straight between master "+one.Name+" and this one"+since(one.Since)+"; it goes by way of others, or is fetched", "mend the network between the two, in both directions")
 	}
 	if skew := one.ClockSkewS; one.Status == crdtstore.MasterAlive && (skew > maxSkewS || skew < -maxSkewS) {
 		where := "ahead of"

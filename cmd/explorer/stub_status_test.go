@@ -34,7 +34,7 @@ var stubGrids = map[string]stubGrid{
 		masters: `{"self":"12D3KooWStub","masters":[` + stubSelf + `,` +
 			stubMaster(`"id":"12D3KooWOther","name":"beta","status":"alive","nodes":2,"in_sync":false,"lag_s":2.5,"differs":1,"rtt_ms":1.25,"clock_skew_s":-7200.4,
 				"hears":0,"partially_connected":true,"reason":"hears 0 of the 3 nodes that alpha hears","settings_differ":["offline-after: 3s there, 30s here","aliases: none there, 1 (digest 0badcafe) here"]`) + `,` +
-			stubMaster(`"id":"12D3KooWFast","name":"fast","status":"alive","clock_skew_s":90`) + `,` +
+			stubMaster(`"id":"12D3KooWFast","name":"fast","status":"alive","clock_skew_s":90,"direct":false,"since":"2026-01-02T03:04:05Z"`) + `,` +
 			stubMaster(`"id":"12D3KooWTwice","name":"twice","status":"alive","cause":"identity_collision","reason":"two processes have this identity: this one counts; stop the one at 192.0.2.7","since":"2026-01-02T03:04:05Z"`) + `,` +
 			stubMaster(`"id":"12D3KooWGone","name":"gamma\u001b[31m","status":"down"`) + `,` +
 			stubMaster(`"id":"12D3KooWQuiet","name":"quiet","status":"suspect"`) + `,` +

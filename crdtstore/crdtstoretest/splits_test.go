@@ -75,6 +75,8 @@ func TestBridge(t *testing.T) {
 		g.part(apart)
 		g.live(2*time.Minute, g.act)
 		g.whole("over the bridge")
+		g.indirect(0, 2, true)
+		g.indirect(0, 1, false)
 		g.vanish(1)
 		g.live(time.Minute, g.act)
 		g.open(1)
@@ -85,7 +87,23 @@ func TestBridge(t *testing.T) {
 		g.part(apart)
 		g.live(30*time.Second, g.act)
 		g.whole("the other end is back")
+		g.heal()
+		g.live(30*time.Second, g.act)
+		g.indirect(0, 2, false)
 	})
+}
+
+// indirect checks whether a master says of another one that nothing goes straight between
+// them, and has not for a while.
+func (g *grid) indirect(m, other int, want bool) {
+	g.t.Helper()
+	row, err := g.Store(m).Master(g.Store(other).ID())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if is := !row.Direct && !row.Since.IsZero() && row.Reason != ""; is != want || row.Status != crdtstore.MasterAlive {
+		g.t.Errorf("m%d shows m%d as %s, direct %v, since %v, %q", m, other, row.Status, row.Direct, row.Since, row.Reason)
+	}
 }
 
 // Packets are lost, come twice and overtake each other.

@@ -12,6 +12,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/internal/attempts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -62,23 +63,21 @@ func (s *Server) forward(ctx context.Context, c call) (json.RawMessage, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	repeatable := remembered || !c.mutates()
-	out := s.tryAll(ctx, all, c, repeatable)
-	if out.lost && repeatable && ctx.Err() == nil && !out.answered {
+	calls := attempts.Call{Repeatable: remembered || !c.mutates()}
+	out := s.tryAll(ctx, all, c, &calls)
+	if calls.MayRun() && calls.Next() && ctx.Err() == nil && !out.answered {
 		// Once more, for a connection that was kept may have ended before it was used.
-		c.again = true
-		out = s.tryAll(ctx, all, c, true)
-		out.lost = true // the first time
+		out = s.tryAll(ctx, all, c, &calls)
 	}
 	if out.answered && out.err == nil {
 		s.acknowledged(c, out.result)
 	}
-	if out.answered && !(out.lost && refusedByAgent(out.err)) {
+	if out.answered && !(calls.MayRun() && refusedByAgent(out.err)) {
 		return out.result, out.err
 	}
 	switch {
-	case out.lost:
-		return nil, s.unknown(c, repeatable)
+	case calls.MayRun():
+		return nil, s.unknown(c, calls.Repeatable)
 	case out.busy != nil:
 		return nil, failure(jsonrpc.CodeLimit, out.busy.Error(),
 			errorData{Retryable: true, NodeID: c.node.NodeID, Hint: "try again in a moment", RetryAfterS: 1})
@@ -93,7 +92,6 @@ type outcome struct {
 	answered bool // by the node; with result or err, its own
 	result   json.RawMessage
 	err      error
-	lost     bool  // an answer was, so it may have run
 	busy     error // the limit of a path kept the call back
 }
 
@@ -108,37 +106,39 @@ func refusedByAgent(err error) bool {
 		(theirs.Code == jsonrpc.CodeCannotReach || theirs.Code == jsonrpc.CodeLimit)
 }
 
-// tryAll sends a call by one path after the other, until the node answers, or may have
-// carried it out and it is not repeatable.
-func (s *Server) tryAll(ctx context.Context, all []path, c call, repeatable bool) (out outcome) {
+// tryAll sends a call by one path after the other, until the node answers, or there may be
+// no further attempt.
+func (s *Server) tryAll(ctx context.Context, all []path, c call, calls *attempts.Call) (out outcome) {
+	again := c.again
 	for _, p := range all {
+		if ctx.Err() != nil || !calls.Next() {
+			return out
+		}
+		c.again = calls.Begin() || again
 		result, err := s.take(ctx, p, c)
+		lost := false
 		var theirs *jsonrpc.Error
 		var transport *client.TransportError
 		switch {
 		case err == nil:
 			s.metrics.forwarded(p, "result")
 			out.answered, out.result = true, result
-			return out
 		case errors.As(err, &theirs):
 			s.metrics.forwarded(p, "error")
 			out.answered, out.err = true, theirs
-			return out
 		case errors.Is(err, errBusy):
 			s.metrics.forwarded(p, "limit")
 			out.busy = err
 		case errors.As(err, &transport) && !transport.Sent:
 			s.unreachable(ctx, p)
 			s.log.Debug("path does not lead to the node", "node", c.node.NodeID, "path", p.key, "err", err)
-			if ctx.Err() != nil {
-				return out
-			}
 		default:
 			s.metrics.forwarded(p, "unknown")
-			out.lost, c.again = true, true
-			if !repeatable || ctx.Err() != nil {
-				return out
-			}
+			lost = true
+		}
+		calls.Ended(lost)
+		if out.answered {
+			return out
 		}
 	}
 	return out

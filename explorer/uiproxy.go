@@ -18,6 +18,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/internal/attempts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -83,14 +84,14 @@ func (s *Server) askMasters(r *http.Request, bases []string, body []byte, repeat
 	ctx, cancel := context.WithTimeout(r.Context(), masterTimeout)
 	defer cancel()
 	outcomes := make(chan outcome, len(bases))
-	asked, open := 0, 0
+	calls := attempts.Call{Repeatable: repeatable}
+	asked := 0
 	ask := func() {
 		base := bases[asked]
-		if lost || open > 0 {
+		if calls.Begin() {
 			body = s.repetition(body)
 		}
 		asked++
-		open++
 		req, got, err := s.requestTo(ctx, r, http.MethodPost, base+"/rpc", bytes.NewReader(body))
 		go func() {
 			out := outcome{base: base, err: err}
@@ -102,29 +103,26 @@ func (s *Server) askMasters(r *http.Request, bases []string, body []byte, repeat
 	}
 	silent := time.NewTicker(masterSilence)
 	defer silent.Stop()
-	for ask(); open > 0; {
+	for ask(); calls.Open() > 0; {
 		select {
 		case <-silent.C:
-			if repeatable && asked < len(bases) {
+			if calls.Next() && asked < len(bases) {
 				ask()
 			}
 		case out := <-outcomes:
-			open--
+			calls.Ended(out.sent)
 			if out.err == nil {
 				return out.masterAnswer, false, nil
 			}
 			err = out.err
 			s.log.Debug("master does not answer for the page", slog.String("url", out.base), slog.Any("error", err))
-			if lost = lost || out.sent; lost && !repeatable {
-				return a, lost, err
-			}
-			if asked < len(bases) && ctx.Err() == nil {
+			if calls.Next() && asked < len(bases) && ctx.Err() == nil {
 				ask()
 				silent.Reset(masterSilence)
 			}
 		}
 	}
-	return a, lost, err
+	return a, calls.MayRun(), err
 }
 
 // uiEvents streams this master's events, or those of another live one.

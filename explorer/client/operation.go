@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/internal/attempts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -42,11 +43,10 @@ type operation struct {
 	attempts sync.WaitGroup
 
 	began       time.Time
+	calls       attempts.Call
 	tries       int           // attempts that were begun
-	underWay    int           // attempts that have not ended
 	switchAfter time.Duration // before the next attempt beside those under way
 	pause       time.Duration // after this round
-	mayRun      bool          // an attempt that has ended may have reached the node
 	hope        bool          // a master was reached in this round, and could not serve just now
 	closed      error         // a master has said that repeating tells nothing
 	failed      []error       // by master: how the last attempt there ended
@@ -63,7 +63,7 @@ type outcome struct {
 func (c *Client) newOperation(method string, params map[string]json.RawMessage) (*operation, error) {
 	o := &operation{
 		client: c, method: method, limit: operationLimit, switchAfter: min(switchAfter, c.opts.Timeout), pause: pause,
-		done: make(chan outcome), over: make(chan struct{}), failed: make([]error, len(c.conns)),
+		calls: attempts.Call{Repeatable: true}, done: make(chan outcome), over: make(chan struct{}), failed: make([]error, len(c.conns)),
 	}
 	if given, ok := params["op_id"]; !ok {
 		o.name = rand.Text()
@@ -98,7 +98,7 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 	for {
 		select {
 		case <-ctx.Done():
-			for ; o.underWay > 0; o.underWay-- { // they end now, and tell how far they came
+			for o.calls.Open() > 0 { // they end now, and tell how far they came
 				if out := <-o.done; o.take(out) {
 					return out.result, out.err
 				}
@@ -111,7 +111,6 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 				o.switchAfter *= 2
 			}
 		case out := <-o.done:
-			o.underWay--
 			if o.take(out) {
 				o.client.current.Store(uint32(out.at))
 				return out.result, out.err
@@ -120,7 +119,7 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 			switch {
 			case ok:
 				next.Reset(wait)
-			case o.underWay > 0:
+			case o.calls.Open() > 0:
 				next.Stop()
 			case o.closed != nil:
 				return nil, o.closed
@@ -131,15 +130,13 @@ func (o *operation) run(ctx context.Context) (json.RawMessage, error) {
 	}
 }
 
-// attempt begins an attempt. It is a repetition when an earlier one may have
-// been carried out, or may yet be.
+// attempt begins an attempt.
 func (o *operation) attempt(ctx context.Context, at int) {
 	params := o.first
-	if o.mayRun || o.underWay > 0 {
+	if o.calls.Begin() {
 		params = o.again
 	}
 	o.tries++
-	o.underWay++
 	o.attempts.Go(func() {
 		out := outcome{at: at}
 		out.err = o.client.conns[at].call(ctx, o.method, params, &out.result, 0, nil)
@@ -154,16 +151,15 @@ func (o *operation) attempt(ctx context.Context, at int) {
 func (o *operation) take(out outcome) (answered bool) {
 	var transport *TransportError
 	var theirs *jsonrpc.Error
+	o.calls.Ended(OutcomeUnknown(out.err))
 	switch {
 	case errors.As(out.err, &transport):
-		o.mayRun = o.mayRun || transport.Sent
 		o.hope = o.hope || transport.Status == 503
 	case errors.As(out.err, &theirs):
 		var data jsonrpc.ErrorData
 		_ = theirs.DecodeData(&data) // none: not retryable
 		switch {
 		case theirs.Code == jsonrpc.CodeOutcomeUnknown:
-			o.mayRun = true
 			if !data.Retryable {
 				o.closed = out.err
 			}
@@ -174,7 +170,7 @@ func (o *operation) take(out outcome) (answered bool) {
 		case data.Retryable:
 		// What a master says that knows the node badly or the caller not at all
 		// is an answer, but not to what an earlier attempt has done.
-		case theirs.Code == jsonrpc.CodeInternal || !o.mayRun && o.underWay == 0:
+		case theirs.Code == jsonrpc.CodeInternal || !o.calls.MayRun():
 			return true
 		}
 	default:
@@ -199,7 +195,7 @@ func (o *operation) wait() (wait time.Duration, ok bool) {
 		return 0, false
 	case o.tries%len(o.client.conns) != 0:
 		return 0, true
-	case o.mayRun || o.underWay > 0 || o.hope && time.Since(o.began) < refusalLimit:
+	case o.calls.MayRun() || o.hope && time.Since(o.began) < refusalLimit:
 		wait = o.pause/2 + mathrand.N(o.pause) // not in step with others who wait
 		o.pause, o.hope = min(2*o.pause, maxPause), false
 		return wait, true
@@ -211,7 +207,7 @@ func (o *operation) wait() (wait time.Duration, ok bool) {
 // it, if not the masters did.
 func (o *operation) failure(cause error) error {
 	failed := slices.DeleteFunc(slices.Clone(o.failed), func(err error) bool { return err == nil })
-	if o.mayRun {
+	if o.calls.MayRun() {
 		// That a master has sent nothing must not be taken for the end of it all.
 		for i, err := range failed {
 			if e := (*jsonrpc.Error)(nil); !errors.As(err, &e) || e.Code != jsonrpc.CodeOutcomeUnknown {

@@ -228,7 +228,7 @@ func (c *cluster) joined(id peer.ID) {
 	run, _ := c.mesh.MemberRun(id)
 	c.store.collisions.table.Met(now, id.String(), run)
 	c.plane.met(now, id)
-	c.store.splits.contact(now, id.String())
+	c.store.splits.Heard(now, id.String())
 	c.store.replica.Met(id.String())
 	for _, about := range []string{"announcement ", "pulse ", "fetch ", "send ", "compare ", "follow "} {
 		c.store.states.Ended(about + id.String())

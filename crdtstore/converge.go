@@ -78,7 +78,7 @@ func (c *cluster) compared(s network.Stream) {
 }
 
 func (c *cluster) learned(node string, st record.State) {
-	c.store.meets(node, st)
+	c.store.splits.Arrives(time.Now(), node, st)
 	c.store.replica.Learned(node, st)
 }
 

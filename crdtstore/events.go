@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // Event is something that happened in the grid, as this master saw it.
@@ -68,6 +69,27 @@ const (
 	EventRemoved    = events.TypeRemoved
 )
 
+// What happens to the grid when masters cannot talk, and after it.
+const (
+	EventSplit  = events.TypeSplit  // another master holds something else, or cannot be reached
+	EventMerged = events.TypeMerged // both hold the same again
+)
+
+// Split says that another master has held something else than this one for a while, or
+// cannot be reached, so that what it holds is unknown. It heals itself as soon as the two
+// can talk.
+type Split struct {
+	Master string    `json:"master"` // id
+	Name   string    `json:"name"`
+	Since  time.Time `json:"since"` // by this master's clock, when the other was last known to hold the same
+	LagS   float64   `json:"lag_s"` // seconds since then
+	// Nodes is how many nodes differed when the records were last compared; of a master
+	// that cannot be reached, how many have changed here since. At most 10,000.
+	Nodes       int      `json:"nodes"`
+	Unreachable bool     `json:"unreachable"` // the other master is silent
+	HeardBy     []string `json:"heard_by"`    // ids of masters that say that they hear it
+}
+
 // EventQuery chooses events: those that match all that is set. The zero
 // EventQuery asks for the latest 50.
 type EventQuery struct {
@@ -103,10 +125,11 @@ func (q *EventQuery) Matches(e *Event) bool {
 	return (*events.Query)(q).Matches((*events.Event)(e))
 }
 
-// newEvents returns the event log of a store, which takes from it what people call things
-// and publishes to its watchers.
-func (s *Store) newEvents() *events.Log {
-	return events.New(events.Options{
+// makeEvents makes the event log and the history of splits, which publish to the watchers of the
+// store.
+func (s *Store) makeEvents() {
+	s.splits = events.NewSplits(s.nameOf, func(node string) record.State { return s.replica.State(node) })
+	s.events = events.New(events.Options{
 		Run: s.changes.Run(), Self: s.text, Wall: s.cfg.seams.Wall, Name: s.nameOf, Node: s.Node,
 		MasterStatus: func(id string) string {
 			m, _ := s.Master(id)

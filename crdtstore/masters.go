@@ -2,11 +2,13 @@ package crdtstore
 
 import (
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
@@ -109,31 +111,40 @@ func (c *cluster) watch(now time.Time) {
 		s.logEvent(Event{Kind: MasterEvent, Type: what, Master: master, Text: text})
 		s.changes.Add(change{kind: MasterChange, id: master})
 	})
-	s.splits.look(now, c.members.memberViews(now, s.since, joining, s.replica.Agreement), s.nameOf, func(master, what, text string) {
+	for _, e := range s.splits.Look(now, c.members.splitViews(now, s.since, joining, s.replica.Agreement)) {
 		level := slog.LevelWarn
-		if what == EventMerged {
+		if e.Type == EventMerged {
 			level = slog.LevelInfo
 		}
-		s.log.Log(c.ctx, level, "a split begins or ends", "what", what, "master", master, "text", text)
-		s.logEvent(Event{Kind: GridEvent, Type: what, Master: master, Text: text})
-		s.changes.Add(change{kind: MasterChange, id: master})
-	})
+		s.log.Log(c.ctx, level, "a split begins or ends", "what", e.Type, "master", e.Master, "text", e.Text)
+		s.logEvent(Event(e))
+		s.changes.Add(change{kind: MasterChange, id: e.Master})
+	}
 }
 
-// memberViews returns what is to be known of the other masters to see a split.
-func (d *membership) memberViews(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []memberView {
+// splitViews returns what is to be known of the other masters to see a split.
+func (d *membership) splitViews(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []events.Master {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]memberView, 0, len(d.peers))
+	out := make([]events.Master, 0, len(d.peers))
 	for _, p := range d.peers {
-		a := agreement(p.ID)
-		out = append(out, memberView{
-			id: p.ID, status: d.status(now, p), joining: joining || p.joining, inSync: a.InSync,
-			heard: laterOf(p.lastHeard, began), same: p.same, apart: laterOf(p.same, p.met), differs: a.Differs,
+		status, a := d.status(now, p), agreement(p.ID)
+		out = append(out, events.Master{
+			ID: p.ID, Left: status == MasterLeft, Silent: status == MasterSuspect || status == MasterDown,
+			Joining: joining || p.joining, InSync: a.InSync, Differs: a.Differs,
+			Heard: laterOf(p.lastHeard, began), Same: p.same, Apart: laterOf(p.same, p.met),
 		})
 	}
-	slices.SortFunc(out, func(a, b memberView) int { return strings.Compare(a.id, b.id) })
+	slices.SortFunc(out, func(a, b events.Master) int { return strings.Compare(a.ID, b.ID) })
 	return out
+}
+
+// nodes is a number of nodes, as text.
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }
 
 // openSplits returns the masters that have held something else than this one for a while, or
@@ -142,10 +153,13 @@ func (s *Store) openSplits() []Split {
 	if s.cluster == nil {
 		return []Split{}
 	}
-	out := s.splits.list(time.Now(), s.cfg.seams.Wall())
-	for i := range out {
-		out[i].Name = s.nameOf(out[i].Master)
-		out[i].HeardBy = s.cluster.members.heardOf(time.Now(), out[i].Master)
+	now, wall := time.Now(), s.cfg.seams.Wall()
+	out := []Split{}
+	for _, p := range s.splits.Open(now) {
+		out = append(out, Split{
+			Master: p.Master, Name: s.nameOf(p.Master), Since: wall.Add(-p.Age).UTC().Round(0), LagS: p.Age.Seconds(),
+			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.cluster.members.heardOf(now, p.Master),
+		})
 	}
 	return out
 }

@@ -70,7 +70,7 @@ func (c *cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInf
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	c.mesh.Learn(contacts)
-	c.store.splits.contact(now, from.String())
+	c.store.splits.Heard(now, from.String())
 	s := summary(m)
 	apart := c.store.replica.Note(from.String(), s)
 	agreement := c.store.replica.Agreement(from.String())

@@ -32,7 +32,7 @@ func inMemory(t testing.TB) *Store {
 		table: table.New(), board: liveness.New(id.ID()), changes: watch.New[change]("run"), closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{Table: s.table})
-	s.events = s.newEvents()
+	s.makeEvents()
 	return s
 }
 

@@ -48,7 +48,7 @@ type Store struct {
 	conflicts    conflicts
 	preserver    preserver
 	events       *events.Log
-	splits       splits
+	splits       *events.Splits
 	directCount  directCounter
 	acknowledged query.Acknowledged
 	publishing   sync.Mutex    // held from reading a node's entry until its change is published
@@ -128,7 +128,7 @@ func newStore(cfg Config) (*Store, error) {
 	}
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)
-	s.events = s.newEvents()
+	s.makeEvents()
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
@@ -388,13 +388,8 @@ func (s *Store) assert(ctx context.Context, node string, decide replica.Decide) 
 
 // arrived takes over a state that the history holds.
 func (s *Store) arrived(node string, st record.State) {
-	s.meets(node, st)
+	s.splits.Arrives(time.Now(), node, st)
 	s.replica.Arrived(node, st)
-}
-
-// meets has the splits know what comes from other masters.
-func (s *Store) meets(node string, st record.State) {
-	s.splits.arrives(node, st, func() record.State { return s.replica.State(node) })
 }
 
 // announce sends blocks that this master has made to the others.

@@ -115,7 +115,7 @@ func (s *Store) changed(id string) {
 		return // the pulses have told it, and the next checkpoint will say it of all nodes
 	}
 	if s.cfg.replicated() {
-		s.splits.changed(time.Now(), id, before)
+		s.splits.Changed(time.Now(), before, after)
 	}
 	s.acknowledged.Forget(time.Now(), after)
 	s.changes.Add(change{kind: NodeChange, id: id})

@@ -18,9 +18,13 @@ type pipeEnd struct{ net.Conn }
 func (pipeEnd) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9002} }
 func (pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000} }
 
-// beatStore takes heartbeats as fast as a map does, so that what is measured is
-// the server.
+// beatStore takes heartbeats and reports as fast as a map does, so that what is measured
+// is the server.
 type beatStore struct{ *fakeStore }
+
+func (b beatStore) Report(context.Context, crdtstore.Report) (crdtstore.Receipt, error) {
+	return crdtstore.Receipt{Accepted: true}, nil
+}
 
 func (b beatStore) Beat(crdtstore.Beat) (crdtstore.BeatResult, error) {
 	return crdtstore.BeatResult{Accepted: true}, nil
@@ -91,11 +95,21 @@ func BenchmarkBareHandler(b *testing.B) {
 	hammer(b, "http://"+l.Addr().String()+"/rpc", beatBody)
 }
 
+// reportBody is a report of a node with ten VMs.
+var reportBody = `{"jsonrpc":"2.0","id":1,"method":"ExplorerService.register_node","params":{"node_id":"12D3KooWExampleExampleExampleExample","boot":1795332962178,"seq":42,"hostname":"node-17.example.org","socket_path":"unix:///home/hero/hero/var/sockets/hero_compute/rpc.sock","mycelium_ip":"5f4::17","version":"1.2.3","location":{"country":"Belgium","city":"Ghent","latitude":51.05,"longitude":3.72},"total":{"cru":64,"mru":274877906944,"sru":4000787030016,"hru":0},"slices_total":32,"labels":{"rack":"r7","pool":"batch"},"vms":[` +
+	strings.Repeat(`,{"sid":"vm-0123456789abcdef","name":"web-frontend","state":"running","cpu":2,"memory":4294967296,"ip":"10.1.2.3"}`, 10)[1:] +
+	`],"usage":{"cru":1.5,"mru":4294967296,"sru":0,"hru":0,"slices":1},"uptime_s":86400}}`
+
 // BenchmarkHeartbeatNoNetwork is what the server itself adds.
-func BenchmarkHeartbeatNoNetwork(b *testing.B) {
+func BenchmarkHeartbeatNoNetwork(b *testing.B) { benchAnswer(b, beatBody) }
+
+// BenchmarkRegisterNodeNoNetwork is the same of a report.
+func BenchmarkRegisterNodeNoNetwork(b *testing.B) { benchAnswer(b, reportBody) }
+
+func benchAnswer(b *testing.B, request string) {
 	s := benchServer(b)
 	ctx := connCaller(context.Background(), pipeEnd{})
-	body := []byte(beatBody)
+	body := []byte(request)
 	var out []byte
 	b.ReportAllocs()
 	for b.Loop() {

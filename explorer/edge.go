@@ -91,6 +91,7 @@ func (s *Server) openEdge(ctx context.Context) error {
 		return fmt.Errorf("edge-addr: %w", err)
 	}
 	s.edge = e
+	s.metrics.measureEdge(e.host)
 	return nil
 }
 

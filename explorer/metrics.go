@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,9 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	storemetrics "forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/metrics"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
 )
 
-const metricPrefix = "hero_explorer_"
+const metricPrefix = storemetrics.Prefix
 
 // metrics are kept in a registry of the server's own, so that several servers
 // can live in one process.
@@ -68,11 +69,21 @@ func newMetrics(s *Server) *metrics {
 	info.WithLabelValues(s.cfg.Version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
 		m.calls, m.seconds, m.http, m.forwards, m.conns, m.closed, m.reports, beats, m.streams, m.dropped, info,
-		gridCollector{s},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
+}
+
+// measureEdge adds what is to be said of tunnels.
+func (m *metrics) measureEdge(host *tunnel.Host) {
+	gauge := func(name, help string, of func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metricPrefix + name, Help: help}, func() float64 { return float64(of()) })
+	}
+	m.registry.MustRegister(
+		gauge("tunnels", "Nodes whose agents keep a tunnel to this master.", host.Len),
+		gauge("edge_connections", "Connections of agents to the edge address.", host.Conns),
+	)
 }
 
 func (m *metrics) handler() http.Handler {
@@ -123,116 +134,4 @@ func (m methodMetrics) failed(code int, took time.Duration) {
 	}
 	m.calls.WithLabelValues(label).Inc()
 	m.seconds.Observe(took.Seconds())
-}
-
-// gridCollector reads the store when somebody asks.
-type gridCollector struct{ s *Server }
-
-// byMaster are the labels of a figure about one master: its id, and its name, which need
-// not be unique.
-var byMaster = []string{"master", "name"}
-
-var (
-	nodesDesc   = prometheus.NewDesc(metricPrefix+"nodes", "Nodes by status.", []string{"status"}, nil)
-	drainDesc   = prometheus.NewDesc(metricPrefix+"nodes_drained", "Nodes that are drained.", nil, nil)
-	vmsDesc     = prometheus.NewDesc(metricPrefix+"vms", "VMs as their nodes reported them.", nil, nil)
-	mastDesc    = prometheus.NewDesc(metricPrefix+"masters", "Masters by status.", []string{"status"}, nil)
-	syncDesc    = prometheus.NewDesc(metricPrefix+"in_sync", "1 while all reachable masters hold the same.", nil, nil)
-	lagDesc     = prometheus.NewDesc(metricPrefix+"lag_seconds", "How long the worst reachable master has differed.", nil, nil)
-	splitDesc   = prometheus.NewDesc(metricPrefix+"split_seconds", "Since when another master differs or cannot be reached, once that is a split.", byMaster, nil)
-	apartDesc   = prometheus.NewDesc(metricPrefix+"split_nodes", "Nodes that differ from such a master as far as is known.", byMaster, nil)
-	hearsDesc   = prometheus.NewDesc(metricPrefix+"master_hears_nodes", "Nodes that a master hears itself, as it says.", byMaster, nil)
-	partialDesc = prometheus.NewDesc(metricPrefix+"master_partially_connected", "1 while a master hears less than half of the nodes that another one hears.", byMaster, nil)
-	twiceDesc   = prometheus.NewDesc(metricPrefix+"master_identity_collision", "1 while two processes have the identity of a master.", byMaster, nil)
-	hopDesc     = prometheus.NewDesc(metricPrefix+"master_direct", "1 while announcements travel in one hop between another master and this one.", byMaster, nil)
-	gapsDesc    = prometheus.NewDesc(metricPrefix+"announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", nil, nil)
-	anewDesc    = prometheus.NewDesc(metricPrefix+"mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", nil, nil)
-	skewDesc    = prometheus.NewDesc(metricPrefix+"master_clock_skew_seconds", "How far the clock of another master is ahead.", byMaster, nil)
-	settDesc    = prometheus.NewDesc(metricPrefix+"master_settings_differ", "How many settings of another master differ from this one's and should not; the method masters says which.", byMaster, nil)
-	unmetDesc   = prometheus.NewDesc(metricPrefix+"peer_never_met", "1 for each configured peer that was never met, by the cause.", []string{"peer", "cause"}, nil)
-	epochDesc   = prometheus.NewDesc(metricPrefix+"history_epoch", "Number of the epoch that is written to.", nil, nil)
-	entryDesc   = prometheus.NewDesc(metricPrefix+"history_entries", "Writes in that epoch, by all masters.", nil, nil)
-	oldDesc     = prometheus.NewDesc(metricPrefix+"history_old_epochs", "Earlier epochs that are not deleted yet.", nil, nil)
-	diskDesc    = prometheus.NewDesc(metricPrefix+"history_bytes", "Bytes on disk, all epochs.", nil, nil)
-	liveDesc    = prometheus.NewDesc(metricPrefix+"history_live_bytes", "Bytes of the records alone, encoded.", nil, nil)
-	joinDesc    = prometheus.NewDesc(metricPrefix+"joining", "1 while this master is new and fetches the records of the others.", nil, nil)
-	aimDesc     = prometheus.NewDesc(metricPrefix+"joining_nodes", "Nodes that another master has, while this one is joining.", nil, nil)
-	tunDesc     = prometheus.NewDesc(metricPrefix+"tunnels", "Nodes whose agents keep a tunnel to this master.", nil, nil)
-	edgeDesc    = prometheus.NewDesc(metricPrefix+"edge_connections", "Connections of agents to the edge address.", nil, nil)
-	presDesc    = prometheus.NewDesc(metricPrefix+"preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", nil, nil)
-	eventDesc   = prometheus.NewDesc(metricPrefix+"events_total", "What happened, by what it is about and what it was; the method events lists it.", []string{"kind", "what"}, nil)
-	upDesc      = prometheus.NewDesc(metricPrefix+"healthy", "1 while this master should be asked, as /health says.", nil, nil)
-)
-
-// Describe implements [prometheus.Collector].
-func (g gridCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodesDesc, drainDesc, vmsDesc, mastDesc, syncDesc, lagDesc, splitDesc, apartDesc, hearsDesc, partialDesc, twiceDesc, hopDesc, gapsDesc, anewDesc, skewDesc, settDesc, unmetDesc, epochDesc, entryDesc, oldDesc, diskDesc, liveDesc, joinDesc, aimDesc, tunDesc, edgeDesc, presDesc, eventDesc, upDesc} {
-		ch <- d
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (g gridCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		for i := range labels { // names come from other masters
-			labels[i] = strings.ToValidUTF8(labels[i], "\uFFFD")
-		}
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	stats := g.s.store.Stats()
-	gauge(nodesDesc, float64(stats.Nodes.Online), string(crdtstore.Online))
-	gauge(nodesDesc, float64(stats.Nodes.Suspect), string(crdtstore.Suspect))
-	gauge(nodesDesc, float64(stats.Nodes.Offline), string(crdtstore.Offline))
-	gauge(drainDesc, float64(stats.Nodes.Drained))
-	gauge(vmsDesc, float64(stats.VMs.Total))
-	for status, n := range stats.Masters {
-		gauge(mastDesc, float64(n), status)
-	}
-	gauge(syncDesc, oneIf(stats.Convergence.InSync))
-	gauge(lagDesc, stats.Convergence.LagS)
-	ch <- prometheus.MustNewConstMetric(gapsDesc, prometheus.CounterValue, float64(stats.Convergence.Gaps))
-	ch <- prometheus.MustNewConstMetric(anewDesc, prometheus.CounterValue, float64(stats.Convergence.Rebuilt))
-	for _, one := range stats.Convergence.Splits {
-		gauge(splitDesc, one.LagS, one.Master, one.Name)
-		gauge(apartDesc, float64(one.Nodes), one.Master, one.Name)
-	}
-	for _, m := range g.s.store.Masters() {
-		if m.Status == crdtstore.MasterNeverMet {
-			gauge(unmetDesc, 1, m.Name, string(m.Cause))
-		}
-		if m.Status != crdtstore.MasterSelf && m.Status != crdtstore.MasterAlive {
-			continue // what it said last is out of date
-		}
-		gauge(hearsDesc, float64(m.Hears), m.ID, m.Name)
-		gauge(partialDesc, oneIf(m.PartiallyConnected), m.ID, m.Name)
-		gauge(hopDesc, oneIf(m.Direct), m.ID, m.Name)
-		gauge(twiceDesc, oneIf(m.Cause == crdtstore.CauseCollision), m.ID, m.Name)
-		gauge(skewDesc, m.ClockSkewS, m.ID, m.Name)
-		gauge(settDesc, float64(len(m.SettingsDiffer)), m.ID, m.Name)
-	}
-	gauge(epochDesc, float64(stats.History.Epoch))
-	gauge(entryDesc, float64(stats.History.Entries))
-	gauge(oldDesc, float64(stats.History.Old))
-	gauge(diskDesc, float64(stats.History.Bytes))
-	gauge(liveDesc, float64(stats.History.Live))
-	gauge(joinDesc, oneIf(stats.Joining != nil))
-	if stats.Joining != nil {
-		gauge(aimDesc, float64(stats.Joining.Of))
-	}
-	if g.s.edge != nil {
-		gauge(tunDesc, float64(g.s.edge.host.Len()))
-		gauge(edgeDesc, float64(g.s.edge.host.Conns()))
-	}
-	gauge(presDesc, oneIf(stats.Preservation != nil))
-	for _, o := range g.s.store.EventCounts() {
-		ch <- prometheus.MustNewConstMetric(eventDesc, prometheus.CounterValue, float64(o.Count), string(o.Kind), o.Type)
-	}
-	gauge(upDesc, oneIf(g.s.store.Health() == nil))
-}
-
-func oneIf(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

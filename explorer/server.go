@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	storemetrics "forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/metrics"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/descriptors"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/statelog"
@@ -215,6 +216,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		s.store = nil
 		return s.openError(err)
 	}
+	s.metrics.registry.MustRegister(storemetrics.NewCollector(s.store))
 	if s.edge != nil {
 		s.store.Serve(spliceName, s.spliced)
 	}

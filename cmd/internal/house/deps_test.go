@@ -134,6 +134,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			{within(from, "workeragent") && within(to, "explorer") && to != "explorer/client" && to != "explorer/jsonrpc", "of a master, an agent knows only how to call it"},
 			{within(from, "workeragent") && to == "crdtstore", "an agent keeps no records"},
 			{(within(from, "explorer") || within(from, "workeragent") || within(from, "cmd")) && libp2p, "crdtstore offers what is needed of libp2p and IPFS"},
+			{within(from, "crdtstore") && from != "crdtstore/metrics" && strings.HasPrefix(to, "github.com/prometheus/"), "the library returns figures; crdtstore/metrics makes metrics of them"},
 			{strings.HasPrefix(to, "github.com/go-json-experiment/") && from != "explorer/jsonrpc", "what is to become encoding/json/v2 may still change, so one package uses it"},
 			{within(from, "examples") && within(to, "cmd"), "an example shows what others can do"},
 		} {

@@ -24,6 +24,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/gossip"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
@@ -45,23 +46,19 @@ const (
 // cluster is this master's part among several: it sends what is written here,
 // takes what is written elsewhere, and tells and hears pulses.
 type cluster struct {
-	store   *Store
-	mesh    *p2p.Mesh
-	gossip  *gossip.Gossip
-	members *membership
-	ctx     context.Context // of the loops and transfers; ends with close
-	cancel  context.CancelFunc
-	work    sync.WaitGroup
-	serves  chan struct{} // a slot for each transfer to another master
+	store  *Store
+	mesh   *p2p.Mesh
+	gossip *gossip.Gossip
+	ctx    context.Context // of the loops and transfers; ends with close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	serves chan struct{} // a slot for each transfer to another master
 
 	leaving atomic.Bool
 	plane   *plane
 	// announcements is how many this run has made.
 	announcements atomic.Uint64
-	connectivity  connectivity
-	liveSet       liveSet          // of the goroutine that sends pulses
 	found         []runs.Collision // of the goroutine that sends pulses
-	absent        map[string]Cause // likewise: the configured peers that were never met, and why, as told
 
 	mu          sync.Mutex
 	pulls       map[peer.ID]*pulling
@@ -90,10 +87,10 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 			err = errors.Join(err, c.close(closer{began: time.Now(), busy: s.diskBusy}))
 		}
 	}()
-	if c.members, err = loadMembership(filepath.Join(s.cfg.Dir, membershipFile), s.cfg.Logger); err != nil {
-		return nil, err
+	var known []p2p.Contact
+	for _, m := range s.members.Members(time.Now()) {
+		known = append(known, p2p.Contact{ID: m.ID, Addrs: m.MeshAddrs})
 	}
-	c.members.wall, c.members.settings, c.members.version = s.cfg.seams.Wall, s.settings, s.cfg.Version
 	var peers []p2p.Address
 	for _, text := range s.cfg.Peers {
 		a, err := p2p.ParseAddress(text)
@@ -122,7 +119,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 	}
 	if c.mesh, err = p2p.New(p2p.Config{
 		Host: h, Peers: peers, Secret: s.cfg.Secret, Advertise: advertise,
-		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: c.members.contacts(), Logger: s.log,
+		PinsFile: filepath.Join(s.cfg.Dir, "pins.json"), Known: known, Logger: s.log,
 		Joined: c.joined, Left: func(peer.ID) {},
 		Run: s.run, Runs: s.collisions, Lasting: gossip.Carries, Held: func(id peer.ID) bool { return c.gossip.Holds(id) },
 	}); err != nil {
@@ -145,7 +142,7 @@ func joinCluster(ctx context.Context, s *Store) (_ *cluster, err error) {
 // asked for its cluster, so it must know it by then.
 func (c *cluster) start(ctx context.Context) {
 	c.mesh.Start(ctx)
-	c.spawn(func() { c.members.keep(c.ctx) })
+	c.spawn(func() { c.store.members.Keep(c.ctx) })
 	c.spawn(c.pulse)
 }
 
@@ -201,7 +198,7 @@ func (c *cluster) left(id, run string) {
 	if !c.store.collisions.table.Left(id, run) {
 		return // another run of it lives
 	}
-	c.members.left(id)
+	c.store.members.Left(time.Now(), id)
 	c.store.replica.Left(id)
 	c.store.masterChanged(id)
 }
@@ -215,10 +212,7 @@ func (c *cluster) close(by closer) (err error) {
 		err = errors.Join(err, by.step("leave the mesh", c.mesh.Close))
 	}
 	err = errors.Join(err, by.step("end the transfers", func() error { c.work.Wait(); return nil }))
-	if c.members != nil {
-		err = errors.Join(err, by.step("save the known masters", c.members.save))
-	}
-	return err
+	return errors.Join(err, by.step("save the known masters", c.store.members.Save))
 }
 
 // joined is called when another master was admitted on both sides.
@@ -466,14 +460,14 @@ func (c *cluster) info() *liveness.MasterInfo {
 	for _, h := range s.history.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}
-	live := c.members.live(now)
-	m.Connectivity = &liveness.Connectivity{Masters: live[:min(len(live), maxObserved)], Nodes: c.store.countDirect(now)}
+	alive := s.members.Alive(now)
+	m.Connectivity = &liveness.Connectivity{Masters: alive[:min(len(alive), membership.MaxObserved)], Nodes: s.members.CountDirect(now)}
 	if m.Joining {
 		holds := s.replica.Holds()
-		m.Connectivity.Holds = holds[:min(len(holds), maxObserved)]
+		m.Connectivity.Holds = holds[:min(len(holds), membership.MaxObserved)]
 	}
 	for _, k := range c.mesh.Contacts() {
-		if !c.members.has(k.ID) {
+		if !s.members.Has(k.ID) {
 			continue // never heard here, or not for longer than retention
 		}
 		m.Contacts = append(m.Contacts, liveness.Contact{ID: k.ID, Addrs: k.Addrs})

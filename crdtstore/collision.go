@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -215,7 +216,7 @@ func (c *collisions) echoes(now time.Time) (out []liveness.Echo) {
 		out = append(out, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
 	}
 	slices.SortFunc(out, func(a, b liveness.Echo) int { return strings.Compare(a.Master, b.Master) })
-	return out[:min(len(out), maxObserved)]
+	return out[:min(len(out), membership.MaxObserved)]
 }
 
 // pulse returns what another master's pulse says of its run.

@@ -4,8 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
 )
 
@@ -121,7 +125,7 @@ func (c *Config) complete() error {
 			*d.value = d.zero
 		}
 	}
-	if err := c.validSettings(); err != nil {
+	if err := membership.CheckSettings(c.Settings); err != nil {
 		return err
 	}
 	if c.EpochBytes < 0 {
@@ -140,6 +144,20 @@ func (c *Config) complete() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
+}
+
+// ownSettings are the settings that this master tells the others, by name.
+func (c *Config) ownSettings() *liveness.Settings {
+	signed := "no"
+	if c.RequireSigned {
+		signed = "yes"
+	}
+	all := []liveness.Setting{{Name: "require-signed", Value: signed}}
+	for name, value := range c.Settings {
+		all = append(all, liveness.Setting{Name: name, Value: value})
+	}
+	slices.SortFunc(all, func(a, b liveness.Setting) int { return strings.Compare(a.Name, b.Name) })
+	return &liveness.Settings{OfflineAfter: c.OfflineAfter, Retention: c.Retention, Others: all}
 }
 
 // wall is the wall clock in Unix milliseconds.

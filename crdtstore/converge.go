@@ -56,7 +56,7 @@ func (c *cluster) mergeOnce(with peer.ID) (int, error) {
 	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
 	c.store.replica.Compared(with.String(), n, err)
 	if err == nil {
-		c.members.merged(with.String(), began)
+		c.store.members.Merged(with.String(), began)
 		c.store.endJoining()
 	}
 	return n, err

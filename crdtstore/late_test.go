@@ -37,7 +37,6 @@ func TestLatePulse(t *testing.T) {
 	sees(MasterAlive, "first")
 	s.cluster.left(from.String(), "1")
 	sees(MasterLeft, "first")
-	s.cluster.members.peers[from.String()].farewell = time.Now().Add(-time.Hour)
 	pulse("1", 2, "late")
 	sees(MasterLeft, "first")
 	for i := range 64 {

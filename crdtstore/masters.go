@@ -1,40 +1,100 @@
 package crdtstore
 
 import (
+	"cmp"
 	"encoding/hex"
-	"fmt"
+	"iter"
 	"log/slog"
+	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
-// self is this master as it shows itself.
-func (s *Store) self() Master {
-	digest, nodes := s.table.Digest()
-	m := Master{
-		ID: s.ID(), Name: s.cfg.Name, Status: MasterSelf, Version: s.cfg.Version,
-		RPCURLs: nonNil(s.cfg.Endpoints.RPCURLs), UIURLs: nonNil(s.cfg.Endpoints.UIURLs), MeshAddrs: []string{},
-		EdgeAddrs: withID(s.cfg.Endpoints.EdgeAddrs, s.ID()),
-		LastSeen:  time.Now().UTC(), Nodes: nodes,
-		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true, Hears: s.countDirect(time.Now()), HeardBy: []string{}, SettingsDiffer: []string{},
-	}
-	if s.cluster != nil {
-		m.MeshAddrs = s.cluster.meshAddrs()
-		m.HeardBy = s.cluster.members.heardOf(time.Now(), s.ID())
-		s.cluster.judge(&m)
-	}
-	return m
+// What happens to masters beside their status.
+const (
+	EventPartiallyConnected = membership.EventPartiallyConnected // it hears less than half of the nodes that another one hears
+	EventFullyConnected     = membership.EventFullyConnected     // it hears them again
+	EventAdopted            = membership.EventAdopted            // this master took over the share of one that is gone
+	EventGiven              = membership.EventGiven              // this master gave a share to one that has come, or come back
+	EventForgotten          = membership.EventForgotten          // gone for longer than retention
+	EventClock              = membership.EventClock              // its clock is far from this master's, or is right again
+	EventSettings           = membership.EventSettings           // its settings have come to differ from this one's, or agree again
+	EventNeverMet           = membership.EventNeverMet           // a configured peer was not met for a while, or for another cause
+)
+
+// mastersFile is the file of the masters that are known, below the data directory.
+const mastersFile = "masters.json"
+
+func (s *Store) newMembers() *membership.Table {
+	return membership.New(membership.Config{
+		Self: s.text, Name: s.cfg.Name, Version: s.cfg.Version, Settings: s.settings, Began: s.since, Wall: s.cfg.seams.Wall,
+		Path: filepath.Join(s.cfg.Dir, mastersFile), Logger: s.log, Nodes: membersNodes{s}, Publisher: membersPublisher{s},
+	})
 }
 
-func nonNil(s []string) []string {
-	if s == nil {
-		return []string{}
+// membersNodes tells the table of masters about nodes.
+type membersNodes struct{ s *Store }
+
+func (n membersNodes) NodeIDs() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for e := range n.s.table.All() {
+			if !e.Removed && !yield(e.ID) {
+				return
+			}
+		}
 	}
-	return s
+}
+
+func (n membersNodes) CountDirect(now time.Time, limit time.Duration) int {
+	return n.s.board.CountDirect(now, limit)
+}
+
+// CountExclusive counts nodes that are suspect for a while, for who would know is gone.
+func (n membersNodes) CountExclusive(now time.Time, master string) (count int) {
+	m := n.s.at(now)
+	for id := range n.NodeIDs() {
+		v, _ := n.s.board.Vital(id, m.heard)
+		m.heard = v.Observation
+		alone, others := false, false
+		for _, h := range v.Observation {
+			if age := now.Sub(h.At); h.Master == master {
+				alone = age <= 2*m.limit(master)
+			} else if age <= m.limit(h.Master) && m.reachable(h.Master) {
+				others = true
+			}
+		}
+		if alone && !others {
+			count++
+		}
+	}
+	return count
+}
+
+// membersPublisher has watchers and the event log know what the table of masters finds.
+type membersPublisher struct{ s *Store }
+
+func (p membersPublisher) StatusChanged(id string) { p.s.masterChanged(id) }
+
+func (p membersPublisher) Forgotten(id string) {
+	if decoded, err := peer.Decode(id); err == nil {
+		p.s.cluster.plane.forget(decoded)
+		p.s.cluster.mesh.Forget(decoded)
+	}
+	p.s.collisions.table.Forget(id)
+	p.s.replica.Forget(id)
+}
+
+func (p membersPublisher) Happened(e membership.Event) {
+	p.s.logEvent(Event{Kind: MasterEvent, Type: e.Type, Master: e.Master, Text: e.Text})
+	if e.Row != "" {
+		p.s.changes.Add(change{kind: MasterChange, id: e.Row})
+	}
 }
 
 // Masters returns all known masters, this one first, then by name, and behind them the
@@ -65,17 +125,7 @@ func (s *Store) Master(idOrName string) (Master, error) {
 }
 
 // nameOf returns what people call a master, or what there is of its id.
-func (s *Store) nameOf(master string) string {
-	if master == s.text {
-		return s.cfg.Name
-	}
-	if s.cluster != nil {
-		if name := s.cluster.members.name(master); name != "" {
-			return name
-		}
-	}
-	return "master " + master[max(0, len(master)-8):]
-}
+func (s *Store) nameOf(master string) string { return s.members.Name(master) }
 
 // masterChanged publishes that a master has changed.
 func (s *Store) masterChanged(id string) {
@@ -83,35 +133,119 @@ func (s *Store) masterChanged(id string) {
 	s.events.MasterChanged(id)
 }
 
+// self is this master as it shows itself.
+func (s *Store) self() Master {
+	now := time.Now()
+	digest, nodes := s.table.Digest()
+	m := Master{
+		ID: s.ID(), Name: s.cfg.Name, Status: MasterSelf, Version: s.cfg.Version,
+		RPCURLs: nonNil(s.cfg.Endpoints.RPCURLs), UIURLs: nonNil(s.cfg.Endpoints.UIURLs), MeshAddrs: []string{},
+		EdgeAddrs: withID(s.cfg.Endpoints.EdgeAddrs, s.ID()),
+		LastSeen:  now.UTC(), Nodes: nodes,
+		Digest: hex.EncodeToString(digest[:]), InSync: true, Direct: true,
+		Hears: s.members.CountDirect(now), HeardBy: s.members.HeardBy(now, s.ID()), SettingsDiffer: []string{},
+	}
+	if s.cluster != nil {
+		m.MeshAddrs = withID(s.cluster.mesh.Addrs(), s.ID())
+		s.cluster.judge(now, &m)
+	}
+	return m
+}
+
+// masters returns the other masters that are known, by name.
+func (c *cluster) masters() []Master {
+	now := time.Now()
+	out := []Master{}
+	for _, m := range c.store.members.Members(now) {
+		shown := showMaster(now, m, c.store.replica.Agreement(m.ID))
+		if id, err := peer.Decode(m.ID); err == nil {
+			shown.RTTms = float64(c.mesh.RTT(id).Microseconds()) / 1000
+		}
+		c.judge(now, &shown)
+		out = append(out, shown)
+	}
+	slices.SortStableFunc(out, func(a, b Master) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// showMaster is a master by what is known of it and of its records.
+func showMaster(now time.Time, m membership.Member, a replica.Agreement) Master {
+	out := Master{
+		ID: m.ID, Name: m.Name, RPCURLs: nonNil(m.RPCURLs), UIURLs: nonNil(m.UIURLs),
+		MeshAddrs: withID(m.MeshAddrs, m.ID), EdgeAddrs: withID(m.EdgeAddrs, m.ID),
+		Status: MasterStatus(m.Status), Version: m.Version, LastSeen: m.LastSeen, Nodes: m.Nodes, Digest: m.Digest,
+		ClockSkewS: m.Skew.Seconds(), Hears: m.Hears, HeardBy: m.HeardBy, SettingsDiffer: m.SettingsDiffer,
+		InSync: a.InSync && m.Status == membership.Alive,
+	}
+	if m.Status == membership.Suspect && len(m.HeardBy) > 0 {
+		out.Reason = "other masters hear it, this one does not"
+	}
+	if !a.InSync && !a.Equal.IsZero() {
+		out.LagS, out.Differs = now.Sub(a.Equal).Seconds(), a.Differs
+	}
+	return out
+}
+
+// judge adds what is known of the way to a master, and of whoever has its identity.
+func (c *cluster) judge(now time.Time, m *Master) {
+	if why := c.store.members.PartiallyConnected(m.ID); why != "" {
+		m.PartiallyConnected, m.Reason = true, why
+	}
+	if id, err := peer.Decode(m.ID); err == nil && m.Status == MasterAlive {
+		since := time.Time{}
+		if m.Direct, since = c.plane.bothWays(now, id); !m.Direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
+			m.Reason = "announcements do not go straight between it and this master; they go by way of others, or are fetched"
+			m.Since = c.store.cfg.seams.Wall().Add(-now.Sub(since)).Round(0).UTC()
+		}
+	}
+	c.store.collisions.judge(m)
+}
+
+// unmet returns a row for each configured peer that was never met, nor heard of by way of
+// others, in the order in which they are configured.
+func (c *cluster) unmet() []Master {
+	now := time.Now()
+	var out []Master
+	for _, u := range c.mesh.Unmet(c.met) {
+		out = append(out, Master{
+			Name: u.Peer, ID: u.ID.String(), Status: MasterNeverMet,
+			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.seams.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
+			MeshAddrs: nonNil(u.Addrs), RPCURLs: []string{}, UIURLs: []string{}, EdgeAddrs: []string{}, HeardBy: []string{}, SettingsDiffer: []string{},
+		})
+	}
+	return out
+}
+
+func (c *cluster) met(id peer.ID) bool { return c.store.members.Has(id.String()) }
+
+func withID(addrs []string, id string) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a + "/p2p/" + id
+	}
+	return out
+}
+
+func nonNil(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
 // watch looks at the other masters, about once a second.
 func (c *cluster) watch(now time.Time) {
 	s := c.store
-	c.members.sweep(now, s.masterChanged)
 	c.found = s.collisions.look(now, c.collided)
 	c.rebuild(now)
-	c.watchLiveSet(now)
-	c.forget(now)
-	c.watchUnmet(s.cfg.seams.Wall())
-	c.members.skews(now, func(id, text string) {
-		s.log.Warn("clocks apart or together again", "master", id, "text", text)
-		s.logEvent(Event{Kind: MasterEvent, Type: EventClock, Master: id, Text: text})
-	})
-	c.members.differing(now, func(id, text string) {
-		s.log.Warn("the settings of masters differ, or agree again", "master", id, "text", text)
-		s.logEvent(Event{Kind: MasterEvent, Type: EventSettings, Master: id, Text: text})
-		s.changes.Add(change{kind: MasterChange, id: id})
-	})
-	_, joining := s.replica.Joining()
-	hearers := c.members.hearers(now)
-	if !joining {
-		hearers = append(hearers, hearer{s.ID(), s.countDirect(now)})
+	var unmet []membership.Unmet
+	for _, u := range c.mesh.Unmet(c.met) {
+		unmet = append(unmet, membership.Unmet{Peer: u.Peer, ID: u.ID.String(), Cause: string(u.Cause), Reason: u.Reason, Since: u.Since})
 	}
-	c.connectivity.look(now, s.longestOfflineAfter(), hearers, s.nameOf, func(master, what, text string) {
-		s.log.Warn("what a master hears", "what", what, "master", master, "text", text)
-		s.logEvent(Event{Kind: MasterEvent, Type: what, Master: master, Text: text})
-		s.changes.Add(change{kind: MasterChange, id: master})
-	})
-	for _, e := range s.splits.Look(now, c.members.splitViews(now, s.since, joining, s.replica.Agreement)) {
+	_, joining := s.replica.Joining()
+	s.members.Look(now, joining, unmet)
+	c.mesh.ForgetUnheard(now, s.members.Has)
+	for _, e := range s.splits.Look(now, s.splitViews(now, joining)) {
 		level := slog.LevelWarn
 		if e.Type == EventMerged {
 			level = slog.LevelInfo
@@ -123,42 +257,27 @@ func (c *cluster) watch(now time.Time) {
 }
 
 // splitViews returns what is to be known of the other masters to see a split.
-func (d *membership) splitViews(now, began time.Time, joining bool, agreement func(id string) replica.Agreement) []events.Master {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := make([]events.Master, 0, len(d.peers))
-	for _, p := range d.peers {
-		status, a := d.status(now, p), agreement(p.ID)
+func (s *Store) splitViews(now time.Time, joining bool) (out []events.Master) {
+	for _, m := range s.members.Members(now) {
+		a := s.replica.Agreement(m.ID)
 		out = append(out, events.Master{
-			ID: p.ID, Left: status == MasterLeft, Silent: status == MasterSuspect || status == MasterDown,
-			Joining: joining || p.joining, InSync: a.InSync, Differs: a.Differs,
-			Heard: laterOf(p.lastHeard, began), Same: p.same, Apart: laterOf(p.same, p.met),
+			ID: m.ID, Left: m.Status == membership.Left, Silent: m.Status == membership.Suspect || m.Status == membership.Down,
+			Joining: joining || m.Joining, InSync: a.InSync, Differs: a.Differs,
+			Heard: laterOf(m.Heard, s.since), Same: m.Same, Apart: laterOf(m.Same, m.Met),
 		})
 	}
-	slices.SortFunc(out, func(a, b events.Master) int { return strings.Compare(a.ID, b.ID) })
 	return out
-}
-
-// nodes is a number of nodes, as text.
-func nodes(n int) string {
-	if n == 1 {
-		return "1 node"
-	}
-	return fmt.Sprintf("%d nodes", n)
 }
 
 // openSplits returns the masters that have held something else than this one for a while, or
 // that cannot be reached, the oldest split first.
 func (s *Store) openSplits() []Split {
-	if s.cluster == nil {
-		return []Split{}
-	}
 	now, wall := time.Now(), s.cfg.seams.Wall()
 	out := []Split{}
 	for _, p := range s.splits.Open(now) {
 		out = append(out, Split{
 			Master: p.Master, Name: s.nameOf(p.Master), Since: wall.Add(-p.Age).UTC().Round(0), LagS: p.Age.Seconds(),
-			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.cluster.members.heardOf(now, p.Master),
+			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.members.HeardBy(now, p.Master),
 		})
 	}
 	return out

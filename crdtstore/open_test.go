@@ -14,6 +14,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/seam"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
 
 // A directory is that of one store, by whatever path it is named.
@@ -147,5 +148,22 @@ func TestNilContextAndSecondClose(t *testing.T) {
 	}
 	if _, err := s.Report(none, report("n", 2, 1)); !errors.Is(err, crdtstore.ErrClosed) {
 		t.Errorf("Report after Close: %v", err)
+	}
+}
+
+// What a newer program has written is neither taken for damage nor overwritten.
+func TestKnownMastersOfANewerVersion(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "masters.json")
+	const later = `{"version":2,"masters":{"12D3KooWoak":{"name":"oak"}}}`
+	if err := os.WriteFile(path, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := crdtstore.Open(t.Context(), crdtstore.Config{Dir: dir, Listen: []string{"127.0.0.1:0"}})
+	if !errors.Is(err, atomicfile.ErrNewer) || !strings.Contains(err.Error(), path) {
+		t.Errorf("opening fails with %v", err)
+	}
+	if left, err := os.ReadFile(path); err != nil || string(left) != later {
+		t.Errorf("the file has become %s, %v", left, err)
 	}
 }

@@ -31,6 +31,7 @@ func (h *herd) restart(t *testing.T, checkpoint time.Time) {
 	old := h.s
 	h.s = inMemory(t)
 	h.s.cfg, h.s.since = old.cfg, time.Now()
+	h.s.setOfflineAfter(old.cfg.OfflineAfter)
 	for e := range old.table.All() {
 		h.s.table.Join(e.ID, e.State)
 		seen := old.board.LastHeard(e.ID)
@@ -200,7 +201,8 @@ func TestEndingsConverge(t *testing.T) {
 			for range 3 {
 				s := inMemory(t)
 				skew := time.Duration(rapid.IntRange(-2, 2).Draw(rt, "hours")) * time.Hour
-				s.cfg.OfflineAfter, s.cfg.Checkpoint = 30*time.Second, 5*time.Minute
+				s.cfg.Checkpoint = 5 * time.Minute
+				s.setOfflineAfter(30 * time.Second)
 				s.cfg.seams.Wall = func() time.Time { return time.Now().Add(skew) }
 				s.since = time.Now()
 				all = append(all, &cluster{store: s})
@@ -285,7 +287,8 @@ func inBubble(t *testing.T, rt *rapid.T, f func(*testing.T)) {
 func TestOldEndings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t)
-		s.cfg.OfflineAfter, s.cfg.Checkpoint, s.since = 30*time.Second, 5*time.Minute, time.Now()
+		s.cfg.Checkpoint, s.since = 5*time.Minute, time.Now()
+		s.setOfflineAfter(30 * time.Second)
 		c := &cluster{store: s}
 		const counts = 15 * time.Minute
 		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})

@@ -23,7 +23,8 @@ type herd struct {
 
 func newHerd(t *testing.T, n int) *herd {
 	s := inMemory(t)
-	s.cfg.OfflineAfter, s.since = 30*time.Second, time.Now()
+	s.since = time.Now()
+	s.setOfflineAfter(30 * time.Second)
 	h := &herd{s: s, rnd: rand.New(rand.NewPCG(uint64(n), 1)), beats: func(int) bool { return true }}
 	for i := range n {
 		h.ids = append(h.ids, fmt.Sprint("n", i))

@@ -9,17 +9,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// Bounds on what one pulse may make this master remember.
-const (
-	maxHeads = 64
-	maxURLs  = 16
-)
+// maxHeads bounds the heads that are taken from one pulse.
+const maxHeads = 64
 
 // pulsed takes a pulse of another master.
 func (c *cluster) pulsed(from peer.ID, data []byte) {
@@ -56,14 +54,7 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 }
 
 func (c *cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInfo) {
-	for _, list := range []*[]string{&m.RPCURLs, &m.UIURLs, &m.MeshAddrs, &m.EdgeAddrs} {
-		*list = (*list)[:min(len(*list), maxURLs)]
-	}
-	if h := m.Connectivity; h != nil {
-		h.Masters = h.Masters[:min(len(h.Masters), maxObserved)]
-		h.Holds = h.Holds[:min(len(h.Holds), maxObserved)]
-	}
-	boundSettings(m.Settings)
+	membership.Bound(m)
 	c.endedElsewhere(now, from.String(), m.Ended)
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {
@@ -73,12 +64,11 @@ func (c *cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInf
 	c.store.splits.Heard(now, from.String())
 	s := summary(m)
 	apart := c.store.replica.Note(from.String(), s)
-	agreement := c.store.replica.Agreement(from.String())
-	away := !c.members.reachable(from.String())
-	if c.members.observe(now, from.String(), m, agreement) {
+	shown, back := c.store.members.Observe(now, from.String(), m, c.store.replica.Agreement(from.String()).InSync)
+	if shown {
 		c.store.masterChanged(from.String())
 	}
-	if away && c.members.reachable(from.String()) {
+	if back {
 		c.expectFullState()
 	}
 	c.follow(from, latest{s, apart})

@@ -32,8 +32,16 @@ func inMemory(t testing.TB) *Store {
 		table: table.New(), board: liveness.New(id.ID()), changes: watch.New[change]("run"), closed: make(chan struct{}),
 	}
 	s.replica = replica.New(replica.Options{Table: s.table})
+	s.setOfflineAfter(s.cfg.OfflineAfter)
 	s.makeEvents()
 	return s
+}
+
+// setOfflineAfter has a store that is made for a test judge by another limit.
+func (s *Store) setOfflineAfter(limit time.Duration) {
+	s.cfg.OfflineAfter = limit
+	s.settings = s.cfg.ownSettings()
+	s.members = s.newMembers()
 }
 
 // tells has a node say something, as Report does, but without a disk.

@@ -14,7 +14,7 @@ func TestTotalsAgree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(3, 3))
 		s := inMemory(t)
-		s.cfg.OfflineAfter = 30 * time.Second
+		s.setOfflineAfter(30 * time.Second)
 		check := func() (got Stats) {
 			t.Helper()
 			now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -17,7 +18,7 @@ type statuses struct {
 	*watch.Statuses
 	read uint64 // position in the buffer of changes
 	// By these silence is judged, as of the last tick.
-	observers  []observer
+	observers  []membership.Observer
 	preserving bool
 	moment     *moment
 	vital      vital
@@ -57,7 +58,7 @@ func (w *statuses) Changed() (ids []string, ok bool) {
 
 // At has preservation begin or end where it is time, and fixes the instant.
 func (w *statuses) At(now time.Time) (all bool) {
-	observers := w.s.observers()
+	observers := w.s.members.Observers(now)
 	w.s.preserve(now)
 	w.moment = w.s.at(now)                          // behind preserve, which decides how silence is judged
 	preserving := w.s.preserver.state.Load() != nil // an operator ends it too

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -39,8 +38,8 @@ func TestStatusesAgreeWithNaiveOnes(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))
 			limits := []*liveness.Settings{nil, {}, {OfflineAfter: 3 * time.Second}, {OfflineAfter: time.Minute}}
 			s := inMemory(t)
-			s.cfg.OfflineAfter, s.since = 30*time.Second, time.Now()
-			s.cluster = &cluster{store: s, members: &membership{log: s.log, path: t.TempDir() + "/masters", peers: map[string]*member{}}}
+			s.since = time.Now()
+			s.setOfflineAfter(30 * time.Second)
 			for i := range rnd.IntN(4) {
 				s.knows(fmt.Sprint("n", i))
 			}
@@ -63,9 +62,9 @@ func TestStatusesAgreeWithNaiveOnes(t *testing.T) {
 					case 6, 7:
 						s.board.Merge(time.Now(), master, liveness.Pulse{NodeID: node, Age: time.Duration(rnd.IntN(70)) * time.Second})
 					case 8, 9, 10:
-						s.cluster.members.observe(time.Now(), master, &liveness.MasterInfo{Settings: limits[rnd.IntN(len(limits))]}, replica.Agreement{InSync: true})
+						s.members.Observe(time.Now(), master, &liveness.MasterInfo{Settings: limits[rnd.IntN(len(limits))]}, true)
 					case 11:
-						s.cluster.members.left(master)
+						s.members.Left(time.Now(), master)
 					}
 				}
 				// Sometimes nothing happens for a while, or the machine stood still.
@@ -118,7 +117,7 @@ func TestStatusesSurviveManyChanges(t *testing.T) {
 func BenchmarkStatuses(b *testing.B) {
 	const nodes, ticks = 100_000, int(10 * time.Second / watch.Tick)
 	s := inMemory(b)
-	s.cfg.OfflineAfter = 30 * time.Second
+	s.setOfflineAfter(30 * time.Second)
 	ids := make([]string, nodes)
 	now := time.Now()
 	for i := range ids {

@@ -16,6 +16,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
@@ -49,14 +50,14 @@ type Store struct {
 	preserver    preserver
 	events       *events.Log
 	splits       *events.Splits
-	directCount  directCounter
 	acknowledged query.Acknowledged
 	publishing   sync.Mutex    // held from reading a node's entry until its change is published
 	loading      bool          // what is on disk; under publishing
 	lock         *dirlock.Lock // of cfg.Dir
 	history      *epoch.Log
 	replica      *replica.Replica
-	cluster      *cluster // nil: a single master
+	members      *membership.Table // empty: a single master
+	cluster      *cluster          // nil: a single master
 	collisions   *collisions
 	join         joinFile
 
@@ -126,11 +127,12 @@ func newStore(cfg Config) (*Store, error) {
 		table: table.New(), board: liveness.New(id.ID()), changes: watch.New[change](runID()),
 		cancel: func() {}, closed: make(chan struct{}), settings: cfg.ownSettings(),
 	}
+	s.members = s.newMembers()
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = newCollisions(s.text, s.run)
 	s.makeEvents()
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Masters: s.known, Direct: s.direct, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Masters: s.members.IDs, Direct: s.direct, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil
@@ -142,13 +144,18 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
 		return err
 	}
+	if cfg.replicated() {
+		if err := s.members.Load(); err != nil {
+			return err
+		}
+	}
 	var background context.Context
 	background, s.cancel = context.WithCancel(context.Background())
 	s.setLoading(true)
 	s.history, err = epoch.Open(ctx, epoch.Options{
 		Dir: filepath.Join(cfg.Dir, "epochs"), Master: s.text, NoSync: cfg.NoSync, Logger: s.log,
 		Apply: s.arrived, Announce: s.announce, FS: cfg.seams.Disk,
-		Elsewhere: cfg.replicated() && metOthers(cfg.Dir),
+		Elsewhere: len(s.members.IDs()) > 0, // masters that were met have this one's records
 	})
 	if err != nil {
 		return err
@@ -248,10 +255,7 @@ func (s *Store) diskBusy() (most time.Duration) {
 	if s.history != nil {
 		most = s.history.Waiting()
 	}
-	if s.cluster != nil && s.cluster.members != nil {
-		most = max(most, s.cluster.members.waiting())
-	}
-	return most
+	return max(most, s.members.Waiting())
 }
 
 // SetSecret changes Config.Secret for masters that are met from now on; those that were
@@ -354,14 +358,6 @@ func (s *Store) heard(node string) int64 {
 		return 0
 	}
 	return s.cfg.wall() - time.Since(at).Milliseconds()
-}
-
-// known returns the ids of the other masters that are known.
-func (s *Store) known() []string {
-	if s.cluster == nil {
-		return nil
-	}
-	return s.cluster.members.ids()
 }
 
 // direct reports whether streams to another master can be opened.

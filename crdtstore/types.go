@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -112,11 +113,11 @@ type MasterStatus string
 
 // The statuses of a master.
 const (
-	MasterSelf    MasterStatus = "self"    // this one
-	MasterAlive   MasterStatus = "alive"   // heard within 5 s
-	MasterSuspect MasterStatus = "suspect" // silent for longer, or not heard but by other masters; what it alone hears does not count
-	MasterDown    MasterStatus = "down"    // silent for 15 s, or not heard in this run, and no other master hears it
-	MasterLeft    MasterStatus = "left"    // closed on purpose, and said so
+	MasterSelf    MasterStatus = "self"                           // this one
+	MasterAlive                = MasterStatus(membership.Alive)   // heard within 5 s
+	MasterSuspect              = MasterStatus(membership.Suspect) // silent for longer, or not heard but by other masters; what it alone hears does not count
+	MasterDown                 = MasterStatus(membership.Down)    // silent for 15 s, or not heard in this run, and no other master hears it
+	MasterLeft                 = MasterStatus(membership.Left)    // closed on purpose, and said so
 	// MasterNeverMet is a configured peer that this master has never met, nor heard of by
 	// way of others, or that was forgotten since. Master.Cause says why.
 	MasterNeverMet MasterStatus = "never_met"
@@ -163,7 +164,7 @@ type Master struct {
 	// Direct: what it says arrives here in one hop, and what this master says arrives
 	// there so. Otherwise it comes by way of others, or is fetched.
 	Direct bool `json:"direct"`
-	// Deaf: it hears less than half of the nodes that another master hears.
+	// PartiallyConnected: it hears less than half of the nodes that another master hears.
 	PartiallyConnected bool   `json:"partially_connected"`
 	Reason             string `json:"reason,omitempty"` // why it is partially connected or suspect, or was never met
 	// SettingsDiffer are the settings that should be the same on all masters and are not,

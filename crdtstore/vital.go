@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -16,8 +17,8 @@ type moment struct {
 	s         *Store
 	now       time.Time
 	listening record.Listening
-	dead      bool       // nodes that were not heard in this run are dead by an operator's ending
-	masters   []observer // that were asked for
+	dead      bool                  // nodes that were not heard in this run are dead by an operator's ending
+	masters   []membership.Observer // that were asked for
 	heard     []liveness.Observation
 	observers []Observer
 }
@@ -46,21 +47,21 @@ func (m *moment) by(observers []Observer) record.Listening {
 }
 
 // observer is what is known of a master, the same until the moment is over.
-func (m *moment) observer(master string) observer {
+func (m *moment) observer(master string) membership.Observer {
 	for i := range m.masters {
-		if m.masters[i].id == master {
+		if m.masters[i].ID == master {
 			return m.masters[i]
 		}
 	}
-	o := m.s.observer(master)
+	o := m.s.members.Observer(m.now, master)
 	m.masters = append(m.masters, o)
 	return o
 }
 
-func (m *moment) reachable(master string) bool { return m.observer(master).reachable }
+func (m *moment) reachable(master string) bool { return m.observer(master).Reachable }
 
 // limit is for how long a master lets a node be silent.
-func (m *moment) limit(master string) time.Duration { return m.observer(master).offlineAfter }
+func (m *moment) limit(master string) time.Duration { return m.observer(master).OfflineAfter }
 
 // vital looks up a node's pulses and computes its status. The lists in v are good
 // until the moment is asked again.
@@ -69,7 +70,7 @@ func (m *moment) vital(e *table.Entry, v *vital) {
 	m.heard, m.observers, v.age = v.Observation, m.observers[:0], -1
 	for _, h := range v.Observation {
 		age, o := m.now.Sub(h.At), m.observer(h.Master)
-		m.observers = append(m.observers, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.reachable, OfflineAfter: o.offlineAfter})
+		m.observers = append(m.observers, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.Reachable, OfflineAfter: o.OfflineAfter})
 		if v.age < 0 || age < v.age {
 			v.age = max(age, 0)
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -18,7 +19,7 @@ func (r *Replica) Checkpoint() {
 	living := r.living()
 	var mine, news [table.Buckets]bool
 	for b := range mine {
-		mine[b] = Rendezvous(epoch.BucketName(byte(b)), living) == r.opts.Self
+		mine[b] = membership.Rendezvous(epoch.BucketName(byte(b)), living) == r.opts.Self
 	}
 	for e := range r.table.All() {
 		b := table.Bucket(e.ID)

@@ -3,6 +3,7 @@ package replica
 import (
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -38,7 +39,7 @@ func (r *Replica) expire() error {
 			seen := max(s.Seen(), r.opts.Heard(e.ID))
 			return clock-seen > r.opts.Retention.Milliseconds()
 		}
-		if !silent(e.State) || Rendezvous(e.ID, living) != r.opts.Self {
+		if !silent(e.State) || membership.Rendezvous(e.ID, living) != r.opts.Self {
 			continue
 		}
 		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(max(e.State.Seen(), r.opts.Heard(e.ID))))

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -241,7 +242,7 @@ func (j *joining) missing(now time.Time) []string {
 	holds := j.holds()
 	var out []string
 	for id, s := range j.sources {
-		if s.exchanged || now.Sub(s.heard) > silence {
+		if s.exchanged || now.Sub(s.heard) > membership.SuspectAfter {
 			continue
 		}
 		if now.Sub(s.first) > unable && (s.failed >= maxFailed || !j.direct(id)) {

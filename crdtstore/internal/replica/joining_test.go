@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -129,7 +130,7 @@ func TestNobodyIsWaitedForForEver(t *testing.T) {
 		j := newJoiner(t, false)
 		j.direct["m2"] = true
 		j.says("m2")
-		j.pass(int64(silence/time.Millisecond) + 1)
+		j.pass(int64(membership.SuspectAfter/time.Millisecond) + 1)
 		j.tries(AllMet, true, "it is silent")
 	})
 	t.Run("it leaves", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -18,8 +19,6 @@ const (
 	// all the same: what it is about to get need not be sent twice, and what it learned
 	// from states it would write once more.
 	fetchGrace = time.Minute
-	// silence is how long after its last message a master does not count as living.
-	silence = 5 * time.Second
 	// maxBroken is how many transfers from one master may break off with nothing,
 	// one after the other, until states are compared instead.
 	maxBroken = 3
@@ -225,7 +224,7 @@ func (r *Replica) living() []string {
 	defer r.peers.mu.Unlock()
 	out := []string{r.opts.Self}
 	for id, p := range r.peers.of {
-		if !p.left && now.Sub(p.heard) <= silence {
+		if !p.left && now.Sub(p.heard) <= membership.SuspectAfter {
 			out = append(out, id)
 		}
 	}

@@ -99,30 +99,3 @@ func TestBlocksThatDoNotCome(t *testing.T) {
 	}
 	c.Pulled("nobody", 0, errors.New("x"))
 }
-
-func TestHeirsChangeOnlyWithTheirMaster(t *testing.T) {
-	all := []string{"m1", "m2", "m3", "m4"}
-	count := map[string]int{}
-	for i := range 2000 {
-		node := string(rune('a'+i%26)) + time.Duration(i).String()
-		owner := Rendezvous(node, all)
-		count[owner]++
-		for _, gone := range all {
-			var left []string
-			for _, m := range all {
-				if m != gone {
-					left = append([]string{m}, left...) // in another order
-				}
-			}
-			if now := Rendezvous(node, left); gone != owner && now != owner {
-				t.Fatalf("%s goes from %s to %s because %s is gone", node, owner, now, gone)
-			}
-		}
-	}
-	for _, m := range all {
-		if count[m] < 400 || count[m] > 600 {
-			t.Errorf("of 2,000 nodes, shares are %v", count)
-			break
-		}
-	}
-}

@@ -2,13 +2,12 @@ package replica
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"iter"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -129,7 +128,7 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 	living := r.living()
 	var mine []string
 	for e := range r.table.All() {
-		if Rendezvous(e.ID, living) == r.opts.Self {
+		if membership.Rendezvous(e.ID, living) == r.opts.Self {
 			mine = append(mine, e.ID)
 		}
 	}
@@ -137,26 +136,11 @@ func (r *Replica) adopt(ctx context.Context, number uint64, cutoff int64) error 
 	return nil
 }
 
-// Rendezvous returns the master that is responsible for a node, or for anything else
-// with a name, by rendezvous hashing: when a master comes or goes, only what it is
-// responsible for changes hands. All masters that agree about who lives agree
-// about who is responsible.
-func Rendezvous(name string, masters []string) string {
-	best, most := "", uint64(0)
-	for _, m := range masters {
-		sum := sha256.Sum256([]byte(m + "\x00" + name))
-		if w := binary.BigEndian.Uint64(sum[:8]); best == "" || w > most || w == most && m < best {
-			best, most = m, w
-		}
-	}
-	return best
-}
-
 // Responsible returns the master that does for a node what need be done only once, out of
 // those that live as this one sees it: its record in a new epoch, its last sign of life on
 // disk, its expiry. While masters see different ones alive they may name different ones,
 // which does no harm.
-func (r *Replica) Responsible(node string) string { return Rendezvous(node, r.living()) }
+func (r *Replica) Responsible(node string) string { return membership.Rendezvous(node, r.living()) }
 
 // retire asserts what the new epoch still lacks of all that this master knows,
 // and deletes the old epochs when it lacks nothing.

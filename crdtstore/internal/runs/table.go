@@ -4,11 +4,11 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 )
 
 const (
-	// Fresh is how long after its last pulse a run counts as living.
-	Fresh = 5 * time.Second
 	// attempts is how long after its last sign of life a refused run is remembered. It
 	// asks to be admitted every second or so.
 	attempts = 10 * time.Second
@@ -166,7 +166,7 @@ func (t *Table) Asks(now time.Time, id, run string, yielded bool) *Collision {
 	l := m.life(now, run, t.sent)
 	l.yielded = yielded
 	cur := m.find(m.current)
-	if !l.refused && !yielded || cur == nil || cur == l || cur.left || now.Sub(cur.at) > Fresh {
+	if !l.refused && !yielded || cur == nil || cur == l || cur.left || now.Sub(cur.at) > membership.SuspectAfter {
 		return nil
 	}
 	l.at = now
@@ -200,7 +200,7 @@ func (t *Table) Look(now time.Time) (open []Collision, over []string) {
 			continue
 		}
 		cur := m.find(m.current)
-		lives := cur != nil && !cur.left && now.Sub(cur.at) <= Fresh
+		lives := cur != nil && !cur.left && now.Sub(cur.at) <= membership.SuspectAfter
 		any := false
 		for _, l := range m.lives {
 			if l.refused = l.refused && lives && !l.left && now.Sub(l.at) <= attempts; l.refused {
@@ -223,7 +223,7 @@ func (t *Table) Echoes(now time.Time) map[string]Pulse {
 	defer t.mu.Unlock()
 	out := map[string]Pulse{}
 	for id, m := range t.of {
-		if l := m.find(m.current); l != nil && l.seq > 0 && now.Sub(l.at) <= Fresh {
+		if l := m.find(m.current); l != nil && l.seq > 0 && now.Sub(l.at) <= membership.SuspectAfter {
 			out[id] = Pulse{Run: l.run, Seq: l.seq}
 		}
 	}

@@ -89,7 +89,7 @@ var mutants = []struct {
 	},
 	{
 		"masters that are all new wait for each other",
-		"internal/replica/joining.go", "		if s.exchanged || now.Sub(s.heard) > silence {", "		if now.Sub(s.heard) > silence {",
+		"internal/replica/joining.go", "		if s.exchanged || now.Sub(s.heard) > membership.SuspectAfter {", "		if now.Sub(s.heard) > membership.SuspectAfter {",
 	},
 	{
 		"forged states are taken where states are compared",

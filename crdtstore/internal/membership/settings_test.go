@@ -1,4 +1,4 @@
-package crdtstore
+package membership
 
 import (
 	"fmt"
@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
 
 func TestSettingsDiffer(t *testing.T) {
-	mine := Config{
-		OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour,
-		Settings: map[string]string{"heartbeat-interval": "10s", "aliases": "none"},
+	mine := func() *liveness.Settings {
+		return &liveness.Settings{OfflineAfter: 30 * time.Second, Retention: 720 * time.Hour, Others: []liveness.Setting{
+			{Name: "aliases", Value: "none"}, {Name: "heartbeat-interval", Value: "10s"}, {Name: "require-signed", Value: "no"},
+		}}
 	}
 	with := func(change func(*liveness.Settings)) *liveness.Settings {
-		s := mine.ownSettings()
+		s := mine()
 		change(s)
 		return s
 	}
@@ -27,7 +27,7 @@ func TestSettingsDiffer(t *testing.T) {
 		version string
 		want    []string
 	}{
-		"the same":                         {mine.ownSettings(), "1.4", nil},
+		"the same":                         {mine(), "1.4", nil},
 		"of a version that tells nothing":  {nil, "", nil},
 		"that tells its version only":      {nil, "1.3", []string{"version: 1.3 there, 1.4 here"}},
 		"that tells no more than it knows": {&liveness.Settings{}, "1.4", nil},
@@ -42,8 +42,8 @@ func TestSettingsDiffer(t *testing.T) {
 			}
 		}), "1.4", []string{"aliases: x there, none here", "heartbeat-interval: x there, 10s here", "require-signed: x there, no here"}},
 	} {
-		d := &membership{settings: mine.ownSettings(), version: "1.4"}
-		got := d.differ(&member{Version: c.version, settings: c.there})
+		d := New(Config{Settings: mine(), Version: "1.4"})
+		got := d.differ(&member{Info: Info{Version: c.version}, settings: c.there})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("a master %s: %q, want %q", name, got, c.want)
 		}
@@ -69,24 +69,25 @@ func TestSettingsOfOthersAreBounded(t *testing.T) {
 }
 
 func TestSettingsAreToldOnce(t *testing.T) {
-	d := &membership{peers: map[string]*member{}, settings: &liveness.Settings{OfflineAfter: time.Minute}, path: t.TempDir() + "/masters"}
-	now := time.Now()
-	var published []string
+	g := &grid{}
+	cfg := config("", g)
+	cfg.Settings.OfflineAfter = time.Minute
+	d, now := New(cfg), time.Now()
 	look := func(limit time.Duration) {
-		d.observe(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, replica.Agreement{})
+		d.Observe(now, "m", &liveness.MasterInfo{Name: "birch", Settings: &liveness.Settings{OfflineAfter: limit}}, true)
 		for range 3 {
-			d.differing(now, func(id, text string) { published = append(published, id+": "+text) })
+			d.Look(now, false, nil)
 		}
 	}
 	for _, limit := range []time.Duration{time.Minute, time.Second, time.Second, time.Minute} {
 		look(limit)
 	}
 	want := []string{
-		"m: the settings of birch differ from this master's: offline-after: 1s there, 1m here",
-		"m: the settings of birch and this master's agree again",
+		"the settings of birch differ from this master's: offline-after: 1s there, 1m here",
+		"the settings of birch and this master's agree again",
 	}
-	if !slices.Equal(published, want) {
-		t.Errorf("told %q, want %q", published, want)
+	if got := g.texts(EventSettings); !slices.Equal(got, want) {
+		t.Errorf("published %q, want %q", got, want)
 	}
 }
 
@@ -96,8 +97,7 @@ func TestSettingsOfTheProgramAreChecked(t *testing.T) {
 		many[fmt.Sprint(i)] = "x"
 	}
 	for _, settings := range []map[string]string{many, {"": "x"}, {"a": strings.Repeat("x", maxSettingBytes+1)}} {
-		cfg := Config{Settings: settings}
-		if err := cfg.complete(); err == nil || !strings.Contains(err.Error(), "Settings") {
+		if err := CheckSettings(settings); err == nil || !strings.Contains(err.Error(), "Settings") {
 			t.Errorf("%d settings are taken: %v", len(settings), err)
 		}
 	}

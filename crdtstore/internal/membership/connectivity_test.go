@@ -1,4 +1,4 @@
-package crdtstore
+package membership
 
 import (
 	"slices"
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestWhoIsDeaf(t *testing.T) {
+func TestWhoIsPartiallyConnected(t *testing.T) {
 	name := func(id string) string { return "M" + id }
 	for _, c := range []struct {
 		name    string
@@ -25,17 +25,21 @@ func TestWhoIsDeaf(t *testing.T) {
 	} {
 		var e connectivity
 		var published []string
-		publish := func(_, what, text string) { published = append(published, text) }
+		compare := func(now time.Time) {
+			for _, event := range e.compare(now, time.Minute, c.masters, name) {
+				published = append(published, event.Text)
+			}
+		}
 		now := time.Now()
 		for range 3 { // short moments are not enough
-			e.look(now, time.Minute, c.masters, name, publish)
+			compare(now)
 			now = now.Add(29 * time.Second)
 		}
 		if len(published) > 0 {
 			t.Errorf("%s: told too early: %q", c.name, published)
 		}
 		for range 3 {
-			e.look(now, time.Minute, c.masters, name, publish)
+			compare(now)
 			now = now.Add(29 * time.Second)
 		}
 		if !slices.Equal(published, c.want) {

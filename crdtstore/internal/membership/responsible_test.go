@@ -1,9 +1,10 @@
-package crdtstore
+package membership
 
 import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -11,7 +12,7 @@ import (
 // Whatever masters go and come, each node passes only from one that is gone, or to one
 // that has come; every master that stays counts what it adopts, and together they count
 // everything.
-func TestSharesPassToHeirs(t *testing.T) {
+func TestSharesPassToWhoIsResponsible(t *testing.T) {
 	var nodes []string
 	for i := range 300 {
 		nodes = append(nodes, fmt.Sprintf("n%03d", i))
@@ -21,7 +22,7 @@ func TestSharesPassToHeirs(t *testing.T) {
 		before, after := some.Draw(r, "before"), some.Draw(r, "after")
 		counted, want := 0, 0
 		for _, n := range nodes {
-			was, is := responsibleFor(n, before), responsibleFor(n, after)
+			was, is := Rendezvous(n, before), Rendezvous(n, after)
 			if !slices.Contains(after, is) {
 				r.Fatalf("%s is left to %s, which is gone", n, is)
 			}
@@ -51,4 +52,31 @@ func TestSharesPassToHeirs(t *testing.T) {
 			r.Errorf("the others count %d nodes, %d have passed", counted, want)
 		}
 	})
+}
+
+func TestShareChangesOnlyWithItsMaster(t *testing.T) {
+	all := []string{"m1", "m2", "m3", "m4"}
+	count := map[string]int{}
+	for i := range 2000 {
+		node := string(rune('a'+i%26)) + time.Duration(i).String()
+		owner := Rendezvous(node, all)
+		count[owner]++
+		for _, gone := range all {
+			var left []string
+			for _, m := range all {
+				if m != gone {
+					left = append([]string{m}, left...) // in another order
+				}
+			}
+			if now := Rendezvous(node, left); gone != owner && now != owner {
+				t.Fatalf("%s goes from %s to %s because %s is gone", node, owner, now, gone)
+			}
+		}
+	}
+	for _, m := range all {
+		if count[m] < 400 || count[m] > 600 {
+			t.Errorf("of 2,000 nodes, shares are %v", count)
+			break
+		}
+	}
 }

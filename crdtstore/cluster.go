@@ -60,7 +60,7 @@ type cluster struct {
 	announcements atomic.Uint64
 	found         []runs.Collision // of the goroutine that sends pulses
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards what follows
 	pulls       map[peer.ID]*pulling
 	follows     map[peer.ID]*latest // whose summaries are acted on, and what waits meanwhile
 	later       map[peer.ID]bool    // from whom blocks are to be fetched after that

@@ -46,8 +46,8 @@ type collisions struct {
 	drop  func(id peer.ID, why string)
 	peers func() []peer.ID
 
-	mu      sync.Mutex
-	yielded bool // this run has yielded, and was not admitted since
+	mu      sync.Mutex // guards what follows
+	yielded bool       // this run has yielded, and was not admitted since
 	yield   *yield
 	mine    collision            // the other process of this master's identity, while this one counts
 	reports map[string]reported  // by who tells

@@ -32,7 +32,7 @@ const (
 // Records of several keys, as they come together after a split, are not among them. They
 // are kept in memory by each master that hears them, and agents speak to all masters.
 type conflicts struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
 	byNode map[string][]conflictSender
 }
 

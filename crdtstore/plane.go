@@ -35,7 +35,7 @@ const (
 // plane watches whether what the other masters say arrives here, and in one hop. Its
 // methods may be called concurrently, and do not block.
 type plane struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	of      map[peer.ID]*sender
 	gaps    uint64 // how often announcements were missing
 	rebuilt uint64 // connections that were given up for it

@@ -47,9 +47,9 @@ type preserver struct {
 	looked atomic.Pointer[time.Time]  // when the statuses were last looked at; nil: never
 	ended  atomic.Pointer[ending]     // the latest ending by an operator; nil: there was none
 
-	mu    sync.Mutex
-	muted time.Time // until when no other begins
-	next  time.Time // when to look again
+	mu    sync.Mutex // guards what follows
+	muted time.Time  // until when no other begins
+	next  time.Time  // when to look again
 	// newest is when any node was last seen before this run, by the records: those that
 	// were seen about as late were alive then.
 	newest int64

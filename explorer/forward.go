@@ -222,7 +222,7 @@ func (s *Server) offline(n crdtstore.Node) error {
 
 // nodePool keeps connections to nodes, by path.
 type nodePool struct {
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
 	conns  map[string]*nodeConn
 	broken map[string]time.Time // when a path could not be dialled
 }

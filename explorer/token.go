@@ -175,7 +175,7 @@ func changeTokens(dataDir string, change func([]keptToken) ([]keptToken, error))
 type tokens struct {
 	path string
 
-	mu   sync.Mutex
+	mu   sync.Mutex  // guards what follows
 	file os.FileInfo // as last read; nil: none
 	kept map[[sha256.Size]byte]string
 }

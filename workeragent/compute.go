@@ -41,7 +41,7 @@ type watcher struct {
 	seenAt time.Time // when it answered last; zero: never
 	odd    string    // what the log said last of entries left out
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
 	status ComputeStatus
 }
 

@@ -66,7 +66,7 @@ type ComputeStatus struct {
 
 // linkState is an ExplorerStatus that one goroutine writes and others read.
 type linkState struct {
-	mu  sync.Mutex
+	mu  sync.Mutex // guards what follows
 	now ExplorerStatus
 }
 

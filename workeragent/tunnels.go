@@ -45,7 +45,7 @@ type tunnels struct {
 	open func(ctx context.Context, m *tunnel.Master, id string) (opened, error)
 	news chan struct{} // holds a token when an attempt has ended or a tunnel is gone
 
-	mu    sync.Mutex
+	mu    sync.Mutex       // guards what follows
 	edges map[string]*edge // by the master's id
 }
 

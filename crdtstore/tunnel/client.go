@@ -30,7 +30,7 @@ type Client struct {
 	closing  chan struct{}
 	once     sync.Once
 
-	mu     sync.Mutex
+	mu     sync.Mutex           // guards what follows
 	opened map[network.Conn]int // tunnels by connection
 }
 
@@ -97,7 +97,7 @@ type Master struct {
 	addrs  []ma.Multiaddr
 	asking chan struct{} // holds a token while a request is under way
 
-	mu     sync.Mutex // held across no I/O
+	mu     sync.Mutex // guards what follows
 	stream *framed    // for requests; nil: none is open
 }
 

@@ -60,7 +60,7 @@ type Host struct {
 	ctx   context.Context // of the streams; ends with Close
 	stop  context.CancelFunc
 
-	mu       sync.Mutex
+	mu       sync.Mutex          // guards what follows
 	sessions map[string]*session // by node id
 	busy     map[network.Conn]int
 	closed   bool

@@ -42,7 +42,7 @@ type Listener struct {
 	opts   Options
 	states *statelog.Log
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	n     int
 	now   uint64 // counts the times at which a connection became quiet
 	hosts map[netip.Prefix]*host

@@ -21,7 +21,7 @@ const (
 type Log struct {
 	to *slog.Logger
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards what follows
 	keys map[string]*entry
 }
 

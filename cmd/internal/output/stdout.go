@@ -13,7 +13,7 @@ type Stdout struct {
 	to   io.Writer
 	lost func(error)
 
-	mu  sync.Mutex
+	mu  sync.Mutex // guards what follows
 	err error
 }
 

@@ -24,7 +24,7 @@ type Behind struct {
 	wake chan struct{}
 	done chan struct{} // closed when all is written after Close
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	waiting [][]byte
 	size    int
 	dropped int

@@ -19,8 +19,8 @@ type broadcaster struct {
 	applied chan struct{}
 	handed  bool // only touched by Next
 
-	mu         sync.Mutex
-	collecting bool // a commit is under way
+	mu         sync.Mutex // guards what follows
+	collecting bool       // a commit is under way
 	published  []cid.Cid
 }
 

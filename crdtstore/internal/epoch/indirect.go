@@ -32,9 +32,9 @@ type indirect struct {
 	// lenient: values that cannot be read do not keep each from the others.
 	lenient bool
 
-	mu       sync.Mutex
-	key      string // of the element that was written last
-	from     string // the block that it is of
+	mu       sync.Mutex // guards what follows
+	key      string     // of the element that was written last
+	from     string     // the block that it is of
 	read     cid.Cid
 	best     map[string][]byte // the values of the block that was read last
 	verified map[string]bool   // by multihash; see markVerified

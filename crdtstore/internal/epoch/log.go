@@ -91,11 +91,11 @@ type Log struct {
 	stop  context.CancelFunc // ends recoverLoop and logHealth
 	loops sync.WaitGroup     // recoverLoop and logHealth
 
-	turnover lock
-	txn      lock
+	turnover lock // held while epochs are made, opened, closed or deleted
+	txn      lock // held for a write transaction
 
-	mu     sync.RWMutex
-	closed bool // by Close
+	mu     sync.RWMutex // guards closed, cur and old
+	closed bool         // by Close
 	cur    *epoch
 	old    []uint64 // epochs whose directories are still there
 

@@ -17,7 +17,7 @@ type staged struct {
 	base ds.Batching
 
 	// mu is not held while the base is written to, which may take long.
-	mu       sync.RWMutex
+	mu       sync.RWMutex      // guards what follows
 	dirty    map[ds.Key][]byte // nil: deleted
 	flushing map[ds.Key][]byte // what a flush writes down now; it does not change
 }

@@ -21,7 +21,7 @@ type watchdog struct {
 	vfs.FS
 	after time.Duration
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and the calls in it
 	running map[*diskCall]struct{}
 }
 

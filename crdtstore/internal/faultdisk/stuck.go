@@ -8,7 +8,7 @@ import (
 // Stuck hangs in operations on some paths, for as long as it is told to. Its Before is for
 // a [Hook].
 type Stuck struct {
-	mu       sync.Mutex
+	mu       sync.Mutex // guards what follows
 	op, path string
 	freed    chan struct{} // nil: none hangs
 	hit      chan struct{} // closed when one does

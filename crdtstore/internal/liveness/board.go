@@ -37,7 +37,7 @@ type Board struct {
 }
 
 type shard struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	lives map[string]*life
 	// pending are the nodes heard directly since the last Collect.
 	pending []*life

@@ -34,7 +34,7 @@ type MasterInfo struct {
 	Epoch        uint64
 	Heads        [][]byte // CIDs
 	Contacts     []Contact
-	Cutoff       int64 // Unix milliseconds, see docs/architecture.md
+	Cutoff       int64 // Unix milliseconds, see docs/design/history.md
 	Joining      bool  // it does not have all records yet
 	EdgeAddrs    []string
 	Connectivity *Connectivity // nil: of an earlier version, which does not say

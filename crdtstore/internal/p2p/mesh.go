@@ -71,7 +71,7 @@ type Mesh struct {
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 
-	mu       sync.Mutex
+	mu       sync.Mutex           // guards what follows
 	members  map[peer.ID]*member  // admitted and connected
 	contacts map[peer.ID]*contact // every master ever heard of
 	peers    []*configured

@@ -21,7 +21,7 @@ type pins struct {
 
 	saving sync.Mutex // held while the file is written
 
-	mu sync.Mutex
+	mu sync.Mutex         // guards what follows
 	at map[string]peer.ID // by multiaddr
 }
 

@@ -49,11 +49,11 @@ const (
 // an exchange with that master: a comparison of states that ran to its end, or a pulse
 // with this master's own digest. A master waits for exchanges that it runs itself, and
 // never for another to be whole, so no masters wait for each other; see "Joining" in
-// docs/architecture.md.
+// docs/design/replication.md.
 type joining struct {
 	direct func(id string) bool // whether streams to a master can be opened
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	active  bool
 	damaged bool
 	began   time.Time

@@ -67,7 +67,7 @@ type peer struct {
 
 // peers are the other masters that were heard in this run.
 type peers struct {
-	mu sync.Mutex
+	mu sync.Mutex // guards what follows
 	of map[string]*peer
 }
 

@@ -44,7 +44,7 @@ type publisher struct {
 	// nil: it has not.
 	lost func() bool
 
-	mu      sync.Mutex
+	mu      sync.Mutex          // guards what follows, up to wake
 	pending []string            // in order of marking
 	asked   bool                // somebody waits for the next flush, whatever is in it
 	next    *Flush              // the flush that pending will be part of

@@ -30,7 +30,7 @@ const damagePause = 10 * time.Minute
 // seconds. It keeps the history in proportion to the records: it opens a new epoch
 // when the present one has grown too much, sees that the new one holds everything
 // that this master knows, and then deletes the old ones. And it lets nodes expire.
-// See docs/architecture.md.
+// See docs/design/history.md.
 func (r *Replica) Tick(ctx context.Context) error {
 	r.forget()
 	health := r.history.Health()

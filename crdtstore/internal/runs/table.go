@@ -48,8 +48,8 @@ type Collision struct {
 
 // Table knows the runs of all masters. Its methods may be called concurrently.
 type Table struct {
-	mu   sync.Mutex
-	sent uint64 // number of the last pulse of our own
+	mu   sync.Mutex // guards what follows
+	sent uint64     // number of the last pulse of our own
 	of   map[string]*master
 }
 

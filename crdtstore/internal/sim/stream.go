@@ -22,7 +22,7 @@ type stream struct {
 }
 
 type half struct {
-	mu    *sync.Mutex // of both halves
+	mu    *sync.Mutex // of both halves; guards what follows
 	moved *sync.Cond
 	buf   []byte
 	end   error

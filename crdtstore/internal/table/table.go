@@ -21,7 +21,7 @@ type cell struct {
 
 // Table is the set of entries. Its methods may be called concurrently. Call New.
 type Table struct {
-	mu      sync.RWMutex
+	mu      sync.RWMutex // guards what follows, and the set of cells; entries are swapped without it
 	cells   map[string]*cell
 	buckets [Buckets]record.Digest
 	digest  record.Digest

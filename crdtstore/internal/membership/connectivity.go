@@ -99,7 +99,7 @@ func (t *Table) PartiallyConnected(id string) string {
 
 // directCounter is how many nodes this master hears itself, as counted a moment ago.
 type directCounter struct {
-	mu    sync.Mutex // taken before the lock of the table
+	mu    sync.Mutex // guards what follows; taken before the lock of the table
 	at    time.Time
 	nodes int
 }

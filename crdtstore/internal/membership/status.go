@@ -36,7 +36,7 @@ const (
 	// first moment.
 	neverMetAfter = 5 * time.Second
 	// maxSkew is how far a clock may be off before that is published. Clocks decide little
-	// (see docs/architecture.md), but what they do decide is wrong then.
+	// (see docs/design/history.md), but what they do decide is wrong then.
 	maxSkew = 5 * time.Second
 )
 

@@ -52,16 +52,22 @@ func callerOf(ctx context.Context) *caller {
 // connCaller puts the caller into the context of a connection, so that requests
 // which say nothing more about themselves cost no allocation.
 func connCaller(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, callerKey{}, newCaller(conn.LocalAddr(), conn.RemoteAddr().String()))
+}
+
+// newCaller returns who is at the other end of a connection. local is nil where the
+// connection is not known.
+func newCaller(local net.Addr, remote string) *caller {
 	c := &caller{name: "remote"}
-	if conn.LocalAddr().Network() == "unix" {
+	if local != nil && local.Network() == "unix" {
 		c.origin, c.name = fromUnix, "local"
-	} else if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+	} else if a, err := netip.ParseAddrPort(remote); err == nil {
 		c.name = a.Addr().Unmap().String()
 		if a.Addr().Unmap().IsLoopback() {
 			c.origin, c.name = fromLoopback, "local"
 		}
 	}
-	return context.WithValue(ctx, callerKey{}, c)
+	return c
 }
 
 // identify looks at the headers of a request: a token raises the caller, and

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/paths"
 )
@@ -129,6 +131,26 @@ type Config struct {
 	// called on every node by whoever may make VM calls.
 	ProxyMethods []string
 
+	// What follows is for programs that embed a server.
+
+	// Store is a store that the program has opened, and closes when the server has
+	// stopped. nil, which is the default: the server opens one in DataDir and closes
+	// it. With a Store, PeerMasters, MeshAddr, ClusterSecret, Name, RequireSigned,
+	// OfflineAfter and Retention are not looked at, for the store has its own, as it has
+	// the endpoints that others are told; EdgeAddr is off unless it is set. DataDir,
+	// where the tokens are, should be the directory of the store.
+	Store *crdtstore.Store
+
+	// Listener serves the API in the place of RPCAddr. The server closes it when it
+	// stops, or fails to start. nil, which is the default: it listens on RPCAddr. See
+	// [Server.Handler] for programs that have an HTTP server.
+	Listener net.Listener
+
+	// Registerer gets the metrics of the server and its store from Start to Stop; those
+	// of Go and of the process are not among them. nil, which is the default: they are
+	// at /metrics only, which has them in any case.
+	Registerer prometheus.Registerer
+
 	// MaxRestore is how many bytes a backup may have that is restored. Default
 	// 4 GiB; 0: the same. The disk must take up to four of them at a time.
 	MaxRestore int64
@@ -180,6 +202,13 @@ func (c Config) resolve() (Config, error) {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	if c.Listener != nil {
+		c.RPCAddr = c.Listener.Addr().String()
+	}
+	if c.Store != nil {
+		c.OfflineAfter = c.Store.OfflineAfter()
+		c.Retention = max(c.Retention, c.OfflineAfter)
+	}
 	if err := c.validate(); err != nil {
 		return c, err
 	}
@@ -207,9 +236,6 @@ func (c *Config) validate() error {
 	if c.DataDir == "" {
 		return configErrorf("data-dir", "is empty; name a directory")
 	}
-	if c.RPCAddr == "" && c.RPCSocket == "" {
-		return configErrorf("rpc-addr", "and rpc-socket are both empty; nobody could reach this master")
-	}
 	// sockaddr_un has room for 107 bytes and a zero on Linux.
 	if len(c.RPCSocket) > 107 {
 		return configErrorf("rpc-socket", "has %d bytes, the system allows 107; choose a shorter path", len(c.RPCSocket))
@@ -218,7 +244,7 @@ func (c *Config) validate() error {
 		field, addr string
 		skip        bool
 	}{
-		{"rpc-addr", c.RPCAddr, c.RPCAddr == ""},
+		{"rpc-addr", c.RPCAddr, c.RPCAddr == "" || c.Listener != nil},
 		{"ui-addr", c.UIAddr, c.UIAddr == ""},
 		{"mesh-addr", c.MeshAddr, c.MeshAddr == "" || c.MeshAddr[0] == '/'},
 		{"edge-addr", c.EdgeAddr, c.EdgeAddr == "" || c.EdgeAddr == "off"},

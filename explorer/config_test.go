@@ -52,7 +52,6 @@ func TestConfigNamesTheFlag(t *testing.T) {
 		change func(*Config)
 	}{
 		{"data-dir", func(c *Config) { c.DataDir = "" }},
-		{"rpc-addr", func(c *Config) { c.RPCAddr, c.RPCSocket = "", "" }},
 		{"rpc-addr", func(c *Config) { c.RPCAddr = "9002" }},
 		{"rpc-addr", func(c *Config) { c.RPCAddr = "127.0.0.1:x" }},
 		{"rpc-addr", func(c *Config) { c.RPCAddr = "127.0.0.1:70000" }},

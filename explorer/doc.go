@@ -13,6 +13,12 @@
 // /backup gives all records as a file and /restore merges one. A second listener
 // serves the page.
 //
+// # In another program
+//
+// A Config takes a store, a listener and a Prometheus registerer that the program has, and
+// [Server.Handler] is the API for its own HTTP server. Without any listener the server
+// opens no socket.
+//
 // # Guarantees
 //
 //   - Input that cannot be taken changes nothing, and the error names the field.

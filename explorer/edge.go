@@ -36,7 +36,7 @@ func (e *edge) dial(ctx context.Context, node string) (net.Conn, error) {
 // edgeAddr is where agents connect to; empty: nowhere.
 func (c *Config) edgeAddr() string {
 	switch {
-	case c.EdgeAddr == "off", c.EdgeAddr == "" && c.alone():
+	case c.EdgeAddr == "off", c.EdgeAddr == "" && (c.alone() || c.Store != nil):
 		return ""
 	case c.EdgeAddr == "":
 		return net.JoinHostPort("0.0.0.0", strconv.Itoa(DefaultEdgePort))
@@ -54,6 +54,9 @@ func (s *Server) openEdge(ctx context.Context) error {
 	id, err := identity.Load(filepath.Join(s.cfg.DataDir, "identity.key"))
 	if err != nil {
 		return err
+	}
+	if st := s.cfg.Store; st != nil && st.ID() != id.ID() {
+		return configErrorf("data-dir", "is %s, where Store does not have its identity; agents would take this for another master", s.cfg.DataDir)
 	}
 	a, _ := parseAdvertise(s.cfg.Advertise) // checked by resolve
 	e := &edge{}

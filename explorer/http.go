@@ -24,6 +24,21 @@ const (
 	serviceAbout = "Registry of compute nodes and their VMs, kept by several masters that merge."
 )
 
+// Handler returns the API, for an HTTP server of the program that embeds this one; under
+// a path of its own it takes an [http.StripPrefix]. Who asks is told as on the server's own
+// listeners, see [AuthMode]: a connection over a unix socket or loopback is trusted, as the
+// request names it. Before Start and after Stop it answers with status 503.
+//
+// Stop ends event streams, but knows nothing of other requests that run: an HTTP server is
+// shut down after it, and a store of the program's own is closed last.
+func (s *Server) Handler() http.Handler {
+	api := s.apiHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, newCaller(local, r.RemoteAddr))))
+	})
+}
+
 // apiHandler serves the API on the unix socket and on TCP.
 func (s *Server) apiHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -83,8 +98,14 @@ func (s *Server) protect(next http.Handler) http.Handler {
 	var otherSites http.CrossOriginProtection
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.ready.Load() {
+			is := "starting"
+			select {
+			case <-s.closing:
+				is = "stopping"
+			default:
+			}
 			w.Header().Set("Retry-After", "1")
-			writeError(w, http.StatusServiceUnavailable, failure(jsonrpc.CodeInternal, "this master is starting",
+			writeError(w, http.StatusServiceUnavailable, failure(jsonrpc.CodeInternal, "this master is "+is,
 				errorData{Retryable: true, Hint: "try another master, or this one in a moment", RetryAfterS: 1}))
 			return
 		}

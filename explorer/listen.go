@@ -123,6 +123,14 @@ func (s *Server) bounded(l net.Listener, flag string, share int) net.Listener {
 	}), s.metrics.conns.WithLabelValues(flag)}
 }
 
+// listenAPI returns the listener that the embedding program has given, or one on addr.
+func (s *Server) listenAPI(addr string) (net.Listener, error) {
+	if s.cfg.Listener != nil {
+		return s.cfg.Listener, nil
+	}
+	return listenTCP(addr)
+}
+
 // listenTCP listens on an address; on all of both families where it is one of those that
 // mean all. Go alone does so only where 127.0.0.1 is configured, which a host that has IPv6
 // only may lack.

@@ -21,6 +21,7 @@ const metricPrefix = storemetrics.Prefix
 // can live in one process.
 type metrics struct {
 	registry *prometheus.Registry
+	process  *prometheus.Registry // of Go and of the process
 
 	calls   *prometheus.CounterVec   // by method and code
 	seconds *prometheus.HistogramVec // by method
@@ -38,7 +39,7 @@ type metrics struct {
 }
 
 func newMetrics(s *Server) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), process: prometheus.NewRegistry()}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricPrefix + name, Help: help}, labels)
 	}
@@ -68,7 +69,8 @@ func newMetrics(s *Server) *metrics {
 	}, []string{"version", "go_version"})
 	info.WithLabelValues(s.cfg.Version, runtime.Version()).Set(1)
 	m.registry.MustRegister(
-		m.calls, m.seconds, m.http, m.forwards, m.conns, m.closed, m.reports, beats, m.streams, m.dropped, info,
+		m.calls, m.seconds, m.http, m.forwards, m.conns, m.closed, m.reports, beats, m.streams, m.dropped, info)
+	m.process.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -87,7 +89,7 @@ func (m *metrics) measureEdge(host *tunnel.Host) {
 }
 
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, m.process}, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
 func (m *metrics) beat(r crdtstore.BeatResult, err error) {

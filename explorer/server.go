@@ -105,14 +105,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg: cfg, log: log, states: statelog.New(log),
-		open: func(ctx context.Context, c crdtstore.Config) (store, error) {
-			st, err := crdtstore.Open(ctx, c)
-			if err != nil {
-				return nil, err // not a nil *Store in a store
-			}
-			return embedded{st, st.Streams()}, nil
-		},
+		cfg: cfg, log: log, states: statelog.New(log), open: openStore,
 		tokens:    newTokens(cfg.DataDir),
 		toMasters: newMasterClient(),
 		hosts:     ownHosts(cfg),
@@ -164,8 +157,8 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		bound      *net.Addr
 		share      int
 	}{
+		{"rpc-addr", s.cfg.RPCAddr, s.listenAPI, api, &s.rpcAddr, shares.API},
 		{"rpc-socket", s.cfg.RPCSocket, listenUnix, api, nil, shares.Local},
-		{"rpc-addr", s.cfg.RPCAddr, listenTCP, api, &s.rpcAddr, shares.API},
 		{"ui-addr", s.cfg.UIAddr, listenTCP, page, &s.uiAddr, shares.UI},
 	} {
 		if l.addr == "" {
@@ -184,7 +177,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 
 	s.rpcURLs = urlsFor(s.cfg.Advertise, s.rpcAddr, func(a advertised) []string { return a.rpc })
 	s.undo("close the store", func(context.Context) error {
-		if s.store == nil {
+		if s.store == nil || s.cfg.Store != nil {
 			return nil
 		}
 		return s.store.Close()
@@ -196,6 +189,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		s.undo("close tunnels", func(context.Context) error { return s.edge.host.Close() })
 	}
 	s.undo("close connections to nodes", func(context.Context) error { s.nodes.close(); return nil })
+	s.undo("refuse requests", func(context.Context) error { s.ready.Store(false); return nil })
 	s.undo("stop serving", func(ctx context.Context) error {
 		err := errors.Join(shutdown(ctx, page), shutdown(ctx, api))
 		for _, v := range serve { // those that had not begun to serve are not closed by that
@@ -212,11 +206,17 @@ func (s *Server) Start(ctx context.Context) (err error) {
 			}
 		}()
 	}
-	if s.store, err = s.openStore(ctx); err != nil {
+	if s.store, err = s.openWithin(ctx); err != nil {
 		s.store = nil
 		return s.openError(err)
 	}
 	s.metrics.registry.MustRegister(storemetrics.NewCollector(s.store))
+	if s.cfg.Registerer != nil {
+		if err := s.cfg.Registerer.Register(s.metrics.registry); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+		s.undo("unregister metrics", func(context.Context) error { s.cfg.Registerer.Unregister(s.metrics.registry); return nil })
+	}
 	if s.edge != nil {
 		s.store.Serve(spliceName, s.spliced)
 	}
@@ -230,9 +230,12 @@ func (s *Server) Start(ctx context.Context) (err error) {
 // openGrace is how long a start that is given up waits for the disk.
 const openGrace = 5 * time.Second
 
-// openStore opens the store. Where ctx has ended and the disk hangs it does not wait for
+// openWithin opens the store. Where ctx has ended and the disk hangs it does not wait for
 // that; the store is closed when it is open at last.
-func (s *Server) openStore(ctx context.Context) (store, error) {
+func (s *Server) openWithin(ctx context.Context) (store, error) {
+	if s.cfg.Store != nil {
+		return embedded{s.cfg.Store, s.cfg.Store.Streams()}, nil
+	}
 	type opened struct {
 		store store
 		err   error
@@ -317,6 +320,9 @@ func (s *Server) Reload(cfg Config) error {
 	cfg, err := cfg.resolve()
 	if err != nil {
 		return err
+	}
+	if s.cfg.Store != nil {
+		return nil
 	}
 	if err := s.store.SetSecret(cfg.ClusterSecret); err != nil {
 		return configErrorf("cluster-secret-file", "%v", err)

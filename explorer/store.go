@@ -57,4 +57,10 @@ type embedded struct {
 	crdtstore.Streams
 }
 
-var _ store = embedded{}
+func openStore(ctx context.Context, cfg crdtstore.Config) (store, error) {
+	st, err := crdtstore.Open(ctx, cfg)
+	if err != nil {
+		return nil, err // not a nil *Store in a store
+	}
+	return embedded{st, st.Streams()}, nil
+}

@@ -30,6 +30,9 @@ func (p *program) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if m.cfg.RPCAddr == "" && m.cfg.RPCSocket == "" {
+			return m.explain(&crdtstore.FieldError{Field: "rpc-addr", Problem: "and rpc-socket are both empty; nobody could reach this master"})
+		}
 		server, err := explorer.New(m.cfg, log)
 		if err != nil {
 			return m.explain(err)

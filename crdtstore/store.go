@@ -132,7 +132,7 @@ func newStore(cfg Config) (*Store, error) {
 	s.collisions = newCollisions(s.text, s.run)
 	s.makeEvents()
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Masters: s.members.IDs, Direct: s.direct, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Members: s.members, Direct: s.direct, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil

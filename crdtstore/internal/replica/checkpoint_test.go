@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,7 +21,11 @@ type onDisk struct {
 	history *epoch.Log
 	table   *table.Table
 	heard   map[string]int64
+	others  []string // masters that live
 }
+
+func (r *onDisk) IDs() []string            { return nil }
+func (r *onDisk) Alive(time.Time) []string { return r.others }
 
 func newOnDisk(t *testing.T, self, dir string) *onDisk {
 	t.Helper()
@@ -28,7 +33,7 @@ func newOnDisk(t *testing.T, self, dir string) *onDisk {
 	r.Replica = New(Options{
 		Self: self, Table: r.table, Changed: func(string) {},
 		Heard:     func(node string) int64 { return r.heard[node] },
-		Masters:   func() []string { return nil },
+		Members:   r,
 		Retention: time.Hour, EpochAge: time.Hour, Logger: slog.New(slog.DiscardHandler),
 	})
 	var err error
@@ -115,11 +120,7 @@ func TestCheckpointIsShared(t *testing.T) {
 	written := map[string]int{}
 	for _, self := range masters {
 		r := newOnDisk(t, self, t.TempDir())
-		for _, other := range masters {
-			if other != self {
-				r.peers.observe(time.Now(), other, Summary{}, record.Digest{})
-			}
-		}
+		r.others = slices.DeleteFunc(slices.Clone(masters), func(id string) bool { return id == self })
 		for i := range 500 {
 			node := fmt.Sprint("n", i)
 			r.table.Join(node, accountOf(node))

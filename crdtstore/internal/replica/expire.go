@@ -66,7 +66,7 @@ func (r *Replica) expire() error {
 // nextCutoff returns the cutoff of an epoch that this master opens. It stays where
 // it is as long as one of the known masters was not heard: its clock is needed.
 func (r *Replica) nextCutoff() int64 {
-	if !r.met(r.opts.Masters()) {
+	if !r.met(r.opts.Members.IDs()) {
 		return r.history.Cutoff()
 	}
 	return max(r.history.Cutoff(), r.earliest()-r.keep())

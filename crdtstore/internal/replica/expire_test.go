@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
@@ -17,18 +18,30 @@ type clocked struct {
 	*Replica
 	now     time.Time
 	wall    int64
-	masters []string
+	masters []string             // that are known
+	alive   map[string]time.Time // when those that live were heard
 	heard   map[string]int64
+}
+
+func (c *clocked) IDs() []string { return c.masters }
+
+func (c *clocked) Alive(now time.Time) (out []string) {
+	for id, at := range c.alive {
+		if now.Sub(at) <= membership.SuspectAfter {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // newClocked returns a replica that remembers nodes for an hour.
 func newClocked(t *testing.T) *clocked {
 	t.Helper()
-	c := &clocked{now: time.Unix(1_700_000_000, 0), wall: 1_700_000_000_000, heard: map[string]int64{}}
+	c := &clocked{now: time.Unix(1_700_000_000, 0), wall: 1_700_000_000_000, alive: map[string]time.Time{}, heard: map[string]int64{}}
 	c.Replica = New(Options{
 		Self: "m1", Table: table.New(), Changed: func(string) {},
 		Heard:   func(node string) int64 { return c.heard[node] },
-		Masters: func() []string { return c.masters },
+		Members: c,
 		Now:     func() time.Time { return c.now }, Wall: func() int64 { return c.wall },
 		Retention: time.Hour, EpochAge: 24 * time.Hour, EpochBytes: 1 << 30, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -61,6 +74,7 @@ func (c *clocked) tick(t *testing.T) {
 // hears has another master say what its clock shows, from ours.
 func (c *clocked) hears(t *testing.T, id string, ahead int64) {
 	t.Helper()
+	c.alive[id] = c.now
 	if _, err := c.Replica.Observe(t.Context(), id, Summary{Epoch: c.history.Number(), Wall: c.wall + ahead}); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -60,7 +59,6 @@ type peer struct {
 	Agreement
 	heard time.Time
 	wall  int64 // its clock when it was heard
-	left  bool
 	// broken counts the transfers of blocks in a row that broke off with nothing.
 	broken int
 }
@@ -171,7 +169,7 @@ func (p *peers) observe(now time.Time, id string, s Summary, digest record.Diges
 		}
 		p.of[id] = known
 	}
-	known.heard, known.wall, known.left = now, s.Wall, false
+	known.heard, known.wall = now, s.Wall
 	if known.InSync = s.Digest == digest; known.InSync {
 		known.Equal, known.Differs = now, 0
 	}
@@ -190,14 +188,7 @@ func (r *Replica) Compared(with string, differ int, err error) {
 }
 
 // Left notes that another master has gone on purpose.
-func (r *Replica) Left(id string) {
-	r.joining.left(id)
-	r.peers.mu.Lock()
-	defer r.peers.mu.Unlock()
-	if p := r.peers.of[id]; p != nil {
-		p.left = true
-	}
-}
+func (r *Replica) Left(id string) { r.joining.left(id) }
 
 // Forget drops a master that is gone for good: its clock does not count any more.
 func (r *Replica) Forget(id string) {
@@ -219,16 +210,7 @@ func (r *Replica) Agreement(with string) Agreement {
 
 // living returns the masters that live, this one first.
 func (r *Replica) living() []string {
-	now := r.opts.Now()
-	r.peers.mu.Lock()
-	defer r.peers.mu.Unlock()
-	out := []string{r.opts.Self}
-	for id, p := range r.peers.of {
-		if !p.left && now.Sub(p.heard) <= membership.SuspectAfter {
-			out = append(out, id)
-		}
-	}
-	return out
+	return append([]string{r.opts.Self}, r.opts.Members.Alive(r.opts.Now())...)
 }
 
 // earliest returns what the clock that is most behind says now, of this master's

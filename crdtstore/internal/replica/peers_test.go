@@ -13,7 +13,7 @@ import (
 // step has another master say what it holds.
 func (c *clocked) step(t *testing.T, s Summary) Step {
 	t.Helper()
-	s.Wall = c.wall
+	s.Wall, c.alive["m2"] = c.wall, c.now
 	step, err := c.Replica.Observe(t.Context(), "m2", s)
 	if err != nil {
 		t.Fatal(err)

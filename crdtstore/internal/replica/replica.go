@@ -46,6 +46,14 @@ type History interface {
 	Reopened() uint64
 }
 
+// Members is who the other masters are; see [membership.Table], which is one.
+type Members interface {
+	// IDs returns the masters that are known, whether they live or not.
+	IDs() []string
+	// Alive returns those of them that are heard, by the clock of Options.Now.
+	Alive(now time.Time) []string
+}
+
 // Options configure a Replica.
 type Options struct {
 	Self  string // id of this master
@@ -60,9 +68,8 @@ type Options struct {
 	// Heard returns when a node last gave a sign of life to any master, as far as
 	// this one knows, in Unix milliseconds; 0: not in this run.
 	Heard func(node string) int64
-	// Masters returns the ids of the masters that are known, whether they live or
-	// not; with or without this one.
-	Masters func() []string
+	// Members says which other masters are known, and which of them live.
+	Members Members
 	// Direct reports whether streams to a master can be opened; nil: to none.
 	Direct func(id string) bool
 	// Now is a monotonic clock; nil: time.Now. Wall is a wall clock, in Unix

@@ -64,7 +64,7 @@ func (m *master) start() {
 	m.began, m.met, m.before = m.w.now, map[string]bool{}, nil
 	m.observedAt = map[string]int64{}
 	m.replica = replica.New(replica.Options{
-		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Masters: m.masters, Direct: m.direct,
+		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Members: m, Direct: m.direct,
 		Now: m.w.time, Wall: m.wall,
 		AssertDelay: assertAfter * time.Millisecond,
 		EpochBytes:  m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
@@ -106,6 +106,7 @@ func (m *master) stop(clean bool) {
 		for _, o := range m.w.masters {
 			if o != m && o.up && m.w.linked(m, o) {
 				o.replica.Left(m.id)
+				delete(o.observedAt, m.id)
 			}
 		}
 		m.publish()
@@ -206,7 +207,8 @@ func (m *master) heard(node string) int64 {
 	return 0
 }
 
-func (m *master) masters() []string {
+// IDs returns the masters that were met ever.
+func (m *master) IDs() []string {
 	var out []string
 	for _, o := range m.w.masters {
 		if m.known[o.id] {
@@ -236,7 +238,7 @@ func (m *master) pulse() {
 	if _, joining := m.replica.Joining(); joining {
 		s.Holds = m.replica.Holds()
 	} else {
-		s.Holds = m.connected()
+		s.Holds = m.Alive(m.w.time())
 	}
 	_, s.Nodes = m.table.Digest()
 	m.w.broadcast(m, func(to *master) {
@@ -249,8 +251,8 @@ func (m *master) pulse() {
 	})
 }
 
-// connected returns the masters that were heard just now.
-func (m *master) connected() []string {
+// Alive returns the masters that were heard just now and have not left.
+func (m *master) Alive(time.Time) []string {
 	var out []string
 	for _, o := range m.w.masters {
 		if at, heard := m.observedAt[o.id]; heard && m.w.now-at <= recent {

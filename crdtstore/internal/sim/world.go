@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 )
 
 // Virtual times are milliseconds since the start of a run.
@@ -14,7 +16,7 @@ const (
 	tickEvery   = 2_000
 	retryFlush  = 1_000
 	assertAfter = 4_000
-	recent      = 5_000 // since a master was heard that counts as living
+	recent      = int64(membership.SuspectAfter / time.Millisecond)
 	day         = 24 * 3600 * 1000
 )
 

@@ -11,6 +11,23 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
+// AuthMode says who must show a token.
+type AuthMode string
+
+// The modes of Config.Auth.
+const (
+	// AuthAuto trusts the unix socket and loopback. Beyond them a bearer token
+	// is needed to administer nodes and for VM calls; reading, registering and
+	// heartbeats are open. What a proxy on this machine forwards for somebody
+	// elsewhere (X-Forwarded-For and the like) does not count as loopback.
+	AuthAuto AuthMode = "auto"
+	// AuthOff trusts everybody who can connect: for a private network.
+	AuthOff AuthMode = "off"
+	// AuthAll demands a token for everything but /health and the page itself,
+	// from everywhere but the unix socket.
+	AuthAll AuthMode = "all"
+)
+
 // access is what a method or a path asks of its caller.
 type access int
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -24,23 +23,6 @@ const (
 	DefaultRPCPort  = 9002
 	DefaultMeshPort = 9004
 	DefaultEdgePort = 9005
-)
-
-// AuthMode says who must show a token.
-type AuthMode string
-
-// The modes of Config.Auth.
-const (
-	// AuthAuto trusts the unix socket and loopback. Beyond them a bearer token
-	// is needed to administer nodes and for VM calls; reading, registering and
-	// heartbeats are open. What a proxy on this machine forwards for somebody
-	// elsewhere (X-Forwarded-For and the like) does not count as loopback.
-	AuthAuto AuthMode = "auto"
-	// AuthOff trusts everybody who can connect: for a private network.
-	AuthOff AuthMode = "off"
-	// AuthAll demands a token for everything but /health and the page itself,
-	// from everywhere but the unix socket.
-	AuthAll AuthMode = "all"
 )
 
 // Config configures a master. Start from [DefaultConfig]: a zero field is not
@@ -298,43 +280,6 @@ func (c *Config) validate() error {
 		}
 	}
 	return nil
-}
-
-// advertised is Config.Advertise, sorted by what it is for.
-type advertised struct {
-	hosts, mesh, rpc, ui []string
-}
-
-func parseAdvertise(in []string) (a advertised, err error) {
-	for _, s := range in {
-		kind, url, isURL := strings.Cut(s, "=")
-		switch {
-		case isURL && (kind == "rpc" || kind == "ui"):
-			if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
-				return a, configErrorf("advertise", "%q must be an http or https URL", s)
-			}
-			if kind == "rpc" {
-				a.rpc = append(a.rpc, url)
-			} else {
-				a.ui = append(a.ui, url)
-			}
-		case strings.HasPrefix(s, "/"):
-			a.mesh = append(a.mesh, s)
-		case s == "" || strings.ContainsAny(s, "/ =@"):
-			return a, configErrorf("advertise", "%q is neither host, host:port, multiaddr, rpc=URL nor ui=URL", s)
-		default:
-			host := s
-			if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err != nil && strings.Contains(s, ":") {
-				if err := validHostPort("advertise", s); err != nil {
-					return a, err
-				}
-				host, _, _ = net.SplitHostPort(s)
-			}
-			a.mesh = append(a.mesh, s)
-			a.hosts = append(a.hosts, strings.Trim(host, "[]"))
-		}
-	}
-	return a, nil
 }
 
 func validHostPort(field, addr string) error {

@@ -266,3 +266,24 @@ func (o *stream) comment(text string) error {
 	o.write([]byte(": " + text + "\n\n"))
 	return o.flush()
 }
+
+func (s *Server) eventMethods() []method {
+	return []method{
+		takes(method{
+			name:    "events",
+			summary: "Lists what happened to nodes, VMs and masters, and what operators said, the latest first, as far as this master remembers it.",
+			errors:  []int{jsonrpc.CodeUnknownCursor},
+		}, s.eventPages),
+	}
+}
+
+func (s *Server) eventPages(_ context.Context, q crdtstore.EventQuery) (crdtstore.EventPage, error) {
+	if err := validLimit(q.Limit); err != nil {
+		return crdtstore.EventPage{}, err
+	}
+	page, err := s.store.Events(q)
+	if page.Events == nil {
+		page.Events = []crdtstore.Event{}
+	}
+	return page, err
+}

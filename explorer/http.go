@@ -7,11 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
@@ -131,51 +127,6 @@ func (s *Server) protect(next http.Handler) http.Handler {
 }
 
 var noSniff = []string{"nosniff"}
-
-// ownHost reports whether a Host header names this master. An IP address
-// always does: rebinding takes a name.
-func (s *Server) ownHost(host string) bool {
-	host = strings.ToLower(hostOnly(host))
-	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || s.hosts[host] {
-		return true
-	}
-	_, err := netip.ParseAddr(host)
-	return err == nil
-}
-
-// ownHosts collects the names of this master.
-func ownHosts(cfg Config) map[string]bool {
-	hosts := map[string]bool{}
-	add := func(host string) {
-		if host = strings.ToLower(hostOnly(host)); host != "" {
-			hosts[host] = true
-		}
-	}
-	for _, addr := range []string{cfg.RPCAddr, cfg.UIAddr} {
-		add(addr)
-	}
-	if name, err := os.Hostname(); err == nil {
-		add(name)
-	}
-	a, _ := parseAdvertise(cfg.Advertise)
-	for _, host := range a.hosts {
-		add(host)
-	}
-	for _, raw := range append(a.rpc, a.ui...) {
-		if u, err := url.Parse(raw); err == nil {
-			add(u.Host)
-		}
-	}
-	return hosts
-}
-
-// hostOnly takes the port, and the brackets of IPv6, away.
-func hostOnly(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		return h
-	}
-	return strings.Trim(host, "[]")
-}
 
 // protected guards what is open but in mode AuthAll.
 func (s *Server) protected(next http.HandlerFunc) http.HandlerFunc {

@@ -4,10 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
+
+// Prefix stands before every method's name. The bare name works too.
+const Prefix = "ExplorerService."
+
+// bareName returns a method's name without the prefix.
+func bareName(method string) string { return strings.TrimPrefix(method, Prefix) }
 
 // method is one method of the API: what it does and all that the OpenRPC
 // document says about it.
@@ -61,6 +69,11 @@ func (s *Server) methods() []method {
 	all = append(all, s.gridMethods()...)
 	all = append(all, s.eventMethods()...)
 	return all
+}
+
+// knownMethod reports whether there is a method of that name, with or without the prefix.
+func knownMethod(name string) bool {
+	return slices.ContainsFunc(new(Server).methods(), func(m method) bool { return m.name == bareName(name) })
 }
 
 // route registers every method by its name, its prefixed name and its aliases.

@@ -8,10 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,30 +64,6 @@ type Server struct {
 
 	rpcAddr, uiAddr net.Addr
 	steps           []step // to undo what Start has done, last in first out
-}
-
-// step is one thing to undo at the end.
-type step struct {
-	name string
-	undo func(context.Context) error
-}
-
-// within undoes the step, or leaves it to itself when ctx ends: it may wait for a disk that
-// hangs.
-func (s step) within(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- s.undo(ctx) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(stopGrace):
-		return ctx.Err()
-	}
 }
 
 // New checks the configuration and makes a server that does nothing yet. The
@@ -227,62 +200,6 @@ func (s *Server) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// openGrace is how long a start that is given up waits for the disk.
-const openGrace = 5 * time.Second
-
-// openWithin opens the store. Where ctx has ended and the disk hangs it does not wait for
-// that; the store is closed when it is open at last.
-func (s *Server) openWithin(ctx context.Context) (store, error) {
-	if s.cfg.Store != nil {
-		return embedded{s.cfg.Store, s.cfg.Store.Streams()}, nil
-	}
-	type opened struct {
-		store store
-		err   error
-	}
-	done := make(chan opened, 1)
-	go func() {
-		st, err := s.open(ctx, s.storeConfig())
-		done <- opened{st, err}
-	}()
-	select {
-	case o := <-done:
-		return o.store, o.err
-	case <-ctx.Done():
-	}
-	select {
-	case o := <-done:
-		return o.store, o.err
-	case <-time.After(openGrace):
-	}
-	go func() {
-		if o := <-done; o.err == nil {
-			_ = o.store.Close() // the caller was told long ago
-		}
-	}()
-	return nil, ctx.Err()
-}
-
-// storeFields are the flags behind fields of a store's configuration that only
-// the store can check.
-var storeFields = map[string]string{
-	"Peers": "peer-masters", "Listen": "mesh-addr", "Advertise": "advertise",
-	"OfflineAfter": "offline-after", "Retention": "retention",
-}
-
-// openError names the flag where the store complains about one of its fields.
-func (s *Server) openError(err error) error {
-	var field *crdtstore.FieldError
-	if errors.As(err, &field) && storeFields[field.Field] != "" {
-		return configErrorf(storeFields[field.Field], "%s", field.Problem)
-	}
-	return fmt.Errorf("open the store in %s: %w", s.cfg.DataDir, err)
-}
-
-func (s *Server) undo(name string, f func(context.Context) error) {
-	s.steps = append(s.steps, step{name, f})
-}
-
 // Stop ends what Start began: event streams end, requests that run are waited
 // for until ctx ends, then the store leaves the cluster. It may be called more
 // than once; later calls return what the first returned.
@@ -291,7 +208,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.stopOnce.Do(func() {
 		close(s.closing)
 		for _, step := range slices.Backward(s.steps) {
-			if err := step.within(ctx); err != nil {
+			if err := within(ctx, stopGrace, func() error { return step.undo(ctx) }); err != nil {
 				s.stopErr = errors.Join(s.stopErr, fmt.Errorf("%s: %w", step.name, err))
 			}
 		}
@@ -375,95 +292,4 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	return errors.Join(failed, s.Stop(stop))
-}
-
-// shutdown waits for requests that run, though not so long that no time is
-// left for the steps that follow.
-func shutdown(ctx context.Context, srv *http.Server) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, left/2)
-		defer cancel()
-	}
-	err := srv.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		err = srv.Close() // a call that runs longer loses its answer, not its effect
-	}
-	return ignoreClosed(err)
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-func (s *Server) storeConfig() crdtstore.Config {
-	a, _ := parseAdvertise(s.cfg.Advertise) // checked by resolve
-	c := crdtstore.Config{
-		Dir: s.cfg.DataDir, Name: s.cfg.Name, Version: s.cfg.Version,
-		Peers: s.cfg.PeerMasters, Advertise: a.mesh, Secret: s.cfg.ClusterSecret,
-		Endpoints: crdtstore.Endpoints{
-			RPCURLs:   s.rpcURLs,
-			UIURLs:    urlsFor(s.cfg.Advertise, s.uiAddr, func(a advertised) []string { return a.ui }),
-			EdgeAddrs: s.edgeAddrs(),
-		},
-		OfflineAfter: s.cfg.OfflineAfter, Retention: s.cfg.Retention,
-		RequireSigned: s.cfg.RequireSigned, Settings: s.cfg.sharedSettings(), Logger: s.log,
-	}
-	if s.cfg.MeshAddr != "" {
-		c.Listen = []string{s.cfg.MeshAddr}
-	}
-	return c
-}
-
-// urlsFor returns where others reach a listener: at the URLs that the
-// configuration names, else at its hosts, else at the addresses listened on.
-func urlsFor(advertise []string, bound net.Addr, named func(advertised) []string) []string {
-	a, _ := parseAdvertise(advertise)
-	if urls := named(a); len(urls) > 0 {
-		return urls
-	}
-	tcp, ok := bound.(*net.TCPAddr)
-	if !ok {
-		return []string{}
-	}
-	hosts := a.hosts
-	if len(hosts) == 0 {
-		hosts = hostsOf(tcp.AddrPort().Addr().Unmap())
-	}
-	urls := []string{}
-	for _, h := range hosts {
-		u := url.URL{Scheme: "http", Host: net.JoinHostPort(h, strconv.Itoa(tcp.Port))}
-		urls = append(urls, u.String())
-	}
-	return urls
-}
-
-// hostsOf returns the addresses behind one listened on: itself, or all of this
-// machine's where it stands for them.
-func hostsOf(addr netip.Addr) (hosts []string) {
-	if !addr.IsUnspecified() {
-		return []string{addr.String()}
-	}
-	all, _ := net.InterfaceAddrs()
-	for _, a := range all {
-		n, ok := a.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		ip, ok := netip.AddrFromSlice(n.IP)
-		ip = ip.Unmap()
-		// A link-local address means nothing on another machine. An IPv6 wildcard
-		// takes IPv4 too, an IPv4 one does not take IPv6.
-		if ok && ip.IsGlobalUnicast() && (ip.Is4() || addr.Is6()) {
-			hosts = append(hosts, ip.String())
-		}
-	}
-	if len(hosts) == 0 { // a machine without a network
-		hosts = []string{"127.0.0.1"}
-	}
-	return hosts
 }

@@ -17,6 +17,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/dirlock"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/host"
 )
 
@@ -171,9 +172,12 @@ func (a *Agent) Start() (err error) {
 	if err := atomicfile.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	lock, err := lockDir(dir)
+	lock, err := dirlock.Take(dir)
+	if errors.Is(err, dirlock.ErrInUse) {
+		return fmt.Errorf("data directory %s: %w by another agent; stop it, or give this one another --data-dir", dir, err)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("data directory: %w", err)
 	}
 	a.undo = append(a.undo, lock.Close)
 	_, err = os.Stat(KeyFile(dir))
@@ -227,44 +231,6 @@ func (a *Agent) Start() (err error) {
 	return nil
 }
 
-// connect prepares the links; it does no I/O.
-func (a *Agent) connect(r *running) error {
-	if a.cfg.Compute != "" {
-		ep, err := parseAddress("compute", a.cfg.Compute, DefaultComputePort)
-		if err != nil {
-			return err
-		}
-		r.watcher = newWatcher(r.node, ep.URL, a.deps.dial(ep, a.options("")), a.cfg.ComputePoll, a.cfg.ComputeGrace, a.log)
-		r.watcher.carriedOut = r.carriedOut
-	}
-	elsewhere, err := a.connectExplorers(r)
-	if err != nil {
-		return err
-	}
-	if addr := a.cfg.AdvertiseCompute; a.cfg.direct && elsewhere {
-		if ep, err := parseAddress("advertise-compute", addr, DefaultComputePort); err == nil && local(ep) {
-			a.log.Warn("explorers on other machines cannot pass VM calls on to this node",
-				"compute", ep.URL, "hint", "give --advertise-compute an address that they can reach, such as tcp://<this machine>:9003")
-		}
-	}
-	return nil
-}
-
-// options are those of a connection on which one call at a time is made.
-func (a *Agent) options(token string) client.Options {
-	fresh := func() string { return *a.token.Load() }
-	if token == "" {
-		fresh = nil
-	}
-	return client.Options{
-		Token:      token,
-		FreshToken: fresh,
-		MaxAnswer:  8 << 20, // bytes
-		MaxConns:   2,
-		UserAgent:  "hero_explorer_agent",
-	}
-}
-
 // launch starts the goroutines; Stop ends them.
 func (a *Agent) launch(r *running) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -285,14 +251,7 @@ func (a *Agent) launch(r *running) {
 	all.Go(func() {
 		pause(ctx, firstLook, looked)
 		r.node.open()
-		r.dir.run(ctx, func(l *link) {
-			ctx, cancel := context.WithCancel(ctx)
-			l.slot.stop = cancel
-			all.Go(func() {
-				defer cancel()
-				l.run(ctx)
-			})
-		})
+		r.dir.run(ctx)
 	})
 	all.Go(func() { r.dir.keep(ctx) })
 	all.Go(func() { r.watchDisk(ctx) })
@@ -307,7 +266,7 @@ func (a *Agent) launch(r *running) {
 	a.undo = append(a.undo, func() error {
 		cancel()
 		ended := make(chan struct{})
-		go func() {
+		go func() { // ends with them, after Stop only where one hangs
 			all.Wait()
 			close(ended)
 		}()

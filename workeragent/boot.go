@@ -36,7 +36,7 @@ func nextBoot(dir string, now int64) (boot uint64, warning, err error) {
 	return boot, warning, writeFile(path, strconv.AppendUint(nil, boot, 10))
 }
 
-// writeFile is [atomicfile.Write]. Tests let it fail.
+// writeFile is [atomicfile.Write]. Tests put their own in its place.
 var writeFile = atomicfile.Write
 
 // bootAnyway is nextBoot for a node that has to be reported also where its disk takes no

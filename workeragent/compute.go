@@ -41,7 +41,7 @@ type watcher struct {
 	seenAt time.Time // when it answered last; zero: never
 	odd    string    // what the log said last of entries left out
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards status
 	status ComputeStatus
 }
 
@@ -96,16 +96,18 @@ func (w *watcher) look(ctx context.Context) {
 // enter notes the state, and logs it when it has changed.
 func (w *watcher) enter(state string, err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	was := w.status.State
 	w.status.LastError = ""
 	if err != nil {
 		w.status.LastError = err.Error()
 	}
+	if was != state {
+		w.status.State, w.status.Since = state, time.Now()
+	}
+	w.mu.Unlock()
 	if was == state {
 		return
 	}
-	w.status.State, w.status.Since = state, time.Now()
 	switch state {
 	case ComputeOK:
 		w.log.Info("compute service answers", "vms", len(w.vms))

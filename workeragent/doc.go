@@ -57,6 +57,6 @@
 //
 // In the data directory: key.pem (the identity, see package identity), boot (the
 // last boot number), masters.json (the masters learned of), operations (what was asked
-// for by name, and the answers), agent.sock (GET /status, for this user only),
-// compute.sock (where masters on this machine call) and lock.
+// for by name, and the answers), agent.sock (GET /status, for this user only) and
+// compute.sock (where masters on this machine call).
 package workeragent

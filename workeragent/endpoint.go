@@ -78,3 +78,14 @@ func localHost(host string) bool {
 	// To call the unspecified address is to call this machine.
 	return strings.TrimSuffix(host, ".") == "localhost" || err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified())
 }
+
+// plain reports whether HTTP is spoken there that everybody on the way can read.
+func (p endpoint) plain() bool {
+	return p.edge == "" && p.ep.Network != "unix" && !strings.HasPrefix(p.ep.URL, "https://")
+}
+
+// host is the host of an endpoint, as it is written.
+func (p endpoint) host() string {
+	host, _, _ := net.SplitHostPort(p.ep.Address)
+	return host
+}

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,11 +126,15 @@ func wantMethods(t *testing.T, calls []call, want ...string) {
 
 // logBuffer is a log that tests read.
 type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	seam func(where string) // called with each line; may be nil
+	mu   sync.Mutex
+	buf  bytes.Buffer
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
+	if b.seam != nil {
+		b.seam("log: " + string(p))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
@@ -150,6 +157,7 @@ type setup struct {
 	log     *logBuffer
 	figures func(context.Context) (host.Figures, error)
 	deps    deps // what is set of it
+	running atomic.Pointer[Agent]
 }
 
 // startAgent starts an agent whose services are fakes, by address.
@@ -172,6 +180,11 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 			return nil
 		}
 	}
+	dial := s.deps.dial
+	s.deps.dial = func(ep client.Endpoint, o client.Options) caller {
+		return &seamCaller{caller: dial(ep, o), t: t, seam: func(what string) { s.seam(t, what+" "+ep.URL) }}
+	}
+	s.log.seam = func(where string) { s.seam(t, where) }
 	if s.deps.spread == nil {
 		s.deps.spread = func(time.Duration) time.Duration { return 0 }
 	}
@@ -179,12 +192,70 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.running.Store(a)
 	if err := a.Start(); err != nil {
 		t.Fatal(err)
 	}
 	s.agent = a
 	t.Cleanup(func() { _ = a.Stop() })
 	return s
+}
+
+// seam checks that no lock is held where an agent goes to the network, to the disk or to
+// the log, any of which may hang.
+func (s *setup) seam(t *testing.T, where string) {
+	a := s.running.Load()
+	if a == nil || a.running.Load() == nil {
+		return // it starts
+	}
+	r := a.running.Load()
+	locks := map[string]*sync.Mutex{"node": &r.node.mu, "membership": &r.dir.mu}
+	if r.watcher != nil {
+		locks["watcher"] = &r.watcher.mu
+	}
+	for name, mu := range locks {
+		wantFree(t, mu, name, where)
+	}
+}
+
+// wantFree checks that the caller does not hold a lock. Others may, for a moment, which is
+// one of the real clock: in a bubble, time stands still while somebody waits for a lock.
+func wantFree(t *testing.T, mu *sync.Mutex, name, where string) {
+	var began, now syscall.Timeval
+	_ = syscall.Gettimeofday(&began)
+	for now = began; now.Sec-began.Sec < 5 && !t.Failed(); _ = syscall.Gettimeofday(&now) {
+		if mu.TryLock() {
+			mu.Unlock()
+			return
+		}
+		runtime.Gosched()
+	}
+	if t.Failed() {
+		return // it has been said, here or elsewhere
+	}
+	t.Errorf("the lock of %s is held across I/O, %s", name, where)
+}
+
+// seamCaller calls seam before the caller that it wraps goes to the network.
+type seamCaller struct {
+	caller
+	t      *testing.T
+	seam   func(what string)
+	closed atomic.Bool
+}
+
+func (c *seamCaller) Call(ctx context.Context, method string, params, result any) error {
+	c.seam("call of " + method)
+	if c.closed.Load() {
+		c.t.Errorf("call of %s after the connection was closed", method)
+	}
+	return c.caller.Call(ctx, method, params, result)
+}
+
+func (c *seamCaller) Close() {
+	c.seam("close")
+	c.closed.Store(true)
+	c.caller.Close()
 }
 
 func testConfig(t *testing.T, explorers ...string) Config {

@@ -189,7 +189,6 @@ func TestFleet(t *testing.T) {
 	f := new(returning)
 	f.up.Store(true)
 	const interval = 10 * time.Second
-	a := &Agent{cfg: Config{HeartbeatInterval: interval}, deps: deps{spread: rand.N[time.Duration]}}
 	log := slog.New(slog.DiscardHandler)
 	ep, err := client.Parse(m.addr, 0)
 	if err != nil {
@@ -199,7 +198,7 @@ func TestFleet(t *testing.T) {
 		_, key, _ := ed25519.GenerateKey(nil)
 		n := newNode(fmt.Sprint("node-", i), key, 1, record.Profile{Hostname: fmt.Sprint("host-", i)})
 		n.open()
-		l := newLink(n, newMembership("", log), m.addr, watched{client.Dial(ep, a.options("")), f}, interval, log)
+		l := newLink(n, newMembership("", log), m.addr, watched{client.Dial(ep, options(nil)), f}, interval, log)
 		l.first = rand.N(interval)
 		all.Go(func() { l.run(ctx) })
 	}

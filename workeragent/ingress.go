@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
@@ -23,6 +24,7 @@ import (
 type ingress struct {
 	gateway *gateway
 	server  *http.Server
+	serving sync.WaitGroup     // goroutines that take connections; close waits for them
 	hangUp  context.CancelFunc // ends logs that go on and consoles
 	journal *ops.Journal
 	client  *tunnel.Client
@@ -69,7 +71,7 @@ func (a *Agent) openIngress(r *running, id *identity.Identity, newborn bool) (ag
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	a.undo = append(a.undo, in.close)
-	go func() { _ = in.server.Serve(in.client) }() // until it is closed
+	in.serve(in.client)
 	path := gatewaySocket(a.cfg.DataDir)
 	ln, err := listenSocket(path)
 	if err != nil && r.node.trouble(aboutDisk) != "" {
@@ -79,12 +81,17 @@ func (a *Agent) openIngress(r *running, id *identity.Identity, newborn bool) (ag
 		a.log.Warn("no socket for masters on this machine; they call the compute service itself", "error", err)
 		return "", nil
 	}
-	go func() { _ = in.server.Serve(ln) }() // until it is closed
+	in.serve(ln)
 	if a.cfg.direct {
 		// Masters are told to call the service itself, past the gateway.
 		return "", nil
 	}
 	return "unix://" + path, nil
+}
+
+// serve takes connections until close.
+func (in *ingress) serve(ln net.Listener) {
+	in.serving.Go(func() { _ = in.server.Serve(ln) }) // it ends with ErrServerClosed
 }
 
 // withoutCompute is for an agent that cannot know what was asked of its compute service,
@@ -140,6 +147,7 @@ func (in *ingress) close() error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = in.server.Close() // who waits is told that the outcome is unknown
 	}
+	in.serving.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}

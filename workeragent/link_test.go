@@ -2,6 +2,7 @@ package workeragent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"math"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/workeragent/internal/host"
 )
 
@@ -420,16 +422,28 @@ func bootOf(c call) uint64 { return max(c.report.Boot, c.beat.Boot) }
 func TestExpiredNodeComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var first atomic.Uint64
+		var removed atomic.Bool
 		x := func() *fakeService {
 			return explorerThat(t, func(c call) (any, error) {
-				if boot := bootOf(c); first.CompareAndSwap(0, boot) || first.Load() == boot {
+				if boot := bootOf(c); removed.Load() && (first.CompareAndSwap(0, boot) || first.Load() == boot) {
 					return nil, &jsonrpc.Error{Code: jsonrpc.CodeRefusedIdentity, Data: map[string]any{"reason": record.RefusedExpired}}
 				}
 				return answer{Accepted: true, IntervalS: 10}, nil
 			})
 		}
+		var running atomic.Pointer[setup]
+		t.Cleanup(func() { writeFile = atomicfile.Write })
+		writeFile = func(path string, content []byte) error {
+			if s := running.Load(); s != nil {
+				s.seam(t, "write of "+path)
+			}
+			return atomicfile.Write(path, content)
+		}
 		a, b := x(), x()
 		s := startAgent(t, testConfig(t, "a:1", "b:1"), map[string]*fakeService{"a:1": a, "b:1": b})
+		running.Store(s)
+		time.Sleep(time.Minute)
+		removed.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		status := s.agent.Status()
@@ -449,4 +463,23 @@ func TestExpiredNodeComesBack(t *testing.T) {
 			t.Errorf("it spoke as %d boots", len(boots))
 		}
 	})
+}
+
+// Of two links that are told at one time that the node was removed, one has it start anew.
+func TestRebootsOnce(t *testing.T) {
+	_, key, _ := ed25519.GenerateKey(nil)
+	n := newNode("n", key, 5, record.Profile{})
+	n.open()
+	first := true
+	n.next = func() uint64 {
+		if first {
+			first = false
+			n.reboot(5) // the other one, while this one waits for the disk
+		}
+		return 9
+	}
+	n.reboot(5)
+	if r := n.account.Load(); r.Boot != 9 || r.Seq != 2 {
+		t.Errorf("boot %d, account %d, want 9 and 2", r.Boot, r.Seq)
+	}
 }

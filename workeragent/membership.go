@@ -22,50 +22,26 @@ const (
 	sweepEvery = 30 * time.Second
 )
 
-// membership is what the agent knows of the masters of its grid, and which of its
-// links beats to which: one for each master. Configured addresses keep their
-// links for ever. A master that an answer named, and to which no configured
-// address leads, gets a link of its own.
-//
-// While its mutex is held, only the states of links and the node are locked.
+// membership is the list of the masters that the agent knows, and of its links to them.
+// One link beats to each master. Configured addresses keep their links for ever. A master
+// that an answer named, and to which no configured address leads, gets a link of its own.
 type membership struct {
-	log     *slog.Logger
-	path    string                     // of the file; empty: none is kept
-	link    func(m *member) *link      // makes one to a learned master
-	first   func() time.Duration       // to wait before the first call after a start
-	tunnels bool                       // edge addresses can be called
-	tunnel  func(master string) caller // over a tunnel that is up; nil: there are none
+	log       *slog.Logger
+	endpoints []endpoint                 // that are configured
+	link      func(m *member) *link      // makes one to a learned master
+	first     func() time.Duration       // to wait before the first call after a start
+	tunnels   bool                       // edge addresses can be called
+	tunnel    func(master string) caller // over a tunnel that is up; nil: there are none
+	file      memberFile
 
 	work    chan struct{} // holds a token when run should look
 	dirty   chan struct{} // holds one when the file should be written
 	changed chan struct{} // holds one when masters would return something else
 
-	mu        sync.Mutex // guards what follows, and the slots of the links
-	known     map[string]*member
-	endpoints []endpoint        // that are configured
-	pins      map[string]string // edge address that is configured without an id → id of the master first met there
-	leads     map[string]string // configured address → id of the master it led to last
-	links     []*link           // the configured ones in their order, then the learned ones
-	saved     []byte
-}
-
-// member is what is known of one master.
-type member struct {
-	id, name string
-	urls     []string  // of its API, as far as usable from here
-	edges    []string  // for tunnels
-	fixed    bool      // an edge address of it is configured
-	left     bool      // it has stopped on purpose
-	named    time.Time // when an answer last named it
-	proven   bool      // it has answered in this run
-}
-
-// slot is a link's entry in the membership.
-type slot struct {
-	master   string // id; empty: not known yet
-	failures int    // in a row
-	good     time.Time
-	stop     context.CancelFunc
+	mu    sync.Mutex // guards what follows, and how the links stand; a leaf, held across no I/O
+	known map[string]*member
+	pins  map[string]string // edge address that is configured without an id → id of the master first met there
+	links []*link           // the configured ones in their order, then the learned ones
 }
 
 // knownMaster is what the membership says of a master.
@@ -75,11 +51,11 @@ type knownMaster struct {
 	Well      bool     // the last beat to it went well
 }
 
-func newMembership(path string, log *slog.Logger) *membership {
+func newMembership(file string, log *slog.Logger) *membership {
 	return &membership{
-		log: log, path: path,
+		log: log, file: memberFile{path: file},
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		known: map[string]*member{}, leads: map[string]string{}, pins: map[string]string{},
+		known: map[string]*member{}, pins: map[string]string{},
 	}
 }
 
@@ -102,13 +78,107 @@ func (d *membership) news() {
 	}
 }
 
-// tryAgain has links that wait because their master refused them try again now.
-func (d *membership) tryAgain() {
+// run keeps the links to what is known until ctx ends: it starts those that are
+// there, makes those to learned masters, and forgets masters that are gone. It returns
+// when all links have ended.
+func (d *membership) run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	start := func(l *link) {
+		ctx, stop := context.WithCancel(ctx)
+		l.stop = stop
+		running.Go(func() {
+			defer stop()
+			l.run(ctx)
+		})
+	}
+	d.mu.Lock()
+	for _, l := range d.links {
+		start(l)
+	}
+	d.mu.Unlock()
+	// Agents learn of a master when they beat to another, and so one after the
+	// other. What they remember, they remember together.
+	for first := d.first; ctx.Err() == nil; first = func() time.Duration { return 0 } {
+		for _, m := range d.review(start, first) {
+			d.log.Info("forgot a master that is gone", "master", m.id, "name", m.name)
+		}
+		pause(ctx, sweepEvery, d.work)
+	}
+}
+
+// review is one look of run. first says how long a new link waits. It returns the masters
+// that were forgotten after they had answered.
+func (d *membership) review(start func(*link), first func() time.Duration) (gone []*member) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, l := range d.links {
-		signal(l.again)
+	now := time.Now()
+	for _, id := range slices.Sorted(maps.Keys(d.known)) {
+		m := d.known[id]
+		if d.expired(m, now) {
+			if !d.answered(id).IsZero() {
+				gone = append(gone, m)
+			}
+			d.drop(m)
+			d.news()
+		} else if d.wanting(m) {
+			l := d.link(m)
+			l.first = first()
+			d.links = append(d.links, l)
+			start(l)
+		}
 	}
+	return gone
+}
+
+// wanting reports whether a master should get a link: it has none, no configured
+// address leads to it, and none may yet turn out to. The caller holds mu.
+func (d *membership) wanting(m *member) bool {
+	if m.left || len(d.addresses(m)) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(d.links, func(l *link) bool {
+		here := l.status.Master == m.id
+		if l.status.Learned {
+			return here
+		}
+		return !l.status.settled() || here && l.status.holds()
+	})
+}
+
+// expired reports whether a master can be forgotten. While no other master answers,
+// the fault may be on this side, and nothing is forgotten. The caller holds mu.
+func (d *membership) expired(m *member, now time.Time) bool {
+	others := slices.ContainsFunc(d.links, func(l *link) bool { return l.status.Master != m.id && l.status.well() })
+	return others && !d.fixed(m.id) && now.Sub(m.named) >= forgetAfter && now.Sub(d.answered(m.id)) >= forgetAfter
+}
+
+// answered returns when a beat to a master last went well; zero: none did in this run. The
+// caller holds mu.
+func (d *membership) answered(id string) (last time.Time) {
+	for _, l := range d.links {
+		if at := l.status.LastBeat; l.status.Master == id && at != nil && at.After(last) {
+			last = *at
+		}
+	}
+	return last
+}
+
+// fixed reports whether an edge address with the id of a master is configured.
+func (d *membership) fixed(id string) bool {
+	return slices.ContainsFunc(d.endpoints, func(p endpoint) bool { return p.master == id })
+}
+
+// drop forgets a master. The caller holds mu.
+func (d *membership) drop(m *member) {
+	delete(d.known, m.id)
+	d.links = slices.DeleteFunc(d.links, func(l *link) bool {
+		if !l.status.Learned || l.status.Master != m.id {
+			return false
+		}
+		l.stop()
+		return true
+	})
 }
 
 // learn takes what a master says of the masters, and whether it is on this machine.
@@ -117,7 +187,15 @@ func (d *membership) learn(infos []memberInfo, fromHere bool) {
 	defer d.mu.Unlock()
 	now, changed := time.Now(), false
 	for _, w := range infos {
-		if d.take(w, fromHere, now) {
+		m := d.known[w.ID]
+		if m == nil {
+			if w.Status == statusLeft || len(d.known) >= maxMasters && !d.makeRoom(now) {
+				continue
+			}
+			m = &member{id: w.ID}
+			d.known[w.ID], changed = m, true
+		}
+		if m.take(w, fromHere, now) {
 			changed = true
 		}
 	}
@@ -126,52 +204,12 @@ func (d *membership) learn(infos []memberInfo, fromHere bool) {
 	}
 }
 
-// take takes what was said of one master, and reports whether it was news. The
-// caller holds mu.
-func (d *membership) take(w memberInfo, fromHere bool, now time.Time) (changed bool) {
-	m := d.known[w.ID]
-	if w.Status == statusLeft {
-		if m != nil && !m.left {
-			m.left, changed = true, true
-		}
-		return changed
-	}
-	if m == nil {
-		if len(d.known) >= maxMasters && !d.makeRoom(now) {
-			return false
-		}
-		m = &member{id: w.ID}
-		d.known[w.ID], changed = m, true
-		d.log.Debug("learned of a master", "master", w.ID, "name", clip(w.Name))
-	}
-	m.named = now
-	if m.left {
-		m.left, changed = false, true
-	}
-	if name := clip(w.Name); name != m.name {
-		m.name, changed = name, true
-	}
-	// Of a master that is away the others may have an old account.
-	current := w.Status == statusSelf || w.Status == statusAlive
-	for _, kind := range []struct {
-		said  []string
-		into  *[]string
-		edges bool
-	}{{w.RPCURLs, &m.urls, false}, {w.EdgeAddrs, &m.edges, true}} {
-		addrs := usable(w.ID, kind.said, kind.edges, fromHere, *kind.into)
-		if len(addrs) > 0 && (current || len(*kind.into) == 0) && !slices.Equal(addrs, *kind.into) {
-			*kind.into, changed = addrs, true
-		}
-	}
-	return changed
-}
-
 // makeRoom forgets a master that has never answered, the one that was not named
 // for longest. The caller holds mu.
 func (d *membership) makeRoom(now time.Time) bool {
 	var oldest *member
 	for _, m := range d.known {
-		if !m.proven && !m.fixed && m.named.Before(now) && (oldest == nil || m.named.Before(oldest.named)) {
+		if m.named.Before(now) && (oldest == nil || m.named.Before(oldest.named)) && !d.fixed(m.id) && d.answered(m.id).IsZero() {
 			oldest = m
 		}
 	}
@@ -181,62 +219,28 @@ func (d *membership) makeRoom(now time.Time) bool {
 	return oldest != nil
 }
 
-// drop forgets a master. The caller holds mu.
-func (d *membership) drop(m *member) {
-	delete(d.known, m.id)
-	d.links = slices.DeleteFunc(d.links, func(l *link) bool {
-		if l.route == nil || l.slot.master != m.id {
-			return false
-		}
-		if l.slot.stop != nil {
-			l.slot.stop()
-		}
-		return true
-	})
-}
-
 // leadsTo notes to which master a link leads. It returns false when that is not
 // the one that a learned link is for.
 func (d *membership) leadsTo(l *link, id string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if l.route != nil {
-		return l.slot.master == id
+	if l.status.Learned {
+		return l.status.Master == id
 	}
-	if l.slot.master != id {
-		l.slot.master, d.leads[l.state.get().Address] = id, id
-		d.news()
+	if l.status.Master != id {
+		d.note(l, func(s *ExplorerStatus) { s.Master = id })
 	}
 	return true
 }
 
-// noteOutcome notes how the last call of a link went.
-func (d *membership) noteOutcome(l *link, well bool) {
+// note changes how a link stands, on the goroutine of the link.
+func (d *membership) note(l *link, change func(*ExplorerStatus)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	before := l.slot
-	if well {
-		l.slot.failures, l.slot.good = 0, time.Now()
-		if m := d.known[l.slot.master]; m != nil {
-			m.proven = true
-		}
-	} else {
-		l.slot.failures++
-	}
-	if before.holds() != l.slot.holds() || before.well() != l.slot.well() || before.settled() != l.slot.settled() {
+	was, is := l.status, &l.status
+	change(is)
+	if was.Master != is.Master || was.holds() != is.holds() || was.well() != is.well() || was.settled() != is.settled() {
 		d.news()
 	}
 }
-
-// well reports whether the last beat went well.
-func (s slot) well() bool { return s.failures == 0 && !s.good.IsZero() }
-
-// holds reports whether the address still counts as leading to its master.
-func (s slot) holds() bool { return s.failures == 0 || s.failures < givenUp && !s.good.IsZero() }
-
-// settled reports whether it is known where the address leads, or that it leads
-// nowhere for now.
-func (s slot) settled() bool { return s.master != "" || s.failures > 0 || !s.good.IsZero() }
 
 // active reports whether a link should beat: no earlier one does so to the same
 // master.
@@ -244,26 +248,41 @@ func (d *membership) active(l *link) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, other := range d.links {
-		if other == l {
+		if other == l || l.status.Master == "" {
 			break
 		}
-		if l.slot.master != "" && other.slot.master == l.slot.master && other.slot.holds() {
+		if other.status.Master == l.status.Master && other.status.holds() {
 			return false
 		}
 	}
 	return true
 }
 
-// framed returns a caller for the master of a link over a tunnel; nil: there is
-// none.
-func (d *membership) framed(l *link) caller {
-	if d.tunnel == nil {
-		return nil
-	}
+// tryAgain has links that wait because their master refused them try again now.
+func (d *membership) tryAgain() {
 	d.mu.Lock()
-	id := l.slot.master
-	d.mu.Unlock()
-	if id == "" {
+	defer d.mu.Unlock()
+	for _, l := range d.links {
+		signal(l.again)
+	}
+}
+
+// pin notes who is met at an edge address that is configured without an id, and returns
+// who was met there first.
+func (d *membership) pin(addr, id string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if was := d.pins[addr]; was != "" {
+		return was
+	}
+	d.pins[addr] = id
+	signal(d.dirty)
+	return id
+}
+
+// framed returns a caller for a master over a tunnel; nil: there is none.
+func (d *membership) framed(id string) caller {
+	if d.tunnel == nil || id == "" {
 		return nil
 	}
 	return d.tunnel(id)
@@ -310,9 +329,7 @@ func (d *membership) masters() []knownMaster {
 				k.EdgeAddrs = append(k.EdgeAddrs, p.edge)
 			}
 		}
-		for _, l := range d.links {
-			k.Well = k.Well || l.slot.master == id && l.slot.well()
-		}
+		k.Well = slices.ContainsFunc(d.links, func(l *link) bool { return l.status.Master == id && l.status.well() })
 		out = append(out, k)
 	}
 	return out
@@ -324,8 +341,7 @@ func (d *membership) status() []ExplorerStatus {
 	defer d.mu.Unlock()
 	out := make([]ExplorerStatus, 0, len(d.links))
 	for _, l := range d.links {
-		s := l.state.get()
-		s.Master, s.Learned = l.slot.master, l.route != nil
+		s := l.status
 		if m := d.known[s.Master]; m != nil {
 			s.Name = m.name
 		}

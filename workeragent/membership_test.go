@@ -106,11 +106,11 @@ func (f *fleet) gotBeats(after time.Duration, want ...string) {
 }
 
 func (f *fleet) dial(ep client.Endpoint, opts client.Options) caller {
-	return &fakeRoute{f, ep.Address, opts.Token}
+	return &fakeRoute{f, ep.Address, opts.FreshToken}
 }
 
 func (f *fleet) tunnel(addrs []string) (caller, error) {
-	return &fakeRoute{f, addrs[0], ""}, nil
+	return &fakeRoute{f, addrs[0], nil}, nil
 }
 
 // start starts an agent in this fleet.
@@ -141,7 +141,7 @@ func (f *fleet) list(self *fakeMaster) (infos []memberInfo) {
 type fakeRoute struct {
 	fleet *fleet
 	addr  string
-	token string
+	token func() string // nil: it has none
 }
 
 func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) error {
@@ -163,8 +163,9 @@ func (r *fakeRoute) Call(ctx context.Context, method string, _, result any) erro
 	if m == nil || m.down {
 		return errRefused
 	}
-	f.shown[r.addr] = f.shown[r.addr] || r.token != ""
-	if m.wary && r.token == "" {
+	token := r.token != nil && r.token() != ""
+	f.shown[r.addr] = f.shown[r.addr] || token
+	if m.wary && !token {
 		return &jsonrpc.Error{Code: jsonrpc.CodeUnauthorized, Message: "a token is needed"}
 	}
 	infos := f.list(m)
@@ -236,7 +237,7 @@ func TestLearnsTheOtherMasters(t *testing.T) {
 		// A new master, and one whose address has changed.
 		f.add("d")
 		f.with(func() {
-			f.masters["b"].RPCURLs = []string{"http://moved:1"}
+			f.masters["b"].RPCURLs = []string{"http://b:1", "http://moved:1"}
 			f.routes["moved:1"] = "b"
 			delete(f.routes, "b:1")
 		})
@@ -540,7 +541,7 @@ func TestEdgeAddresses(t *testing.T) {
 		}
 
 		// A tunnel that is up is used; one that breaks does not keep the beats back.
-		f.with(func() { f.routes["frames"] = "b"; up[idB] = &fakeRoute{f, "frames", ""}; clear(f.asked) })
+		f.with(func() { f.routes["frames"] = "b"; up[idB] = &fakeRoute{f, "frames", nil}; clear(f.asked) })
 		f.wantBeats(time.Minute, "a", "b")
 		if f.asked["frames node_heartbeat"] < 5 || f.asked[edgeB+" node_heartbeat"] > 0 {
 			t.Errorf("calls %v", f.asked)

@@ -155,13 +155,16 @@ func (n *node) update() {
 // reboot begins to speak as a node that has started anew, if it still speaks as the
 // given boot.
 func (n *node) reboot(was uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.boot.Load() != was {
 		return
 	}
-	n.boot.Store(max(n.next(), was+1))
-	n.notify()
+	boot := n.next() // goes to the disk
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.boot.Load() == was {
+		n.boot.Store(max(boot, was+1))
+		n.notify()
+	}
 }
 
 // notify makes a new account. The caller holds mu.
@@ -170,10 +173,7 @@ func (n *node) notify() {
 	r.Sign(n.key)
 	n.account.Store(r)
 	for _, c := range n.links {
-		select {
-		case c <- struct{}{}:
-		default: // it has not looked since the last change
-		}
+		signal(c)
 	}
 }
 

@@ -29,12 +29,12 @@ func TestEdgeAddressWithoutID(t *testing.T) {
 		d := newMembership(path, slog.New(slog.DiscardHandler))
 		d.endpoints = append(d.endpoints, place)
 		d.load(false)
-		return &pinned{addr: addr, dir: d,
+		return &pinned{addr: addr, dialer: &dialer{dir: d, deps: deps{
 			identify: func(context.Context, string) (string, error) { return there, nil },
-			open: func(addrs []string) (caller, error) {
+			tunnel: func(addrs []string) (caller, error) {
 				opened = append(opened, addrs...)
 				return inner, nil
-			}}
+			}}}}
 	}
 	call := func(p *pinned) error { return p.Call(t.Context(), methodMasters, nil, nil) }
 
@@ -42,8 +42,8 @@ func TestEdgeAddressWithoutID(t *testing.T) {
 	if err := call(p); err != nil {
 		t.Fatal(err)
 	}
-	p.dir.known[idA] = &member{id: idA} // as its answer says
-	if err := p.dir.save(); err != nil {
+	p.dialer.dir.known[idA] = &member{id: idA} // as its answer says
+	if err := p.dialer.dir.save(); err != nil {
 		t.Fatal(err)
 	}
 	there = idB

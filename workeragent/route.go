@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
 const (
@@ -38,8 +36,9 @@ type target struct {
 	wrong  time.Time // until when it is left alone; somebody else answered
 	call   caller
 
-	bare     caller // asks who is there, without the token that call shows; nil: call shows none
-	withheld bool   // the token is not for this address
+	entrusted bool // the agent's token is for this address, once the master is proven
+	withheld  bool // it is not for this address
+	showing   bool // calls show it
 }
 
 func (r *route) Call(ctx context.Context, method string, params, result any) error {
@@ -50,7 +49,7 @@ func (r *route) Call(ctx context.Context, method string, params, result any) err
 	var failed []error
 	for tries := min(len(r.targets), triesPerCall); tries > 0 && ctx.Err() == nil; tries-- {
 		err := r.try(ctx, tries, method, params, result)
-		if rpc := (*jsonrpc.Error)(nil); err == nil || errors.As(err, &rpc) {
+		if !broken(err) {
 			return err
 		}
 		failed = append(failed, err)
@@ -79,10 +78,10 @@ func (r *route) try(ctx context.Context, tries int, method string, params, resul
 		if id != r.master {
 			return r.wrongMaster(id)
 		}
-		t.proven = true
+		t.proven, t.showing = true, t.entrusted
 	}
 	err := t.call.Call(ctx, method, params, result)
-	if rpc := (*jsonrpc.Error)(nil); err != nil && t.bare != nil && !errors.As(err, &rpc) {
+	if broken(err) && t.entrusted {
 		t.proven = false // whoever comes next to this address does not get the token at once
 	}
 	return err
@@ -105,24 +104,28 @@ func (r *route) refresh() {
 	if slices.EqualFunc(r.targets, addrs, func(t *target, addr string) bool { return t.addr == addr }) {
 		return
 	}
-	current := r.address()
-	old := r.targets
+	current, old := r.address(), map[string]*target{}
+	for _, t := range r.targets {
+		old[t.addr] = t
+	}
 	r.targets, r.at = nil, 0
 	for _, addr := range addrs {
-		i := slices.IndexFunc(old, func(t *target) bool { return t.addr == addr })
-		if i >= 0 {
-			r.targets = append(r.targets, old[i])
-			old = slices.Delete(old, i, i+1)
+		t, err := old[addr], error(nil)
+		if t == nil {
+			t, err = r.open(addr)
+		}
+		if err != nil {
 			continue
 		}
-		if t, err := r.open(addr); err == nil {
-			r.targets = append(r.targets, t)
+		delete(old, addr)
+		if addr == current {
+			r.at = len(r.targets)
 		}
+		r.targets = append(r.targets, t)
 	}
 	for _, t := range old {
-		t.close()
+		t.call.Close()
 	}
-	r.at = max(0, slices.IndexFunc(r.targets, func(t *target) bool { return t.addr == current }))
 }
 
 // address is the one in use; empty before the first call.
@@ -138,27 +141,6 @@ func (r *route) local() bool { return len(r.targets) > 0 && r.targets[r.at].loca
 
 func (r *route) Close() {
 	for _, t := range r.targets {
-		t.close()
+		t.call.Close()
 	}
-}
-
-func (t *target) close() {
-	t.call.Close()
-	if t.bare != nil {
-		t.bare.Close()
-	}
-}
-
-// whoIs asks a master for its id.
-func whoIs(ctx context.Context, c caller) (id string, err error) {
-	var who struct {
-		Self string `json:"self"`
-	}
-	if err := c.Call(ctx, methodMasters, struct{}{}, &who); err != nil {
-		return "", err
-	}
-	if !validID(who.Self) {
-		return "", errors.New("it does not say which master it is")
-	}
-	return who.Self, nil
 }

@@ -1,7 +1,6 @@
 package workeragent
 
 import (
-	"sync"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -56,66 +55,28 @@ type ExplorerStatus struct {
 	Accepted  uint64     `json:"accepted_seq"` // seq of the last account it has accepted
 }
 
+// well reports whether the last heartbeat went well.
+func (s *ExplorerStatus) well() bool { return s.Failures == 0 && s.LastBeat != nil }
+
+// holds reports whether the address still counts as leading to its master.
+func (s *ExplorerStatus) holds() bool {
+	return s.Failures == 0 || s.Failures < givenUp && s.LastBeat != nil
+}
+
+// settled reports whether it is known where the address leads, or that it leads
+// nowhere for now.
+func (s *ExplorerStatus) settled() bool { return s.Master != "" || s.Failures > 0 || s.LastBeat != nil }
+
+func (s *ExplorerStatus) enter(state string) {
+	if s.State != state {
+		s.State, s.Since = state, time.Now()
+	}
+}
+
 // ComputeStatus is how the compute service stands with the agent.
 type ComputeStatus struct {
 	Address   string    `json:"address,omitempty"`
 	State     string    `json:"state"` // one of the Compute constants
 	Since     time.Time `json:"since"`
 	LastError string    `json:"last_error,omitempty"`
-}
-
-// linkState is an ExplorerStatus that one goroutine writes and others read.
-type linkState struct {
-	mu  sync.Mutex // guards what follows
-	now ExplorerStatus
-}
-
-func (s *linkState) init(address string, interval time.Duration) {
-	s.now = ExplorerStatus{Address: address, State: StateConnecting, Since: time.Now(), IntervalS: interval.Seconds()}
-}
-
-func (s *linkState) get() ExplorerStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now
-}
-
-// at notes which of several addresses is in use.
-func (s *linkState) at(address string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now.Address = address
-}
-
-func (s *linkState) standby() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.enter(StateStandby, time.Now())
-}
-
-func (s *linkState) accepted(seq uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now.Accepted = seq
-}
-
-func (s *linkState) beaten(interval time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	s.enter(StateRegistered, now)
-	s.now.LastBeat, s.now.Failures, s.now.IntervalS = &now, 0, interval.Seconds()
-}
-
-func (s *linkState) failed(state string, failures int, err string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.enter(state, time.Now())
-	s.now.Failures, s.now.LastError = failures, err
-}
-
-func (s *linkState) enter(state string, now time.Time) {
-	if s.now.State != state {
-		s.now.State, s.now.Since = state, now
-	}
 }

@@ -143,29 +143,6 @@ func TestWatchDisk(t *testing.T) {
 	})
 }
 
-// A directory is locked also where the file for it cannot be made, and only once.
-func TestLockWithoutWriting(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Symlink(filepath.Join(dir, "no", "such"), filepath.Join(dir, "lock")); err != nil {
-		t.Fatal(err) // nothing can be made there, whoever tries
-	}
-	first, err := lockDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lockDir(dir); err == nil || !strings.Contains(err.Error(), "another agent") {
-		t.Errorf("taken twice: %v", err)
-	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := lockDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Close()
-}
-
 // Where the boot number cannot be kept, or read, the node speaks on with a later one.
 func TestBootAnyway(t *testing.T) {
 	dir := t.TempDir()

@@ -5,16 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/tunnel"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
 const (
@@ -38,14 +34,14 @@ var reopening = backoff{floor: 100 * time.Millisecond, base: 500 * time.Millisec
 // service of this node.
 type tunnels struct {
 	node string
-	boot func() uint64 // that the node speaks as
 	log  *slog.Logger
 	list func() []knownMaster // that are known now
 	at   func(addrs []string) (*tunnel.Master, error)
 	open func(ctx context.Context, m *tunnel.Master, id string) (opened, error)
-	news chan struct{} // holds a token when an attempt has ended or a tunnel is gone
+	news chan struct{}  // holds a token when an attempt has ended or a tunnel is gone
+	all  sync.WaitGroup // goroutines that run has started, and waits for
 
-	mu    sync.Mutex       // guards what follows
+	mu    sync.Mutex       // guards edges and what they point to; held across no I/O
 	edges map[string]*edge // by the master's id
 }
 
@@ -56,23 +52,23 @@ type opened interface {
 	Close()
 }
 
-// edge is how it stands with one master. The mutex of tunnels guards it.
+// edge is how it stands with one master.
 type edge struct {
 	id, name string
 	addrs    []string
 	master   *tunnel.Master
-	well     bool // the last beat to it went well
-	tunnel   opened
-	opening  bool
-	failures int // in a row
-	next     time.Time
-	last     string // what the log said last
-	noCalls  bool   // it takes no calls over the edge
+	well     bool               // the last beat to it went well
+	release  context.CancelFunc // ends the attempt or the tunnel that there is; nil: there is none
+	open     bool               // what release ends is a tunnel
+	failures int                // in a row
+	next     time.Time          // of the next attempt
+	noCalls  bool               // it takes no calls over the edge
+	last     string             // what the log said last
 }
 
 func newTunnels(node string, boot func() uint64, client *tunnel.Client, log *slog.Logger) *tunnels {
 	return &tunnels{
-		node: node, boot: boot, log: log, at: client.Master, edges: map[string]*edge{}, news: make(chan struct{}, 1),
+		node: node, log: log, at: client.Master, edges: map[string]*edge{}, news: make(chan struct{}, 1),
 		open: func(ctx context.Context, m *tunnel.Master, _ string) (opened, error) {
 			t, err := m.Open(ctx, node, boot())
 			if err != nil {
@@ -83,69 +79,74 @@ func newTunnels(node string, boot func() uint64, client *tunnel.Client, log *slo
 	}
 }
 
-// run keeps the tunnels open until ctx ends. changed holds a token when the masters
-// have changed.
+// run keeps the tunnels open until ctx ends, and returns when all are closed. changed
+// holds a token when the masters have changed.
 func (t *tunnels) run(ctx context.Context, changed <-chan struct{}) {
+	defer t.all.Wait()
 	move := time.NewTimer(jittered(moveEvery))
 	defer move.Stop()
-	for ctx.Err() == nil {
-		wait := t.step(ctx)
-		again := time.NewTimer(wait)
+	for moving := false; ctx.Err() == nil; {
+		again := time.NewTimer(t.step(ctx, moving))
+		moving = false
 		select {
 		case <-again.C:
 		case <-changed:
 		case <-t.news:
 		case <-move.C:
-			t.move(ctx)
+			moving = true
 			move.Reset(jittered(moveEvery))
 		case <-ctx.Done():
 		}
 		again.Stop()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range t.edges {
-		if e.tunnel != nil {
-			go e.tunnel.Close()
-		}
-	}
 }
 
-// step opens what is missing, and says how long to wait when nothing happens.
-func (t *tunnels) step(ctx context.Context) time.Duration {
+// step opens what is missing, and says how long to wait when nothing happens. moving: one
+// is opened as well that this node would rather have than the worst of those it has. That
+// goes when the other is open: a master that answers need not have an edge that can be
+// reached.
+func (t *tunnels) step(ctx context.Context, moving bool) time.Duration {
+	masters := t.list()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, m := range t.refresh() {
-		go m.Close() // beats need mu, and this may wait for the network
-	}
+	t.refresh(masters)
 	now, wait, have := time.Now(), time.Minute, 0
 	for _, e := range t.edges {
-		if e.tunnel != nil || e.opening {
+		if e.release != nil {
 			have++
 		}
 	}
-	for _, e := range t.ranked() {
-		if have >= wantedTunnels {
+	for rank, e := range t.ranked() {
+		better := moving && rank < wantedTunnels && e.well
+		if have >= wantedTunnels && !better {
 			break
 		}
-		if e.tunnel != nil || e.opening {
+		if e.release != nil {
 			continue
 		}
 		if left := e.next.Sub(now); left > 0 {
 			wait = min(wait, left)
 			continue
 		}
+		if have >= wantedTunnels {
+			moving = false
+		}
 		have++
-		t.begin(ctx, e)
+		ctx, release := context.WithCancel(ctx)
+		e.release = release
+		master := e.master
+		t.all.Go(func() {
+			defer release()
+			t.hold(ctx, e, master)
+		})
 	}
 	return wait
 }
 
-// refresh takes the masters of the moment, and returns those to be closed. The caller
-// holds mu.
-func (t *tunnels) refresh() (left []*tunnel.Master) {
+// refresh takes the masters of the moment. The caller holds mu.
+func (t *tunnels) refresh(masters []knownMaster) {
 	current := map[string]bool{}
-	for _, m := range t.list() {
+	for _, m := range masters {
 		if len(m.EdgeAddrs) == 0 {
 			continue
 		}
@@ -159,24 +160,26 @@ func (t *tunnels) refresh() (left []*tunnel.Master) {
 		if !slices.Equal(e.addrs, m.EdgeAddrs) {
 			master, err := t.at(m.EdgeAddrs)
 			if err != nil {
-				t.log.Warn("a master's edge addresses cannot be used", "master", m.ID, "error", err)
-				continue
+				continue // its addresses were looked at when they were learned
 			}
-			if e.master != nil {
-				left = append(left, e.master)
-			}
+			t.leave(e)
 			e.addrs, e.master, e.next, e.failures = m.EdgeAddrs, master, time.Time{}, 0
 		}
 	}
 	for id, e := range t.edges {
-		if !current[id] && e.tunnel == nil && !e.opening {
+		if !current[id] && e.release == nil {
 			delete(t.edges, id)
-			if e.master != nil {
-				left = append(left, e.master)
-			}
+			t.leave(e)
 		}
 	}
-	return left
+}
+
+// leave closes what calls to a master go over, which may wait for the network. The caller
+// holds mu.
+func (t *tunnels) leave(e *edge) {
+	if e.master != nil {
+		t.all.Go(e.master.Close)
+	}
 }
 
 // ranked returns the masters in the order in which this node wants tunnels to them:
@@ -208,103 +211,69 @@ func (t *tunnels) share(master string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// begin opens a tunnel in the background. The caller holds mu.
-func (t *tunnels) begin(ctx context.Context, e *edge) {
-	e.opening = true
-	master := e.master
-	go func() {
-		ctx, cancel := context.WithTimeout(ctx, openWithin)
-		defer cancel()
-		tun, err := t.open(ctx, master, e.id)
-		t.ended(ctx, e, tun, err)
-	}()
-}
-
-// ended takes the outcome of an attempt.
-func (t *tunnels) ended(ctx context.Context, e *edge, tun opened, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	defer signal(t.news)
-	e.opening = false
+// hold opens a tunnel and keeps it until it is lost or ctx ends.
+func (t *tunnels) hold(ctx context.Context, e *edge, master *tunnel.Master) {
+	attempt, cancel := context.WithTimeout(ctx, openWithin)
+	tun, err := t.open(attempt, master, e.id)
+	cancel()
 	if err != nil {
-		e.failures++
-		e.next = time.Now().Add(reopening.delay(e.failures))
-		if e.failures > 2 { // at first the master does not know the node yet
+		if t.ended(e, 0) > 2 { // at first the master does not know the node yet
 			t.logState(e, slog.LevelWarn, "no tunnel to a master", "error", err)
 		}
 		return
 	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		go tun.Close()
-		return
-	}
-	e.tunnel, e.failures = tun, 0
+	t.begun(e)
 	t.logState(e, slog.LevelInfo, "tunnel open")
-	go func() {
-		<-tun.Done()
-		t.lost(e, tun)
-	}()
-	t.trim()
+	select {
+	case <-tun.Done():
+		t.ended(e, 2) // a master that stops leaves all its agents at once: they come back one by one
+		t.logState(e, slog.LevelInfo, "tunnel lost", "error", tun.Err())
+	case <-ctx.Done():
+		tun.Close()
+		t.ended(e, 0)
+		t.logState(e, slog.LevelInfo, "tunnel closed")
+	}
 }
 
-// trim closes the tunnel that this node wants least, where it has one too many. The
-// caller holds mu.
-func (t *tunnels) trim() {
+// begun notes that a tunnel is open, and closes the one that this node wants least where
+// it has one too many.
+func (t *tunnels) begun(e *edge) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.open, e.failures = true, 0
 	have := 0
-	for _, e := range t.ranked() {
-		if e.tunnel == nil {
+	for _, other := range t.ranked() {
+		if !other.open {
 			continue
 		}
 		if have++; have > wantedTunnels {
-			go e.tunnel.Close()
-			e.tunnel = nil
-			t.logState(e, slog.LevelInfo, "tunnel closed, another one has its place")
+			other.open = false
+			other.release()
 		}
 	}
 }
 
-// lost notes that a tunnel is gone. The next attempt waits for a random while: a master
-// that stops leaves all its agents at once.
-func (t *tunnels) lost(e *edge, tun opened) {
+// ended notes that an attempt has failed, or that a tunnel is gone, and returns how many
+// failures that makes in a row. The next attempt waits as it does after some more.
+func (t *tunnels) ended(e *edge, more int) (failures int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer signal(t.news)
-	if e.tunnel != tun {
-		return
-	}
-	e.tunnel, e.failures = nil, 1
-	e.next = time.Now().Add(reopening.delay(3))
-	t.logState(e, slog.LevelInfo, "tunnel lost", "error", tun.Err())
+	e.open, e.release = false, nil
+	e.failures++
+	e.next = time.Now().Add(reopening.delay(e.failures + more))
+	return e.failures
 }
 
-// move opens a tunnel to a master that this node would rather have one to. When it is
-// open the one goes that this node wants least: a master that answers need not have an
-// edge that can be reached.
-func (t *tunnels) move(ctx context.Context) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var missing *edge
-	surplus := false
-	for i, e := range t.ranked() {
-		switch {
-		case i < wantedTunnels && e.well && e.tunnel == nil && missing == nil:
-			missing = e
-		case i >= wantedTunnels && e.tunnel != nil:
-			surplus = true
-		}
-	}
-	if missing != nil && surplus && !missing.opening {
-		t.begin(ctx, missing)
-	}
-}
-
-// logState logs a change, and is silent while nothing else happens. The caller holds mu.
+// logState logs a change, and is silent while nothing else happens.
 func (t *tunnels) logState(e *edge, level slog.Level, message string, args ...any) {
-	if e.last == message {
-		return
-	}
+	t.mu.Lock()
+	same, name := e.last == message, e.name
 	e.last = message
-	t.log.Log(context.Background(), level, message, append(args, "master", e.id, "name", e.name)...)
+	t.mu.Unlock()
+	if !same {
+		t.log.Log(context.Background(), level, message, append(args, "master", e.id, "name", name)...)
+	}
 }
 
 // status returns the ids of the masters to which there are tunnels.
@@ -313,11 +282,27 @@ func (t *tunnels) status() []string {
 	defer t.mu.Unlock()
 	out := []string{}
 	for _, e := range t.ranked() {
-		if e.tunnel != nil {
+		if e.open {
 			out = append(out, e.id)
 		}
 	}
 	return out
+}
+
+// framed returns a caller for a master to which there is a tunnel; nil: there is none,
+// or the master takes no calls over it.
+func (t *tunnels) framed(id string) caller {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.edges[id]
+	if e == nil || !e.open || e.noCalls {
+		return nil
+	}
+	return &asker{master: e.master, onNoCalls: func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		e.noCalls = true
+	}}
 }
 
 // caller returns a caller for the master at some edge addresses.
@@ -328,56 +313,3 @@ func (t *tunnels) caller(addrs []string) (caller, error) {
 	}
 	return &asker{master: m}, nil
 }
-
-// framed returns a caller for a master to which there is a tunnel; nil: there is none,
-// or the master takes no calls over it.
-func (t *tunnels) framed(id string) caller {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.edges[id]
-	if e == nil || e.tunnel == nil || e.noCalls {
-		return nil
-	}
-	return &asker{master: e.master, onNoCalls: func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		e.noCalls = true
-	}}
-}
-
-// errDeaf: the master takes no calls over the edge. It has done nothing.
-var errNoCalls = errors.New("this master takes calls over HTTP only")
-
-// asker calls a master over the connection of tunnels.
-type asker struct {
-	master    *tunnel.Master
-	onNoCalls func() // called when the master takes no calls this way; nil: there is no other way
-	id        uint64
-}
-
-func (a *asker) Call(ctx context.Context, method string, params, result any) error {
-	a.id++
-	request, err := jsonrpc.EncodeRequest(a.id, method, params)
-	if err != nil {
-		return err
-	}
-	answer, err := a.master.Ask(ctx, request)
-	if err != nil {
-		return err
-	}
-	resp, err := jsonrpc.DecodeResponse(a.id, answer)
-	if err != nil {
-		return fmt.Errorf("answer of master %s: %w", a.master.ID(), err)
-	}
-	if resp.Error != nil {
-		if resp.Error.Code == jsonrpc.CodeUnauthorized && a.onNoCalls != nil {
-			a.onNoCalls()
-			return errNoCalls
-		}
-		return resp.Error
-	}
-	return json.Unmarshal(resp.Result, result)
-}
-
-// Close leaves the connection to the tunnels.
-func (a *asker) Close() {}

@@ -16,6 +16,7 @@ import (
 
 // fakeEdges are the edges of some masters.
 type fakeEdges struct {
+	t        *testing.T
 	mu       sync.Mutex
 	masters  []knownMaster
 	down     map[string]bool // nobody answers, which takes a while to find out
@@ -27,14 +28,18 @@ type fakeEdges struct {
 type fakeTunnel struct {
 	done chan struct{}
 	once sync.Once
+	seam func(where string)
 }
 
 func (f *fakeTunnel) Done() <-chan struct{} { return f.done }
 func (f *fakeTunnel) Err() error            { return errors.New("lost") }
-func (f *fakeTunnel) Close()                { f.once.Do(func() { close(f.done) }) }
+func (f *fakeTunnel) Close() {
+	f.seam("close of a tunnel")
+	f.once.Do(func() { close(f.done) })
+}
 
-func newFakeEdges(n int) *fakeEdges {
-	f := &fakeEdges{down: map[string]bool{}, refuses: map[string]bool{}, open: map[string]*fakeTunnel{}, attempts: map[string][]time.Time{}}
+func newFakeEdges(t *testing.T, n int) *fakeEdges {
+	f := &fakeEdges{t: t, down: map[string]bool{}, refuses: map[string]bool{}, open: map[string]*fakeTunnel{}, attempts: map[string][]time.Time{}}
 	for i := range n {
 		id := fmt.Sprint("m", i)
 		f.masters = append(f.masters, knownMaster{ID: id, EdgeAddrs: []string{id}, Well: true})
@@ -44,7 +49,10 @@ func newFakeEdges(n int) *fakeEdges {
 
 // tunnelsOf makes the tunnels of a node to these edges.
 func (f *fakeEdges) tunnelsOf(node string) *tunnels {
-	t := newTunnels(node, func() uint64 { return 1 }, nil, slog.New(slog.DiscardHandler))
+	log := new(logBuffer)
+	t := newTunnels(node, func() uint64 { return 1 }, nil, slog.New(slog.NewTextHandler(log, nil)))
+	seam := func(where string) { wantFree(f.t, &t.mu, "tunnels", where) }
+	log.seam = seam
 	t.at = func([]string) (*tunnel.Master, error) { return new(tunnel.Master), nil }
 	t.list = func() []knownMaster {
 		f.mu.Lock()
@@ -52,6 +60,7 @@ func (f *fakeEdges) tunnelsOf(node string) *tunnels {
 		return slices.Clone(f.masters)
 	}
 	t.open = func(ctx context.Context, _ *tunnel.Master, id string) (opened, error) {
+		seam("opening a tunnel")
 		f.mu.Lock()
 		f.attempts[id] = append(f.attempts[id], time.Now())
 		down, refuses := f.down[id], f.refuses[id]
@@ -65,7 +74,7 @@ func (f *fakeEdges) tunnelsOf(node string) *tunnels {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.open[id] = &fakeTunnel{done: make(chan struct{})}
+		f.open[id] = &fakeTunnel{done: make(chan struct{}), seam: seam}
 		return f.open[id], nil
 	}
 	return t
@@ -100,7 +109,7 @@ func keepUp(ctx context.Context, tuns *tunnels) (stop func()) {
 
 func TestTwoTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(4)
+		f := newFakeEdges(t, 4)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -142,7 +151,7 @@ func TestTwoTunnels(t *testing.T) {
 // A master that refuses is not asked without pause, and another one is used.
 func TestRefusedTunnel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(1)
+		f := newFakeEdges(t, 1)
 		f.refuses["m0"] = true
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
@@ -169,7 +178,7 @@ func TestRefusedTunnel(t *testing.T) {
 // When a master comes back, its tunnels do too, some minutes later and one by one.
 func TestTunnelsComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(3)
+		f := newFakeEdges(t, 3)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -200,7 +209,7 @@ func TestTunnelsComeBack(t *testing.T) {
 // edge cannot be reached.
 func TestTunnelsMoveWithoutALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(3)
+		f := newFakeEdges(t, 3)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -252,8 +261,8 @@ func TestTunnelsAreSpread(t *testing.T) {
 	const nodes, masters = 10_000, 5
 	count := map[string]int{}
 	for i := range nodes {
-		tuns := newFakeEdges(masters).tunnelsOf(fmt.Sprint("node-", i))
-		tuns.refresh()
+		tuns := newFakeEdges(t, masters).tunnelsOf(fmt.Sprint("node-", i))
+		tuns.refresh(tuns.list())
 		for _, e := range tuns.ranked()[:wantedTunnels] {
 			count[e.id]++
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Bounds on what is learned, so that a master that names nonsense costs little.
@@ -21,6 +22,41 @@ const (
 	statusAlive = "alive"
 	statusLeft  = "left"
 )
+
+// member is what is known of one master. The lock of the membership guards it.
+type member struct {
+	id, name string
+	urls     []string  // of its API, as far as usable from here
+	edges    []string  // for tunnels
+	left     bool      // it has stopped on purpose
+	named    time.Time // when an answer last named it
+}
+
+// take takes what was said of this master, and reports whether it was news.
+func (m *member) take(w memberInfo, fromHere bool, now time.Time) bool {
+	left := w.Status == statusLeft
+	changed := m.left != left
+	if m.left = left; left {
+		return changed
+	}
+	m.named = now
+	if name := clip(w.Name); name != m.name {
+		m.name, changed = name, true
+	}
+	// Of a master that is away the others may have an old account.
+	current := w.Status == statusSelf || w.Status == statusAlive
+	for _, kind := range []struct {
+		said  []string
+		into  *[]string
+		edges bool
+	}{{w.RPCURLs, &m.urls, false}, {w.EdgeAddrs, &m.edges, true}} {
+		addrs := usable(w.ID, kind.said, kind.edges, fromHere, *kind.into)
+		if len(addrs) > 0 && (current || len(*kind.into) == 0) && !slices.Equal(addrs, *kind.into) {
+			*kind.into, changed = addrs, true
+		}
+	}
+	return changed
+}
 
 // memberInfo is what a master says of a master, itself or another.
 type memberInfo struct {

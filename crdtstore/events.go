@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -125,8 +126,8 @@ func (q *EventQuery) Matches(e *Event) bool {
 	return (*events.Query)(q).Matches((*events.Event)(e))
 }
 
-// makeEvents makes the event log and the history of splits, which publish to the watchers of the
-// store.
+// makeEvents makes the event log, which publishes to the watchers of the store, and the
+// history of splits.
 func (s *Store) makeEvents() {
 	s.splits = events.NewSplits(s.nameOf, func(node string) record.State { return s.replica.State(node) })
 	s.events = events.New(events.Options{
@@ -172,6 +173,42 @@ func (s *Store) EventCounts() []EventCount {
 	out := make([]EventCount, len(counts))
 	for i, c := range counts {
 		out[i] = EventCount(c)
+	}
+	return out
+}
+
+// lookForSplits logs and publishes which splits begin and end.
+func (s *Store) lookForSplits(now time.Time, joining bool) {
+	var masters []events.Master
+	for _, m := range s.members.Members(now) {
+		a := s.replica.Agreement(m.ID)
+		masters = append(masters, events.Master{
+			ID: m.ID, Left: m.Status == membership.Left, Silent: m.Status == membership.Suspect || m.Status == membership.Down,
+			Joining: joining || m.Joining, InSync: a.InSync, Differs: a.Differs,
+			Heard: laterOf(m.Heard, s.since), Same: m.Same, Apart: laterOf(m.Same, m.Met),
+		})
+	}
+	for _, e := range s.splits.Look(now, masters) {
+		log := s.log.Warn
+		if e.Type == EventMerged {
+			log = s.log.Info
+		}
+		log("a split begins or ends", "what", e.Type, "master", e.Master, "text", e.Text)
+		s.logEvent(Event(e))
+		s.changes.Add(change{kind: MasterChange, id: e.Master})
+	}
+}
+
+// openSplits returns the masters that have held something else than this one for a while, or
+// that cannot be reached, the oldest split first.
+func (s *Store) openSplits() []Split {
+	now, wall := time.Now(), s.cfg.seams.Wall()
+	out := []Split{}
+	for _, p := range s.splits.Open(now) {
+		out = append(out, Split{
+			Master: p.Master, Name: s.nameOf(p.Master), Since: wall.Add(-p.Age).UTC().Round(0), LagS: p.Age.Seconds(),
+			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.members.HeardBy(now, p.Master),
+		})
 	}
 	return out
 }

@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"encoding/hex"
 	"iter"
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 )
@@ -245,40 +243,5 @@ func (c *cluster) watch(now time.Time) {
 	_, joining := s.replica.Joining()
 	s.members.Look(now, joining, unmet)
 	c.mesh.ForgetUnheard(now, s.members.Has)
-	for _, e := range s.splits.Look(now, s.splitViews(now, joining)) {
-		level := slog.LevelWarn
-		if e.Type == EventMerged {
-			level = slog.LevelInfo
-		}
-		s.log.Log(c.ctx, level, "a split begins or ends", "what", e.Type, "master", e.Master, "text", e.Text)
-		s.logEvent(Event(e))
-		s.changes.Add(change{kind: MasterChange, id: e.Master})
-	}
-}
-
-// splitViews returns what is to be known of the other masters to see a split.
-func (s *Store) splitViews(now time.Time, joining bool) (out []events.Master) {
-	for _, m := range s.members.Members(now) {
-		a := s.replica.Agreement(m.ID)
-		out = append(out, events.Master{
-			ID: m.ID, Left: m.Status == membership.Left, Silent: m.Status == membership.Suspect || m.Status == membership.Down,
-			Joining: joining || m.Joining, InSync: a.InSync, Differs: a.Differs,
-			Heard: laterOf(m.Heard, s.since), Same: m.Same, Apart: laterOf(m.Same, m.Met),
-		})
-	}
-	return out
-}
-
-// openSplits returns the masters that have held something else than this one for a while, or
-// that cannot be reached, the oldest split first.
-func (s *Store) openSplits() []Split {
-	now, wall := time.Now(), s.cfg.seams.Wall()
-	out := []Split{}
-	for _, p := range s.splits.Open(now) {
-		out = append(out, Split{
-			Master: p.Master, Name: s.nameOf(p.Master), Since: wall.Add(-p.Age).UTC().Round(0), LagS: p.Age.Seconds(),
-			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.members.HeardBy(now, p.Master),
-		})
-	}
-	return out
+	s.lookForSplits(now, joining)
 }

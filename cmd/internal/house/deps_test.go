@@ -2,7 +2,11 @@ package house
 
 import (
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +147,46 @@ func TestImportsPointOneWay(t *testing.T) {
 			if rule.broken {
 				t.Errorf("%s imports %s; %s", from, to, rule.why)
 			}
+		}
+	}
+}
+
+// The event log is fed from many places and read in one, which answers people. Whoever
+// decided by it would not work without it.
+func TestEventLogIsReadByNobodyWhoDecides(t *testing.T) {
+	const reader = "crdtstore/events.go"
+	reads := map[string]bool{} // what returns something of the log
+	calls := map[string]string{}
+	goFiles(t, func(path string, src []byte) {
+		dir := filepath.ToSlash(filepath.Dir(path))
+		if isTest(path) || path == reader || dir != "crdtstore" && dir != "crdtstore/internal/events" {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if dir != "crdtstore" && n.Recv != nil && n.Type.Results != nil {
+					reads[n.Name.Name] = true
+				}
+			case *ast.SelectorExpr:
+				if of, ok := n.X.(*ast.SelectorExpr); ok && dir == "crdtstore" && (of.Sel.Name == "events" || of.Sel.Name == "splits") {
+					calls[n.Sel.Name] = path
+				}
+			}
+			return true
+		})
+	})
+	if len(reads) == 0 || len(calls) == 0 {
+		t.Errorf("found what reads %v and calls %v", reads, calls)
+	}
+	for name, path := range calls {
+		if reads[name] {
+			t.Errorf("%s calls %s of the event log; only %s reads it, for people", path, name, reader)
 		}
 	}
 }

@@ -96,6 +96,8 @@ func TestMastersPassThroughTheirStatuses(t *testing.T) {
 		hear(true)
 		d.Left(time.Now(), "m1")
 		look()
+		time.Sleep(farewellGrace / 2)
+		hear(false) // it was said before the farewell
 		if alive(d, "m1") || d.Members(time.Now())[0].Status != Left {
 			t.Error("one that has left is alive")
 		}
@@ -293,6 +295,7 @@ func TestPartialConnectivityIsFound(t *testing.T) {
 			for range 40 {
 				time.Sleep(time.Second)
 				d.Observe(time.Now(), "m1", &liveness.MasterInfo{Name: "one", Connectivity: &liveness.Connectivity{Nodes: hears}}, true)
+				d.Observe(time.Now(), "m2", &liveness.MasterInfo{Name: "two", Joining: true, Connectivity: &liveness.Connectivity{}}, true)
 				d.Look(time.Now(), joining, nil)
 			}
 		}
@@ -317,8 +320,9 @@ func TestObserversHaveLimits(t *testing.T) {
 	now := time.Now()
 	d := New(config("", &grid{}))
 	d.Observe(now, "m2", &liveness.MasterInfo{Settings: &liveness.Settings{OfflineAfter: time.Minute}}, true)
-	d.Observe(now.Add(-6*time.Second), "m1", &liveness.MasterInfo{}, true)
-	want := []Observer{{"self", true, 30 * time.Second}, {"m1", false, 30 * time.Second}, {"m2", true, time.Minute}}
+	d.Observe(now.Add(-6*time.Second), "m1", &liveness.MasterInfo{Settings: &liveness.Settings{OfflineAfter: time.Hour}}, true)
+	d.Observe(now, "m3", &liveness.MasterInfo{}, true)
+	want := []Observer{{"self", true, 30 * time.Second}, {"m1", false, time.Hour}, {"m2", true, time.Minute}, {"m3", true, 30 * time.Second}}
 	if got := d.Observers(now); !slices.Equal(got, want) || d.Observer(now, "m2") != want[2] || d.Observer(now, "x") != (Observer{"x", false, 30 * time.Second}) {
 		t.Errorf("the observers are %v, want %v", got, want)
 	}

@@ -53,7 +53,6 @@ type running struct {
 	watcher   *watcher // nil: no compute service
 	dir       *membership
 	tunnels   *tunnels // nil: calls do not come by the agent
-	watchDisk func(context.Context)
 	// carriedOut has a token when an operation was carried out since the VMs were last
 	// looked at.
 	carriedOut chan struct{}
@@ -207,8 +206,7 @@ func (a *Agent) Start() (err error) {
 		boot, _ := bootAnyway(dir, time.Now().UnixMilli())
 		return boot
 	}
-	look := func() error { return probe(dir) }
-	r.node.setTrouble(aboutDisk, diskTrouble(dir, look()))
+	r.node.setTrouble(aboutDisk, diskTrouble(dir, probe(dir)))
 	if a.deps.ingress {
 		if r.node.profile.AgentPath, err = a.openIngress(r, id, newborn); err != nil {
 			return err
@@ -217,7 +215,6 @@ func (a *Agent) Start() (err error) {
 	if err := a.connect(r); err != nil {
 		return err
 	}
-	r.watchDisk = func(ctx context.Context) { a.watchDisk(ctx, r.node, look) }
 	a.running.Store(r)
 	if a.deps.serve {
 		if stop, err := serveStatus(socketFile(dir), a.Status); err != nil {
@@ -254,7 +251,7 @@ func (a *Agent) launch(r *running) {
 		r.dir.run(ctx)
 	})
 	all.Go(func() { r.dir.keep(ctx) })
-	all.Go(func() { r.watchDisk(ctx) })
+	all.Go(func() { a.watchDisk(ctx, r.node, func() error { return probe(a.cfg.DataDir) }) })
 	if r.tunnels != nil && a.cfg.Compute != "" && r.node.trouble(aboutOperations) == "" {
 		r.tunnels.list = r.dir.masters
 		all.Go(func() {
@@ -277,37 +274,6 @@ func (a *Agent) launch(r *running) {
 			return fmt.Errorf("something still hung after %v and was left behind", stopWithin)
 		}
 	})
-}
-
-// watchMachine reads the machine's figures as often as it beats at most. It is
-// on a goroutine of its own: a disk that hangs must not silence the node.
-func (a *Agent) watchMachine(ctx context.Context, n *node, ready func()) {
-	defer ready()
-	last := ""
-	for ctx.Err() == nil {
-		figures, err := a.deps.sample(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		if text != last {
-			if last = text; err != nil {
-				a.log.Warn("some figures of this machine cannot be read", "error", err)
-			} else {
-				a.log.Info("all figures of this machine can be read again")
-			}
-		}
-		if text != "" {
-			text = clip("some figures of this machine cannot be read: " + text)
-		}
-		n.setTrouble(aboutFigures, text)
-		n.setFigures(figures)
-		ready()
-		pause(ctx, jittered(a.cfg.HeartbeatInterval))
-	}
 }
 
 // Stop ends the agent, in less than two seconds. It is idempotent.

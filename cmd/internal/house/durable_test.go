@@ -18,7 +18,7 @@ func TestFilesAreWrittenDurably(t *testing.T) {
 		"crdtstore/internal/golden/golden.go": "it is for tests",
 		"explorer/listen.go":                  "a socket does not outlive the power",
 		"internal/atomicfile/disk.go":         "it is what all others use",
-		"workeragent/trouble.go":              "it probes whether the disk takes writes",
+		"workeragent/machine.go":              "it probes whether the disk takes writes",
 		"workeragent/internal/ops/disk.go":    "it has a log of its own, and tests that cut the power",
 	}
 	used := map[string]bool{}

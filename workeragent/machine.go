@@ -28,6 +28,37 @@ const (
 	aboutVMs        = "vms"
 )
 
+// watchMachine reads the machine's figures as often as it beats at most. It is
+// on a goroutine of its own: a disk that hangs must not silence the node.
+func (a *Agent) watchMachine(ctx context.Context, n *node, ready func()) {
+	defer ready()
+	last := ""
+	for ctx.Err() == nil {
+		figures, err := a.deps.sample(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != last {
+			if last = text; err != nil {
+				a.log.Warn("some figures of this machine cannot be read", "error", err)
+			} else {
+				a.log.Info("all figures of this machine can be read again")
+			}
+		}
+		if text != "" {
+			text = clip("some figures of this machine cannot be read: " + text)
+		}
+		n.setTrouble(aboutFigures, text)
+		n.setFigures(figures)
+		ready()
+		pause(ctx, jittered(a.cfg.HeartbeatInterval))
+	}
+}
+
 // diskTrouble says what an error of the data directory means for the node; empty for
 // none. The text stays the same while the trouble lasts: each new one is a new record
 // on every master.
@@ -69,6 +100,7 @@ func (a *Agent) watchDisk(ctx context.Context, n *node, probe func() error) {
 	for last := n.trouble(aboutDisk); ctx.Err() == nil; pause(ctx, jittered(lookAtDisk)) {
 		if !underWay {
 			underWay = true
+			// It ends with the call to the disk, after this loop only where that hangs.
 			go func() { ended <- probe() }()
 		}
 		err := os.ErrDeadlineExceeded

@@ -116,7 +116,7 @@ func (s *Server) registerNode(ctx context.Context, raw json.RawMessage) (any, er
 		return nil, err
 	}
 	var r crdtstore.Report
-	if err := json.Unmarshal(raw, &r); err != nil {
+	if err := r.UnmarshalJSON(raw); err != nil {
 		var field *crdtstore.FieldError
 		if errors.As(err, &field) {
 			return nil, err

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -107,17 +106,29 @@ func (r *Report) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &p); err != nil {
 		return jsonFieldError(err, data)
 	}
-	var given map[string]json.RawMessage
-	if err := json.Unmarshal(data, &given); err != nil {
+	given, err := membersOf(data)
+	if err != nil {
 		return jsonFieldError(err, data)
 	}
+	inner := map[string]map[string]json.RawMessage{}
+	for _, name := range []string{"location", "total"} {
+		inner[name], _ = membersOf(given[name]) // decoded above, or left out
+	}
+	present := func(name string) bool {
+		name, field, nested := strings.Cut(name, ".")
+		value, ok := given[name]
+		if ok && nested && value[0] != 'n' { // null is said of all fields
+			_, ok = inner[name][field]
+		}
+		return ok
+	}
 	for i, f := range profileFields {
-		if !present(given, f.name) {
+		if !present(f.name) {
 			p.Omitted |= 1 << i
 		}
 	}
 	for name, mark := range map[string]Omission{"vms": OmittedVMs, "usage": OmittedUsage, "uptime_s": OmittedUptime} {
-		if !present(given, name) {
+		if !present(name) {
 			p.Omitted |= mark
 		}
 	}
@@ -125,33 +136,18 @@ func (r *Report) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// present reports whether a field, or an object around it that is null, is in
-// the JSON object.
-func present(given map[string]json.RawMessage, name string) bool {
-	outer, inner, nested := strings.Cut(name, ".")
-	raw, ok := member(given, outer)
-	if !ok || !nested || bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
-		return ok
-	}
-	var in map[string]json.RawMessage
-	if json.Unmarshal(raw, &in) != nil {
-		return true
-	}
-	_, ok = member(in, inner)
-	return ok
-}
-
-// member finds a member of an object as encoding/json does, whatever its case.
-func member(object map[string]json.RawMessage, name string) (json.RawMessage, bool) {
-	if raw, ok := object[name]; ok {
-		return raw, true
-	}
-	for k, raw := range object {
-		if strings.EqualFold(k, name) {
-			return raw, true
+// membersOf returns the members of a JSON object with their names in lower case, for
+// encoding/json matches them whatever their case.
+func membersOf(data []byte) (map[string]json.RawMessage, error) {
+	var object map[string]json.RawMessage
+	err := json.Unmarshal(data, &object)
+	for name, value := range object {
+		if lower := strings.ToLower(name); lower != name {
+			delete(object, name)
+			object[lower] = value
 		}
 	}
-	return nil, false
+	return object, err
 }
 
 func jsonFieldError(err error, data []byte) error {

@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"errors"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
@@ -27,7 +28,7 @@ var (
 	// ErrCollision: another process has the identity of this master, as after a copy of its
 	// data directory was started, and that one counts: it began first, or this one has
 	// yielded before. The store takes no writes.
-	ErrCollision = errors.New("another process has the identity of this master")
+	ErrCollision = cluster.ErrCollision
 	// ErrDiskHangs and ErrDiskSlow come with ErrUnavailable: the disk does not answer, or
 	// takes longer than a caller waits. What was waiting may be taken later all the same.
 	ErrDiskHangs = epoch.ErrHangs

@@ -43,7 +43,7 @@ func (s *Store) AllEvents() (all []Event) {
 
 // Seeks returns the ids of the masters that this one looks for.
 func (s *Store) Seeks() (ids []string) {
-	for _, k := range s.cluster.mesh.Contacts() {
+	for _, k := range s.cluster.Mesh().Contacts() {
 		ids = append(ids, k.ID)
 	}
 	return ids

@@ -68,7 +68,7 @@ func (s *Store) whyJoining() error {
 		text += ", not all of those of " + strings.Join(names, ", ")
 	}
 	if s.cluster != nil {
-		if why := s.cluster.mesh.Replaced(); why != "" {
+		if why := s.cluster.Mesh().Replaced(); why != "" {
 			text += "; refused by " + why
 		}
 	}
@@ -82,7 +82,7 @@ func (s *Store) whyJoining() error {
 func (s *Store) endJoining() {
 	peers := replica.SomeMissing
 	if s.cluster != nil {
-		peers = s.cluster.sought()
+		peers = s.cluster.Sought()
 	}
 	ended, reached := s.replica.EndJoining(peers)
 	switch {

@@ -25,7 +25,7 @@ func TestLatePulse(t *testing.T) {
 	from := other.PeerID()
 	pulse := func(run string, seq uint64, name string) {
 		m := liveness.MasterInfo{Name: name, Run: run, Seq: seq, Wall: time.Now().UnixMilli(), Digest: make([]byte, 16)}
-		s.cluster.pulsed(from, liveness.Encode(&m, []liveness.Pulse{{NodeID: "node-" + name}})[0])
+		s.cluster.Pulsed(from, liveness.Encode(&m, []liveness.Pulse{{NodeID: "node-" + name}})[0])
 	}
 	sees := func(want MasterStatus, name string) {
 		t.Helper()
@@ -35,7 +35,7 @@ func TestLatePulse(t *testing.T) {
 	}
 	pulse("1", 1, "first")
 	sees(MasterAlive, "first")
-	s.cluster.left(from.String(), "1")
+	s.cluster.Left(from.String(), "1")
 	sees(MasterLeft, "first")
 	pulse("1", 2, "late")
 	sees(MasterLeft, "first")
@@ -51,6 +51,6 @@ func TestLatePulse(t *testing.T) {
 	sees(MasterAlive, "second")
 	pulse("1", 3, "late")
 	sees(MasterAlive, "second")
-	s.cluster.left(from.String(), "1") // nor does a late farewell end the next run
+	s.cluster.Left(from.String(), "1") // nor does a late farewell end the next run
 	sees(MasterAlive, "second")
 }

@@ -49,8 +49,8 @@ func TestNonsenseIsLoggedOnce(t *testing.T) {
 		}
 		from := id.PeerID()
 		for i := range 1000 {
-			s.cluster.announced(from, bytes.Repeat([]byte{0xff}, 1+i%9))
-			s.cluster.pulsed(from, bytes.Repeat([]byte{0xff}, 1+i%9))
+			s.cluster.Announced(from, bytes.Repeat([]byte{0xff}, 1+i%9))
+			s.cluster.Pulsed(from, bytes.Repeat([]byte{0xff}, 1+i%9))
 		}
 	}
 	for text, want := range map[string]int{`msg="bad announcement"`: 2, `msg="bad pulse"`: 2} {

@@ -80,11 +80,7 @@ type membersPublisher struct{ s *Store }
 func (p membersPublisher) StatusChanged(id string) { p.s.masterChanged(id) }
 
 func (p membersPublisher) Forgotten(id string) {
-	if decoded, err := peer.Decode(id); err == nil {
-		p.s.cluster.plane.forget(decoded)
-		p.s.cluster.mesh.Forget(decoded)
-	}
-	p.s.collisions.table.Forget(id)
+	p.s.cluster.Forget(id)
 	p.s.replica.Forget(id)
 }
 
@@ -100,8 +96,8 @@ func (p membersPublisher) Happened(e membership.Event) {
 func (s *Store) Masters() []Master {
 	out := []Master{s.self()}
 	if s.cluster != nil {
-		out = append(out, s.cluster.masters()...)
-		out = append(out, s.cluster.unmet()...)
+		out = append(out, s.otherMasters()...)
+		out = append(out, s.unmet()...)
 	}
 	return out
 }
@@ -144,22 +140,22 @@ func (s *Store) self() Master {
 		Hears: s.members.CountDirect(now), HeardBy: s.members.HeardBy(now, s.ID()), SettingsDiffer: []string{},
 	}
 	if s.cluster != nil {
-		m.MeshAddrs = withID(s.cluster.mesh.Addrs(), s.ID())
-		s.cluster.judge(now, &m)
+		m.MeshAddrs = withID(s.cluster.Mesh().Addrs(), s.ID())
+		s.judge(now, &m)
 	}
 	return m
 }
 
-// masters returns the other masters that are known, by name.
-func (c *cluster) masters() []Master {
+// otherMasters returns the other masters that are known, by name.
+func (s *Store) otherMasters() []Master {
 	now := time.Now()
 	out := []Master{}
-	for _, m := range c.store.members.Members(now) {
-		shown := showMaster(now, m, c.store.replica.Agreement(m.ID))
+	for _, m := range s.members.Members(now) {
+		shown := showMaster(now, m, s.replica.Agreement(m.ID))
 		if id, err := peer.Decode(m.ID); err == nil {
-			shown.RTTms = float64(c.mesh.RTT(id).Microseconds()) / 1000
+			shown.RTTms = float64(s.cluster.Mesh().RTT(id).Microseconds()) / 1000
 		}
-		c.judge(now, &shown)
+		s.judge(now, &shown)
 		out = append(out, shown)
 	}
 	slices.SortStableFunc(out, func(a, b Master) int { return cmp.Compare(a.Name, b.Name) })
@@ -185,36 +181,38 @@ func showMaster(now time.Time, m membership.Member, a replica.Agreement) Master 
 }
 
 // judge adds what is known of the way to a master, and of whoever has its identity.
-func (c *cluster) judge(now time.Time, m *Master) {
-	if why := c.store.members.PartiallyConnected(m.ID); why != "" {
+func (s *Store) judge(now time.Time, m *Master) {
+	if why := s.members.PartiallyConnected(m.ID); why != "" {
 		m.PartiallyConnected, m.Reason = true, why
 	}
 	if id, err := peer.Decode(m.ID); err == nil && m.Status == MasterAlive {
 		since := time.Time{}
-		if m.Direct, since = c.plane.bothWays(now, id); !m.Direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
+		if m.Direct, since = s.cluster.Straight(now, id); !m.Direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
 			m.Reason = "announcements do not go straight between it and this master; they go by way of others, or are fetched"
-			m.Since = c.store.cfg.seams.Wall().Add(-now.Sub(since)).Round(0).UTC()
+			m.Since = s.cfg.seams.Wall().Add(-now.Sub(since)).Round(0).UTC()
 		}
 	}
-	c.store.collisions.judge(m)
+	if text, since, is := s.collisions.Of(m.ID); is {
+		m.Cause, m.Since, m.Reason = CauseCollision, since.UTC(), text
+	}
 }
 
 // unmet returns a row for each configured peer that was never met, nor heard of by way of
 // others, in the order in which they are configured.
-func (c *cluster) unmet() []Master {
+func (s *Store) unmet() []Master {
 	now := time.Now()
 	var out []Master
-	for _, u := range c.mesh.Unmet(c.met) {
+	for _, u := range s.cluster.Mesh().Unmet(s.met) {
 		out = append(out, Master{
 			Name: u.Peer, ID: u.ID.String(), Status: MasterNeverMet,
-			Cause: Cause(u.Cause), Reason: u.Reason, Since: c.store.cfg.seams.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
+			Cause: Cause(u.Cause), Reason: u.Reason, Since: s.cfg.seams.Wall().Add(-now.Sub(u.Since)).Round(0).UTC(),
 			MeshAddrs: nonNil(u.Addrs), RPCURLs: []string{}, UIURLs: []string{}, EdgeAddrs: []string{}, HeardBy: []string{}, SettingsDiffer: []string{},
 		})
 	}
 	return out
 }
 
-func (c *cluster) met(id peer.ID) bool { return c.store.members.Has(id.String()) }
+func (s *Store) met(id peer.ID) bool { return s.members.Has(id.String()) }
 
 func withID(addrs []string, id string) []string {
 	out := make([]string, len(addrs))
@@ -231,17 +229,15 @@ func nonNil(s []string) []string {
 	return s
 }
 
-// watch looks at the other masters, about once a second.
-func (c *cluster) watch(now time.Time) {
-	s := c.store
-	c.found = s.collisions.look(now, c.collided)
-	c.rebuild(now)
+// lookAtMasters has watchers and the event log know what has become of the other masters.
+// It is called about once a second.
+func (s *Store) lookAtMasters(now time.Time) {
 	var unmet []membership.Unmet
-	for _, u := range c.mesh.Unmet(c.met) {
+	for _, u := range s.cluster.Mesh().Unmet(s.met) {
 		unmet = append(unmet, membership.Unmet{Peer: u.Peer, ID: u.ID.String(), Cause: string(u.Cause), Reason: u.Reason, Since: u.Since})
 	}
 	_, joining := s.replica.Joining()
 	s.members.Look(now, joining, unmet)
-	c.mesh.ForgetUnheard(now, s.members.Has)
+	s.cluster.Mesh().ForgetUnheard(now, s.members.Has)
 	s.lookForSplits(now, joining)
 }

@@ -50,7 +50,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 		if s.cluster != nil && !news.IsZero() {
 			// The others have the record in a moment; let them hear as soon that
 			// the node lives.
-			s.cluster.pulseSoon()
+			s.cluster.PulseSoon()
 		}
 	}
 	return Receipt{Accepted: current, Known: prevailing}, nil

@@ -234,7 +234,7 @@ func (s *Store) EndPreservation(ctx context.Context, by string) int {
 	defer cancel()
 	var published atomic.Int32
 	var all sync.WaitGroup
-	for _, id := range s.cluster.mesh.Peers() {
+	for _, id := range s.cluster.Mesh().Peers() {
 		all.Go(func() {
 			conn, err := s.Streams().Dial(ctx, id.String(), endPreservation)
 			if err != nil {

@@ -78,15 +78,17 @@ func (s *Store) end(now time.Time, e *ending, by string) bool {
 	return true
 }
 
-// endedElsewhere takes an ending that another master tells of in its pulses.
-func (c *cluster) endedElsewhere(now time.Time, from string, m *liveness.Ended) {
-	if m == nil || m.Age > c.store.endedFor() || len(m.Master) > maxEndedBy {
-		return
+// endedElsewhere takes an ending that another master tells of in its pulses. What it
+// returns, if anything, keeps it over a restart.
+func (s *Store) endedElsewhere(now time.Time, from string, m *liveness.Ended) (save func()) {
+	if m == nil || m.Age > s.endedFor() || len(m.Master) > maxEndedBy {
+		return nil
 	}
 	e := &ending{record.Stamp{Wall: m.Wall, Logical: m.Logical}, m.Master, m.By[:min(len(m.By), maxEndedBy)], now.Add(-m.Age)}
-	if c.store.end(now, e, e.by+" through "+from) {
-		c.spawn(func() { c.store.saveEnding(e) })
+	if !s.end(now, e, e.by+" through "+from) {
+		return nil
 	}
+	return func() { s.saveEnding(e) }
 }
 
 // endingToPublish is what pulses tell of the ending that counts; nil: none does.

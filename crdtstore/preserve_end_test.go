@@ -90,7 +90,7 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 						h.restart(t, time.Now().Add(-checkpoint))
 						h.run(time.Second)
 						if known == "by a pulse" {
-							(&cluster{store: h.s}).endedElsewhere(time.Now(), "other", &liveness.Ended{
+							h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{
 								Wall: published.stamp.Wall, Master: published.master, By: published.by, Age: time.Since(published.at),
 							})
 						}
@@ -143,14 +143,12 @@ func TestEndedWhileItStoodStill(t *testing.T) {
 		h.beats = func(i int) bool { return i >= 6 }
 		time.Sleep(5 * time.Minute)
 		h.w.Step(time.Now(), func(string, Status) {})
-		c := &cluster{store: h.s}
-		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
+		h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
 		h.want(t, "it wakes", 0, 10, 0)
 		h.run(11 * time.Second)
 		h.want(t, "it hears", 4, 6, 0)
 		h.run(25 * time.Second)
 		h.want(t, "it has listened", 4, 0, 6)
-		c.work.Wait()
 	})
 }
 
@@ -165,7 +163,7 @@ func TestEndedBeforeTheOthersFellSilent(t *testing.T) {
 		h.beats = func(int) bool { return false }
 		h.run(45 * time.Second)
 		h.want(t, "the rest is silent", 0, 8, 2)
-		(&cluster{store: h.s}).endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", By: "ann", Age: 4 * time.Minute})
+		h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", By: "ann", Age: 4 * time.Minute})
 		h.run(30 * time.Second)
 		h.want(t, "told of an older ending", 0, 8, 2)
 	})
@@ -197,7 +195,7 @@ func TestStoodStillAfterTheEnding(t *testing.T) {
 func TestEndingsConverge(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		inBubble(t, rt, func(t *testing.T) {
-			var all []*cluster
+			var all []*Store
 			for range 3 {
 				s := inMemory(t)
 				skew := time.Duration(rapid.IntRange(-2, 2).Draw(rt, "hours")) * time.Hour
@@ -205,23 +203,23 @@ func TestEndingsConverge(t *testing.T) {
 				s.setOfflineAfter(30 * time.Second)
 				s.cfg.seams.Wall = func() time.Time { return time.Now().Add(skew) }
 				s.since = time.Now()
-				all = append(all, &cluster{store: s})
+				all = append(all, s)
 			}
 			who := rapid.IntRange(0, len(all)-1)
-			publish := func(from, to *cluster, late time.Duration) {
-				m := from.store.endingToPublish(time.Now())
+			publish := func(from, to *Store, late time.Duration) {
+				m := from.endingToPublish(time.Now())
 				time.Sleep(late)
-				to.endedElsewhere(time.Now(), from.store.text, m)
+				to.endedElsewhere(time.Now(), from.text, m)
 			}
 			var last *ending // that was made with the one before known
 			everywhere := true
 			rt.Repeat(map[string]func(*rapid.T){
 				"end": func(*rapid.T) {
 					c := all[who.Draw(rt, "at")]
-					known := c.store.preserver.ended.Load()
+					known := c.preserver.ended.Load()
 					everywhere = everywhere && (last == nil || known != nil && known.stamp == last.stamp)
-					c.store.endHere("ann", "")
-					if last = c.store.preserver.ended.Load(); !last.at.Equal(time.Now()) {
+					c.endHere("ann", "")
+					if last = c.preserver.ended.Load(); !last.at.Equal(time.Now()) {
 						rt.Errorf("an operator is not heard: %+v stands over what he says now", last)
 					}
 				},
@@ -237,7 +235,7 @@ func TestEndingsConverge(t *testing.T) {
 					}
 				}
 			}
-			ended := all[0].store.preserver.ended.Load()
+			ended := all[0].preserver.ended.Load()
 			if last != nil && everywhere && (ended == nil || ended.stamp != last.stamp) {
 				rt.Errorf("the ending is %+v, the last was %+v", ended, last)
 			}
@@ -249,8 +247,7 @@ func TestEndingsConverge(t *testing.T) {
 				}
 			}
 			for _, c := range all {
-				c.work.Wait()
-				got := c.store.preserver.ended.Load()
+				got := c.preserver.ended.Load()
 				if (got == nil) != (ended == nil) || got != nil && (got.stamp != ended.stamp || got.master != ended.master) {
 					rt.Errorf("one has %+v, another %+v", got, ended)
 				}
@@ -258,7 +255,7 @@ func TestEndingsConverge(t *testing.T) {
 					rt.Errorf("one ended at %v, another at %v", got.at, ended.at)
 				}
 			}
-			if ended != all[0].store.preserver.ended.Load() {
+			if ended != all[0].preserver.ended.Load() {
 				rt.Error("it is taken again and again")
 			}
 		})
@@ -289,9 +286,8 @@ func TestOldEndings(t *testing.T) {
 		s := inMemory(t)
 		s.cfg.Checkpoint, s.since = 5*time.Minute, time.Now()
 		s.setOfflineAfter(30 * time.Second)
-		c := &cluster{store: s}
 		const counts = 15 * time.Minute
-		c.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})
+		s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})
 		if s.preserver.ended.Load() != nil {
 			t.Error("one that counts no more is taken")
 		}

@@ -21,7 +21,7 @@ func (s *Store) Stats() Stats {
 	digest, _ := s.table.Digest()
 	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.openSplits()}
 	if s.cluster != nil {
-		out.Convergence.Gaps, out.Convergence.Rebuilt = s.cluster.plane.counts()
+		out.Convergence.Gaps, out.Convergence.Rebuilt = s.cluster.Counts()
 	}
 	for _, m := range s.Masters() {
 		out.Masters[string(m.Status)]++

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
@@ -57,8 +58,8 @@ type Store struct {
 	history      *epoch.Log
 	replica      *replica.Replica
 	members      *membership.Table // empty: a single master
-	cluster      *cluster          // nil: a single master
-	collisions   *collisions
+	cluster      *cluster.Cluster  // nil: a single master
+	collisions   *cluster.Collisions
 	join         joinFile
 
 	cancel context.CancelFunc
@@ -129,7 +130,7 @@ func newStore(cfg Config) (*Store, error) {
 	}
 	s.members = s.newMembers()
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
-	s.collisions = newCollisions(s.text, s.run)
+	s.collisions = cluster.NewCollisions(s.text, s.run)
 	s.makeEvents()
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Members: s.members, Direct: s.direct, Wall: cfg.wall,
@@ -174,7 +175,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	}
 	go s.replica.Run()
 	if cfg.replicated() {
-		if s.cluster, err = joinCluster(background, s); err != nil {
+		if err := s.joinCluster(background); err != nil {
 			return err
 		}
 		s.Streams().Serve(endPreservation, s.preservationEnded)
@@ -185,7 +186,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 		s.events.Live(s.table.All())
 	}
 	if s.cluster != nil {
-		s.cluster.start(background)
+		s.cluster.Start(background)
 	}
 	s.loop(background, newStatuses(s).run)
 	s.loop(background, s.checkpoint)
@@ -232,7 +233,7 @@ func (s *Store) Close() (err error) {
 		close(s.closed)
 		s.changes.Close(ErrClosed)
 		if s.cluster != nil {
-			s.cluster.leave()
+			s.cluster.Leave()
 		}
 		if s.history != nil {
 			err = c.step("write what is under way", func() error { s.replica.Close(); return nil })
@@ -240,7 +241,7 @@ func (s *Store) Close() (err error) {
 		s.cancel()
 		err = errors.Join(err, c.step("end what is under way", func() error { s.loops.Wait(); return nil }))
 		if s.cluster != nil {
-			err = errors.Join(err, s.cluster.close(c))
+			err = errors.Join(err, s.cluster.Close(c.step))
 		}
 		if s.history != nil {
 			err = errors.Join(err, c.step("close the history", s.history.Close))
@@ -267,7 +268,7 @@ func (s *Store) SetSecret(secret string) error {
 		}
 		return errors.New("this store is a single master; a cluster secret takes a restart")
 	}
-	return s.cluster.mesh.SetSecret(secret)
+	return s.cluster.Mesh().SetSecret(secret)
 }
 
 // ID is this master's libp2p peer id. It is kept in Dir and never changes.
@@ -362,7 +363,7 @@ func (s *Store) heard(node string) int64 {
 
 // direct reports whether streams to another master can be opened.
 func (s *Store) direct(id string) bool {
-	return s.cluster != nil && s.cluster.direct(id)
+	return s.cluster != nil && s.cluster.Direct(id)
 }
 
 // assert joins into what is known of a node what decide makes of it, in one step, and
@@ -391,6 +392,6 @@ func (s *Store) arrived(node string, st record.State) {
 // announce sends blocks that this master has made to the others.
 func (s *Store) announce(number uint64, blocks []dag.Block) {
 	if s.cluster != nil {
-		s.cluster.announce(number, blocks)
+		s.cluster.Announce(number, blocks)
 	}
 }

@@ -41,7 +41,7 @@ func (x Streams) Serve(name string, handle func(from string, conn net.Conn)) {
 	if x.s.cluster == nil {
 		return
 	}
-	x.s.cluster.mesh.Host().SetStreamHandler(embedded(name), func(st network.Stream) {
+	x.s.cluster.Mesh().Host().SetStreamHandler(embedded(name), func(st network.Stream) {
 		handle(st.Conn().RemotePeer().String(), p2p.Conn(st))
 	})
 }
@@ -57,7 +57,7 @@ func (x Streams) Dial(ctx context.Context, master, name string) (net.Conn, error
 	if err != nil || x.s.cluster == nil {
 		return nil, ErrUnreachable
 	}
-	st, err := x.s.cluster.mesh.Host().NewStream(network.WithNoDial(ctx, "an admitted master is connected"), id, embedded(name))
+	st, err := x.s.cluster.Mesh().Host().NewStream(network.WithNoDial(ctx, "an admitted master is connected"), id, embedded(name))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
@@ -72,6 +72,6 @@ func (x Streams) SetTunnel(nodeID string, open bool) {
 	s.board.Tunnel(time.Now(), nodeID, open)
 	s.changes.Add(change{kind: NodeChange, id: nodeID})
 	if s.cluster != nil {
-		s.cluster.pulseSoon()
+		s.cluster.PulseSoon()
 	}
 }

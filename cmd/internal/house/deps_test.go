@@ -134,6 +134,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			{from == "crdtstore/internal/events" && within(to, "crdtstore/internal") && to != "crdtstore/internal/page" && to != "crdtstore/internal/table", "the event log is fed, and asks its Options for all else"},
 			{from == "crdtstore/internal/membership" && within(to, "crdtstore/internal") && to != "crdtstore/internal/liveness", "who lives is decided by what masters say; mesh, history and runs read it"},
 			{from == "crdtstore/internal/membership" && libp2p, "masters are known by their ids, however they are reached"},
+			{within(from, "crdtstore/internal") && to == "crdtstore/internal/cluster", "the parts know nothing of the network and the goroutines that bring them together"},
 			{within(from, "crdtstore/internal") && to == "crdtstore", "crdtstore is made of its internal packages, not the other way round"},
 			{within(from, "crdtstore") && (within(to, "explorer") || within(to, "workeragent") || within(to, "cmd")), "the library knows neither server nor agent"},
 			{within(from, "explorer") && (within(to, "workeragent") || within(to, "cmd")), "master and agent know nothing of each other"},

@@ -29,21 +29,26 @@ const (
 	buffer = 4096
 )
 
-// Options configure a Gossip. The two functions are called one message at a
-// time per topic, in the order in which messages come in, and may take their
-// time within what the buffers hold.
+// Handler takes what the other masters say.
+type Handler interface {
+	// Announced and Pulsed take announcements and pulses, each one at a time, in the order in
+	// which they come in. They may take their time within what the buffers hold.
+	Announced(from peer.ID, data []byte)
+	Pulsed(from peer.ID, data []byte)
+	// Arrived takes an announcement when it comes in, before it waits for its turn. It must
+	// not block.
+	Arrived(from peer.ID, data []byte)
+	// Hop is called when a message comes straight from its author, also where it came by way
+	// of others before. It must not block.
+	Hop(from peer.ID, pulse bool)
+}
+
+// Options configure a Gossip.
 type Options struct {
-	Host     host.Host // streams only between admitted masters
-	Known    func(peer.ID) bool
-	Logger   *slog.Logger
-	Announce func(from peer.ID, data []byte)
-	Pulse    func(from peer.ID, data []byte)
-	// Arrived is called with an announcement when it comes in, before it waits for its
-	// turn. Hop is called when a message comes straight from its author, also where it came
-	// by way of others before, with whether it is a pulse. They must not block, and may be
-	// nil.
-	Arrived func(from peer.ID, data []byte)
-	Hop     func(from peer.ID, pulse bool)
+	Host    host.Host // streams only between admitted masters
+	Known   func(peer.ID) bool
+	Logger  *slog.Logger
+	Handler Handler
 }
 
 // Gossip is this master's part in the two topics.
@@ -58,7 +63,7 @@ type Gossip struct {
 // Join joins both topics.
 func Join(opts Options) (_ *Gossip, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &Gossip{cancel: cancel, lost: dropTracer{hop: opts.Hop, arrived: opts.Arrived}}
+	g := &Gossip{cancel: cancel, lost: dropTracer{handler: opts.Handler}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
@@ -109,10 +114,10 @@ func Join(opts Options) (_ *Gossip, err error) {
 		}()
 		return topic, nil
 	}
-	if g.announce, err = join(announceTopic, opts.Announce); err != nil {
+	if g.announce, err = join(announceTopic, opts.Handler.Announced); err != nil {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
-	if g.pulse, err = join(pulseTopic, opts.Pulse); err != nil {
+	if g.pulse, err = join(pulseTopic, opts.Handler.Pulsed); err != nil {
 		return nil, fmt.Errorf("pubsub: %w", err)
 	}
 	return g, nil
@@ -151,22 +156,21 @@ func (g *Gossip) Close() error {
 type dropTracer struct {
 	noTracer
 	in, out atomic.Uint64
-	hop     func(peer.ID, bool)
-	arrived func(peer.ID, []byte)
+	handler Handler
 }
 
 func (t *dropTracer) UndeliverableMessage(*pubsub.Message) { t.in.Add(1) }
 func (t *dropTracer) DropRPC(*pubsub.RPC, peer.ID)         { t.out.Add(1) }
 
 func (t *dropTracer) DeliverMessage(m *pubsub.Message) {
-	if m.GetTopic() == announceTopic && t.arrived != nil {
-		t.arrived(m.GetFrom(), m.GetData())
+	if m.GetTopic() == announceTopic {
+		t.handler.Arrived(m.GetFrom(), m.GetData())
 	}
 	t.DuplicateMessage(m)
 }
 
 func (t *dropTracer) DuplicateMessage(m *pubsub.Message) {
-	if m.GetFrom() == m.ReceivedFrom && t.hop != nil {
-		t.hop(m.ReceivedFrom, m.GetTopic() == pulseTopic)
+	if m.GetFrom() == m.ReceivedFrom {
+		t.handler.Hop(m.ReceivedFrom, m.GetTopic() == pulseTopic)
 	}
 }

@@ -36,6 +36,15 @@ func (m *member) knows(id peer.ID) bool {
 	return m.known[id]
 }
 
+func (m *member) take(topic string, from peer.ID, data []byte) {
+	m.got <- message{topic, from, bytes.Clone(data)}
+}
+
+func (m *member) Announced(from peer.ID, data []byte) { m.take("announce", from, data) }
+func (m *member) Pulsed(from peer.ID, data []byte)    { m.take("pulse", from, data) }
+func (m *member) Arrived(peer.ID, []byte)             {}
+func (m *member) Hop(peer.ID, bool)                   {}
+
 // mesh makes n members in this process, connected as links say.
 func mesh(t testing.TB, n int, linked func(i, j int) bool) []*member {
 	t.Helper()
@@ -48,13 +57,7 @@ func mesh(t testing.TB, n int, linked func(i, j int) bool) []*member {
 			t.Fatal(err)
 		}
 		m := &member{host: h, got: make(chan message, 1<<14), known: map[peer.ID]bool{}}
-		take := func(topic string) func(peer.ID, []byte) {
-			return func(from peer.ID, data []byte) { m.got <- message{topic, from, bytes.Clone(data)} }
-		}
-		m.Gossip, err = Join(Options{
-			Host: h, Known: m.knows, Logger: slog.New(slog.DiscardHandler),
-			Announce: take("announce"), Pulse: take("pulse"),
-		})
+		m.Gossip, err = Join(Options{Host: h, Known: m.knows, Logger: slog.New(slog.DiscardHandler), Handler: m})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
-package crdtstore
+package cluster
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +14,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // What happens when two processes have one identity, as after a data directory was copied.
@@ -21,6 +21,9 @@ const (
 	EventCollision    = "identity_collision" // both live
 	EventCollisionEnd = "identity_single"    // only one does
 )
+
+// ErrCollision: another process has the identity of this master, and that one counts.
+var ErrCollision = errors.New("another process has the identity of this master")
 
 const (
 	// yieldFor is how long after it last heard of the run to which it yielded a master
@@ -34,12 +37,12 @@ const (
 	maxPlaces     = 64
 )
 
-// collisions finds processes that have one identity, and decides which one counts: the one
+// Collisions finds processes that have one identity, and decides which one counts: the one
 // that began first, by the clocks of the hosts on which they began, of those that have not
 // yielded before. The other one yields:
 // it takes no writes and is admitted nowhere. It is what the mesh asks about runs.
 // Its methods may be called concurrently.
-type collisions struct {
+type Collisions struct {
 	table *runs.Table
 	run   string // of this master
 	self  string // id of this master
@@ -74,10 +77,11 @@ type collision struct {
 	since, last   time.Time
 }
 
-var _ p2p.Runs = (*collisions)(nil)
+var _ p2p.Runs = (*Collisions)(nil)
 
-func newCollisions(self, run string) *collisions {
-	return &collisions{
+// NewCollisions returns those of a master and its run: none yet.
+func NewCollisions(self, run string) *Collisions {
+	return &Collisions{
 		table: runs.New(), run: run, self: self,
 		drop: func(peer.ID, string) {}, peers: func() []peer.ID { return nil },
 		reports: map[string]reported{}, place: map[string]string{}, open: map[string]collision{},
@@ -85,7 +89,7 @@ func newCollisions(self, run string) *collisions {
 }
 
 // Asks is of [p2p.Runs].
-func (c *collisions) Asks(id peer.ID, run string, yielded bool) *p2p.CollisionError {
+func (c *Collisions) Asks(id peer.ID, run string, yielded bool) *p2p.CollisionError {
 	no := c.table.Asks(time.Now(), id.String(), run, yielded)
 	if no == nil {
 		return nil
@@ -94,7 +98,7 @@ func (c *collisions) Asks(id peer.ID, run string, yielded bool) *p2p.CollisionEr
 }
 
 // Both is of [p2p.Runs].
-func (c *collisions) Both(id peer.ID, a, b p2p.Party) {
+func (c *Collisions) Both(id peer.ID, a, b p2p.Party) {
 	c.mu.Lock()
 	if len(c.place) > maxPlaces {
 		clear(c.place)
@@ -117,21 +121,21 @@ func (c *collisions) Both(id peer.ID, a, b p2p.Party) {
 }
 
 // HasYielded is of [p2p.Runs].
-func (c *collisions) HasYielded() bool {
+func (c *Collisions) HasYielded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.yielded
 }
 
 // admitted notes that another master has admitted this run.
-func (c *collisions) admitted() {
+func (c *Collisions) admitted() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.yielded = c.yield != nil
 }
 
 // itself notes that two runs of this master's identity live.
-func (c *collisions) itself(kept, refused string) {
+func (c *Collisions) itself(kept, refused string) {
 	now := time.Now()
 	c.mu.Lock()
 	began := false
@@ -156,7 +160,7 @@ func (c *collisions) itself(kept, refused string) {
 }
 
 // Yield is of [p2p.Runs].
-func (c *collisions) Yield(_ peer.ID, k p2p.CollisionError) {
+func (c *Collisions) Yield(_ peer.ID, k p2p.CollisionError) {
 	c.mu.Lock()
 	if k.At != "" && len(c.place) < maxPlaces {
 		c.place[k.Kept] = k.At
@@ -166,7 +170,7 @@ func (c *collisions) Yield(_ peer.ID, k p2p.CollisionError) {
 }
 
 // Yielded is of [p2p.Runs].
-func (c *collisions) Yielded() error {
+func (c *Collisions) Yielded() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.yield == nil {
@@ -183,18 +187,8 @@ func (c *collisions) Yielded() error {
 	return fmt.Errorf("%w%s, and that one counts; stop one of the two. A copy of a data directory becomes a master of its own, and keeps its records, when identity.key is deleted from it before the start", ErrCollision, where)
 }
 
-// yielded returns why a state of this master's own is not written: what a master writes
-// that has yielded reaches nobody. What is known already is taken.
-func (s *Store) yielded(st record.State) error {
-	err := s.collisions.Yielded()
-	if err == nil || st.IsZero() {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
 // observe takes what another master says of collisions.
-func (c *collisions) observe(now time.Time, from string, list []liveness.Collision) {
+func (c *Collisions) observe(now time.Time, from string, list []liveness.Collision) {
 	list = list[:min(len(list), maxCollisions)]
 	c.mu.Lock()
 	if len(list) > 0 {
@@ -211,7 +205,7 @@ func (c *collisions) observe(now time.Time, from string, list []liveness.Collisi
 }
 
 // echoes returns the last pulses of the others, for them to see that this master had them.
-func (c *collisions) echoes(now time.Time) (out []liveness.Echo) {
+func (c *Collisions) echoes(now time.Time) (out []liveness.Echo) {
 	for id, p := range c.table.Echoes(now) {
 		out = append(out, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
 	}
@@ -220,7 +214,7 @@ func (c *collisions) echoes(now time.Time) (out []liveness.Echo) {
 }
 
 // pulse returns what another master's pulse says of its run.
-func (c *collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
+func (c *Collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
 	p := runs.Pulse{Run: m.Run, Seq: m.Seq}
 	if len(p.Run) > p2p.MaxRun {
 		p.Run = ""
@@ -234,7 +228,7 @@ func (c *collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
 }
 
 // enforce closes the connection to a run that is refused.
-func (c *collisions) enforce(found *runs.Collision, member func(peer.ID) (run, at string)) {
+func (c *Collisions) enforce(found *runs.Collision, member func(peer.ID) (run, at string)) {
 	id, err := peer.Decode(found.Master)
 	if err != nil {
 		return
@@ -251,7 +245,7 @@ func (c *collisions) enforce(found *runs.Collision, member func(peer.ID) (run, a
 
 // look returns the collisions that this master has found itself, and tells of those that
 // begin or end.
-func (c *collisions) look(now time.Time, publish func(id string, k collision, open bool)) []runs.Collision {
+func (c *Collisions) look(now time.Time, publish func(id string, k collision, open bool)) []runs.Collision {
 	own, _ := c.table.Look(now)
 	all := map[string]collision{}
 	c.mu.Lock()
@@ -296,17 +290,20 @@ func (c *collisions) look(now time.Time, publish func(id string, k collision, op
 	return own
 }
 
-// judge marks a master of whose identity there are two.
-func (c *collisions) judge(m *Master) {
+// Of returns what there is to be known of a collision of a master's identity, and since
+// when it lasts.
+func (c *Collisions) Of(id string) (text string, since time.Time, is bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k, is := c.open[m.ID]; is {
-		m.Cause, m.Since, m.Reason = CauseCollision, k.since.UTC(), c.text(k)
+	k, is := c.open[id]
+	if is {
+		text = c.text(k)
 	}
+	return text, k.since, is
 }
 
 // text says what a collision is. It is called with mu held.
-func (c *collisions) text(k collision) string {
+func (c *Collisions) text(k collision) string {
 	at := func(run string) string {
 		switch where := c.place[run]; {
 		case run == c.run:
@@ -324,22 +321,21 @@ func (c *collisions) text(k collision) string {
 }
 
 // collided tells of a collision that begins or ends.
-func (c *cluster) collided(id string, k collision, open bool) {
-	s := c.store
-	name := s.nameOf(id)
+func (c *Cluster) collided(id string, k collision, open bool) {
+	name := c.cfg.Members.Name(id)
 	if open {
-		text := fmt.Sprintf("%s: %s", name, s.collisions.describe(k))
-		s.log.Error("two processes have one identity", "master", id, "text", text)
-		s.logEvent(Event{Kind: MasterEvent, Type: EventCollision, Master: id, Text: text})
+		text := fmt.Sprintf("%s: %s", name, c.cfg.Collisions.describe(k))
+		c.cfg.Logger.Error("two processes have one identity", "master", id, "text", text)
+		c.cfg.Store.Happened(EventCollision, id, text)
 	} else {
 		text := fmt.Sprintf("one process only has the identity of %s again", name)
-		s.log.Info("one process only has an identity again", "master", id, "text", text)
-		s.logEvent(Event{Kind: MasterEvent, Type: EventCollisionEnd, Master: id, Text: text})
+		c.cfg.Logger.Info("one process only has an identity again", "master", id, "text", text)
+		c.cfg.Store.Happened(EventCollisionEnd, id, text)
 	}
-	s.changes.Add(change{kind: MasterChange, id: id})
+	c.cfg.Store.MasterChanged(id)
 }
 
-func (c *collisions) describe(k collision) string {
+func (c *Collisions) describe(k collision) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.text(k)

@@ -1,4 +1,4 @@
-package crdtstore
+package cluster
 
 import (
 	"log/slog"
@@ -27,9 +27,6 @@ const (
 	// make the connection to one master anew, which may not be what is wrong.
 	rebuildLeast = 4 * time.Second
 	rebuildMost  = time.Minute
-	// indirectAfter is how long what two masters say must have taken another way than the
-	// straight one until it is told: it does so for a moment whenever they meet.
-	indirectAfter = 10 * time.Second
 )
 
 // plane watches whether what the other masters say arrives here, and in one hop. Its
@@ -216,23 +213,31 @@ func (p *plane) forget(id peer.ID) {
 	delete(p.of, id)
 }
 
-// arrived takes an announcement as it comes in, before it waits for the disk.
-func (c *cluster) arrived(from peer.ID, data []byte) {
+// Arrived is of [gossip.Handler]: it takes an announcement as it comes in, before it waits
+// for the disk.
+func (c *Cluster) Arrived(from peer.ID, data []byte) {
 	run, seq := dagsync.Sequence(data)
 	if c.plane.announced(time.Now(), from, run, seq) {
 		c.pull(from)
 	}
 }
 
-// hop takes that a message came straight from its author.
-func (c *cluster) hop(from peer.ID, pulse bool) { c.plane.hop(time.Now(), from, pulse) }
+// Hop is of [gossip.Handler]: a message came straight from its author.
+func (c *Cluster) Hop(from peer.ID, pulse bool) { c.plane.hop(time.Now(), from, pulse) }
 
 // rebuild makes anew the connections over which nothing arrives.
-func (c *cluster) rebuild(now time.Time) {
+func (c *Cluster) rebuild(now time.Time) {
 	for _, id := range c.plane.broken(now, c.mesh.Peers()) {
 		const why = "announcements do not arrive over the connection, it is made anew"
-		c.store.states.State(slog.LevelWarn, "plane "+id.String(), "rebuilt", why, "master", id)
-		c.store.logEvent(Event{Kind: MasterEvent, Type: EventRebuilt, Master: id.String(), Text: c.store.nameOf(id.String()) + ": " + why})
+		c.cfg.States.State(slog.LevelWarn, "plane "+id.String(), "rebuilt", why, "master", id)
+		c.cfg.Store.Happened(EventRebuilt, id.String(), c.cfg.Members.Name(id.String())+": "+why)
 		c.mesh.Drop(id, why)
 	}
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

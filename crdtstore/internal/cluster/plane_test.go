@@ -1,4 +1,4 @@
-package crdtstore
+package cluster
 
 import (
 	"testing"

@@ -4,13 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
@@ -19,68 +16,6 @@ import (
 
 // maxDiff is how many nodes a Diff lists; it counts all.
 const maxDiff = 1000
-
-// merge compares states with another master and joins them, in the background;
-// one comparison at a time with each, and none while blocks come in.
-func (c *cluster) merge(with peer.ID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.merges[with] || c.pulls[with] != nil || c.fetching() || c.ctx.Err() != nil || !c.mesh.Admitted(with) {
-		return
-	}
-	c.merges[with] = true
-	c.spawn(func() {
-		defer func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			delete(c.merges, with)
-		}()
-		n, err := c.mergeOnce(with)
-		switch {
-		case err != nil && c.ctx.Err() == nil:
-			c.store.states.State(slog.LevelInfo, "compare "+with.String(), "broke off", "comparing records broke off", "with", with, "err", err)
-		case n > 0:
-			c.store.log.Info("records differed and were merged", "with", with, "nodes", n)
-		}
-	})
-}
-
-func (c *cluster) mergeOnce(with peer.ID) (int, error) {
-	s, err := c.mesh.Host().NewStream(c.ctx, with, antientropy.Protocol)
-	if err != nil {
-		c.store.replica.Compared(with.String(), 0, err)
-		return 0, err
-	}
-	began := time.Now()
-	c.store.replica.Comparing(with.String())
-	n, err := antientropy.Merge(c.ctx, s, c.store.table, c.learned)
-	c.store.replica.Compared(with.String(), n, err)
-	if err == nil {
-		c.store.members.Merged(with.String(), began)
-		c.store.endJoining()
-	}
-	return n, err
-}
-
-// compared answers another master's comparison.
-func (c *cluster) compared(s network.Stream) {
-	select {
-	case c.serves <- struct{}{}:
-		defer func() { <-c.serves }()
-	default:
-		_ = s.Reset() // busy; the other comes again
-		return
-	}
-	if err := antientropy.Serve(c.ctx, s, c.store.table, c.learned); err != nil && c.ctx.Err() == nil {
-		with := s.Conn().RemotePeer()
-		c.store.states.State(slog.LevelInfo, "compare "+with.String(), "broke off", "comparing records broke off", "with", with, "err", err)
-	}
-}
-
-func (c *cluster) learned(node string, st record.State) {
-	c.store.splits.Arrives(time.Now(), node, st)
-	c.store.replica.Learned(node, st)
-}
 
 // Diff is how another master's records differ from ours.
 type Diff struct {
@@ -127,7 +62,7 @@ func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
 	if err != nil {
 		return Diff{}, err
 	}
-	stream, err := s.cluster.mesh.Host().NewStream(ctx, id, antientropy.Protocol)
+	stream, err := s.cluster.Mesh().Host().NewStream(ctx, id, antientropy.Protocol)
 	if err != nil {
 		return Diff{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, m.Name, err)
 	}

@@ -1,4 +1,4 @@
-package crdtstore
+package cluster
 
 import (
 	"log/slog"
@@ -19,25 +19,25 @@ import (
 // maxHeads bounds the heads that are taken from one pulse.
 const maxHeads = 64
 
-// pulsed takes a pulse of another master.
-func (c *cluster) pulsed(from peer.ID, data []byte) {
+// Pulsed is of [gossip.Handler]: it takes a pulse of another master.
+func (c *Cluster) Pulsed(from peer.ID, data []byte) {
 	msg, err := liveness.Decode(data)
 	if err != nil {
-		c.store.states.State(slog.LevelWarn, "pulse "+from.String(), "bad", "bad pulse", "from", from, "err", err)
+		c.cfg.States.State(slog.LevelWarn, "pulse "+from.String(), "bad", "bad pulse", "from", from, "err", err)
 		return
 	}
 	now := time.Now()
 	if m := msg.Master; m != nil {
-		verdict, found := c.store.collisions.table.Observe(now, from.String(), c.store.collisions.pulse(m))
+		verdict, found := c.cfg.Collisions.table.Observe(now, from.String(), c.cfg.Collisions.pulse(m))
 		if found != nil {
-			c.store.collisions.enforce(found, c.mesh.MemberRun)
+			c.cfg.Collisions.enforce(found, c.mesh.MemberRun)
 		}
 		if verdict != runs.Current {
 			return
 		}
-		c.store.collisions.observe(now, from.String(), m.Collisions)
+		c.cfg.Collisions.observe(now, from.String(), m.Collisions)
 		c.plane.echoed(time.Now(), from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
-			return e.Master == c.store.text && e.Run == c.store.run && e.Direct
+			return e.Master == c.cfg.Self && e.Run == c.cfg.Run && e.Direct
 		}))
 		if c.plane.checkCount(now, from, m.Run, m.Announced) {
 			c.pull(from)
@@ -45,7 +45,7 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 	}
 	for _, p := range msg.Pulses {
 		if record.ValidNodeID(p.NodeID) == nil {
-			c.store.board.Merge(now, from.String(), p)
+			c.cfg.Board.Merge(now, from.String(), p)
 		}
 	}
 	if msg.Master != nil {
@@ -53,20 +53,22 @@ func (c *cluster) pulsed(from peer.ID, data []byte) {
 	}
 }
 
-func (c *cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInfo) {
+func (c *Cluster) takeSummary(now time.Time, from peer.ID, m *liveness.MasterInfo) {
 	membership.Bound(m)
-	c.endedElsewhere(now, from.String(), m.Ended)
+	if save := c.cfg.Store.Ended(now, from.String(), m.Ended); save != nil {
+		c.spawn(save)
+	}
 	contacts := []p2p.Contact{{ID: from.String(), Addrs: m.MeshAddrs}}
 	for _, k := range m.Contacts {
 		contacts = append(contacts, p2p.Contact{ID: k.ID, Addrs: k.Addrs})
 	}
 	c.mesh.Learn(contacts)
-	c.store.splits.Heard(now, from.String())
+	c.cfg.Store.Heard(now, from.String())
 	s := summary(m)
-	apart := c.store.replica.Note(from.String(), s)
-	shown, back := c.store.members.Observe(now, from.String(), m, c.store.replica.Agreement(from.String()).InSync)
+	apart := c.cfg.Replica.Note(from.String(), s)
+	shown, back := c.cfg.Members.Observe(now, from.String(), m, c.cfg.Replica.Agreement(from.String()).InSync)
 	if shown {
-		c.store.masterChanged(from.String())
+		c.cfg.Store.MasterChanged(from.String())
 	}
 	if back {
 		c.expectFullState()
@@ -84,7 +86,7 @@ type latest struct {
 // follow does what another master's summary asks for, in the background: it may wait for
 // the disk, for which no pulse may wait. While that is under way the next summary waits,
 // and only the last one counts.
-func (c *cluster) follow(from peer.ID, s latest) {
+func (c *Cluster) follow(from peer.ID, s latest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, busy := c.follows[from]
@@ -102,7 +104,7 @@ func (c *cluster) follow(from peer.ID, s latest) {
 }
 
 // nextLatest takes the summary that waits; nil: none does.
-func (c *cluster) nextLatest(from peer.ID) *latest {
+func (c *Cluster) nextLatest(from peer.ID) *latest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.follows[from]
@@ -114,17 +116,17 @@ func (c *cluster) nextLatest(from peer.ID) *latest {
 	return s
 }
 
-func (c *cluster) followOnce(from peer.ID, s *latest) {
-	step, err := c.store.replica.Next(c.ctx, from.String(), s.summary, s.apart)
+func (c *Cluster) followOnce(from peer.ID, s *latest) {
+	step, err := c.cfg.Replica.Next(c.ctx, from.String(), s.summary, s.apart)
 	switch {
 	case err != nil && c.ctx.Err() == nil:
-		c.store.states.State(slog.LevelError, "follow "+from.String(), "fails", "cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
+		c.cfg.States.State(slog.LevelError, "follow "+from.String(), "fails", "cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
 	case step == replica.Pull:
 		c.pull(from)
 	case step == replica.Compare:
 		c.merge(from)
 	}
-	c.store.endJoining()
+	c.cfg.Store.Exchanged()
 }
 
 // summary is what a master says of its records. What cannot be read of it says

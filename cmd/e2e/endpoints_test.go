@@ -129,14 +129,19 @@ func TestAgentWithoutDisk(t *testing.T) {
 	dir := g.ownDisk("worker", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs")
 	options := agentOptions{compute: true, args: []string{"--heartbeat-interval", "1s"}}
 	a := g.startAgent("worker", options, m)
+	var boot, before uint64 // of the agent that was seen last, and of the one that was stopped last
 	trouble := func(want string) func() error {
 		return func() error {
 			var n struct {
+				Boot    uint64
 				Status  string
 				Trouble []string
 			}
 			if err := m.call("get_node", obj{"node_id": "worker"}, &n); err != nil {
 				return err
+			}
+			if boot = n.Boot; boot == before {
+				return errNotYet("boot %d, it was started again", boot)
 			}
 			text := strings.Join(n.Trouble, "; ")
 			if n.Status != "online" || want == "" && text != "" || !strings.Contains(text, want) {
@@ -148,6 +153,7 @@ func TestAgentWithoutDisk(t *testing.T) {
 	again := func(between func()) {
 		t.Helper()
 		a.stop()
+		before = boot
 		between()
 		a.process = start(t, "worker", g.dir, a.cmd.Env, a.cmd.Args...)
 	}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/compute"
@@ -51,7 +51,7 @@ type Driver struct {
 	lock    *os.File // of Config.Dir
 	log     *slog.Logger
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards what follows
 	machines map[string]*machine
 	closed   bool
 }
@@ -127,7 +127,7 @@ func (d *Driver) findAll(ctx context.Context) error {
 		if p, err := m.find(ctx); err != nil {
 			d.log.Error("process of a machine cannot be taken over", "sid", m.sid, "err", err)
 		} else if p != nil {
-			d.log.Info("machine runs since before", "sid", m.sid, "pid", p.pid)
+			d.log.Info("machine runs since before", "sid", m.sid, "pid", p.child.Pid)
 		}
 	}
 	return nil
@@ -166,40 +166,36 @@ func (d *Driver) Keep(_ context.Context, sids []string) error {
 		}
 	}
 	d.mu.Unlock()
-	errs := make([]error, len(unknown))
-	var wg sync.WaitGroup
-	for i, m := range unknown {
+	for _, m := range unknown {
 		d.log.Warn("nobody knows the machine of these files; it is ended, remove them if nobody misses them", "dir", m.dir)
-		wg.Go(func() { errs[i] = m.end(noStopTimeout()) })
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return endAll(unknown, noStopTimeout())
 }
 
 // Close ends all machines: it asks them to shut down, and ends those that have
 // not when Config.Grace is over or ctx ends.
 func (d *Driver) Close(ctx context.Context) error {
 	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	closed := d.closed
+	d.closed = true
+	machines := slices.Collect(maps.Values(d.machines))
+	d.mu.Unlock()
+	if closed {
 		return nil
 	}
-	d.closed = true
-	machines := make([]*machine, 0, len(d.machines))
-	for _, m := range d.machines {
-		machines = append(machines, m)
-	}
-	d.mu.Unlock()
-
 	stopTimeout, cancel := context.WithTimeout(ctx, d.cfg.Grace)
 	defer cancel()
+	return errors.Join(endAll(machines, stopTimeout), d.lock.Close())
+}
+
+func endAll(machines []*machine, stopTimeout context.Context) error {
 	errs := make([]error, len(machines))
 	var wg sync.WaitGroup
 	for i, m := range machines {
 		wg.Go(func() { errs[i] = m.end(stopTimeout) })
 	}
 	wg.Wait()
-	return errors.Join(errors.Join(errs...), d.lock.Close())
+	return errors.Join(errs...)
 }
 
 // Start boots a machine, or lets one go on that is paused. There is no network,
@@ -211,11 +207,9 @@ func (d *Driver) Start(ctx context.Context, vm compute.VM) (ip string, err error
 	}
 	m.op.Lock()
 	defer m.op.Unlock()
-	p, err := m.find(ctx)
-	if err != nil {
+	if p, err := m.find(ctx); err != nil {
 		return "", err
-	}
-	if p != nil {
+	} else if p != nil {
 		return "", p.goOn(ctx)
 	}
 	img, err := imageOf(d.cfg.Images, vm.Image)
@@ -225,11 +219,11 @@ func (d *Driver) Start(ctx context.Context, vm compute.VM) (ip string, err error
 	if err := d.reserve(m, vm); err != nil {
 		return "", err
 	}
-	if err := m.boot(ctx, d.program, vm, img); err != nil {
+	err = m.boot(ctx, d.program, vm, img)
+	if err != nil {
 		m.reserved.Store(0)
-		return "", err
 	}
-	return "", nil
+	return "", err
 }
 
 // Stop presses the power button, and pulls the plug after Config.Grace. It goes
@@ -267,16 +261,35 @@ func noStopTimeout() context.Context {
 	return ctx
 }
 
-// Running reports whether the machine's process lives and is not paused.
-func (d *Driver) Running(sid string) bool {
+// process returns the process of a machine, or nil.
+func (d *Driver) process(sid string) *process {
 	d.mu.Lock()
 	m := d.machines[sid]
 	d.mu.Unlock()
 	if m == nil {
-		return false
+		return nil
 	}
-	p := m.process()
+	return m.process()
+}
+
+// Running reports whether the machine's process lives and is not paused.
+func (d *Driver) Running(sid string) bool {
+	p := d.process(sid)
 	return p != nil && !p.paused.Load()
+}
+
+// Stats measures the machine's process: the processor since the last measurement,
+// or since its start.
+func (d *Driver) Stats(ctx context.Context, sid string) (compute.Stats, error) {
+	p := d.process(sid)
+	if p == nil {
+		return compute.Stats{}, nil
+	}
+	st, err := p.measure(ctx)
+	if isClosed(p.ended) {
+		return compute.Stats{}, nil
+	}
+	return st, err
 }
 
 // Exec is not offered.
@@ -287,33 +300,9 @@ func (d *Driver) Exec(_ context.Context, sid string, _ []string) (compute.ExecRe
 
 // Console attaches to the first serial line.
 func (d *Driver) Console(_ context.Context, sid string) (io.ReadWriteCloser, error) {
-	m, err := d.machine(sid)
-	if err != nil {
-		return nil, err
-	}
-	p := m.process()
+	p := d.process(sid)
 	if p == nil {
 		return nil, fmt.Errorf("machine %s does not run", sid)
 	}
 	return &console{Tap: p.line.Tap(), process: p}, nil
-}
-
-var errLocked = errors.New("another process has the lock")
-
-// lockFile opens a file and locks it against other processes, and other calls.
-// The lock lasts until every process that has inherited the file has closed it.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errLocked
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

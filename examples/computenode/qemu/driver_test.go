@@ -222,6 +222,9 @@ func TestLifeOfAMachine(t *testing.T) {
 		t.Error("it runs after Stop")
 	}
 	wantProcesses(t, dir, 0)
+	if err := syscall.Kill(pids[0], 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the process was not reaped: %v", err)
+	}
 	if _, err := io.ReadAll(b); err != nil {
 		t.Errorf("a console of a machine that stops ends with %v", err)
 	}

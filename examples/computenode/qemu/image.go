@@ -30,8 +30,8 @@ var diskFormats = []struct{ ending, format string }{{".qcow2", "qcow2"}, {".raw"
 // validImage leaves no way out of the directory of images.
 var validImage = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
-// findImage returns the image of a name, or errNoImage.
-func findImage(dir, name string) (image, error) {
+// imageOf returns the image of a name that a caller gave.
+func imageOf(dir, name string) (image, error) {
 	if !validImage.MatchString(name) {
 		return image{}, jsonrpc.InvalidParams("image", "may have letters, digits, '.', '_' and '-', and begins with a letter or digit")
 	}
@@ -44,18 +44,7 @@ func findImage(dir, name string) (image, error) {
 			return image{disk: base + f.ending, format: f.format}, nil
 		}
 	}
-	return image{}, errNoImage
-}
-
-var errNoImage = errors.New("no such image")
-
-// imageOf returns the image of a name that a caller gave.
-func imageOf(dir, name string) (image, error) {
-	img, err := findImage(dir, name)
-	if errors.Is(err, errNoImage) {
-		err = jsonrpc.InvalidParams("image", fmt.Sprintf("%q is not on this node, which has %s", name, listImages(dir)))
-	}
-	return img, err
+	return image{}, jsonrpc.InvalidParams("image", fmt.Sprintf("%q is not on this node, which has %s", name, listImages(dir)))
 }
 
 func kernelImage(base string) (image, error) {
@@ -90,13 +79,16 @@ func listImages(dir string) string {
 	var names []string
 	for _, entry := range entries {
 		name := entry.Name()
-		for _, f := range diskFormats {
-			name = strings.TrimSuffix(name, f.ending)
-		}
-		if _, err := findImage(dir, name); err == nil {
+		if isFile(filepath.Join(dir, name, "kernel")) {
 			names = append(names, name)
 		}
+		for _, f := range diskFormats {
+			if base, ok := strings.CutSuffix(name, f.ending); ok && entry.Type().IsRegular() {
+				names = append(names, base)
+			}
+		}
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !validImage.MatchString(name) })
 	slices.Sort(names)
 	names = slices.Compact(names)
 	switch {

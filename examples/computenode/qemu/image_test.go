@@ -53,7 +53,7 @@ func TestImages(t *testing.T) {
 			t.Errorf("%.20q: %v", name, err)
 		}
 	}
-	if names := listImages(dir); names != "a, b, bare, c.d, full" {
+	if names := listImages(dir); names != "a, b, bare, c.d, full, odd" {
 		t.Errorf("listed: %s", names)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/compute"
@@ -27,82 +26,16 @@ const (
 	logInterval = 100 * time.Millisecond
 )
 
-// Logs returns the last lines that the machine wrote to its serial line, of all
-// its runs.
-func (d *Driver) Logs(_ context.Context, sid string, lines int) ([]string, error) {
-	m, err := d.machine(sid)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(m.path(serialLog))
-	if errors.Is(err, fs.ErrNotExist) {
-		return []string{}, nil
-	} else if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, _, err := readEnd(f)
-	if err != nil {
-		return nil, err
-	}
-	all := []string{}
-	for len(text) > 0 {
-		var line string
-		line, text = cutLine(text, true)
-		all = append(all, line)
-	}
-	return all[max(0, len(all)-lines):], nil
-}
-
-// readEnd returns what is kept of a log, from the beginning of a line, and where
-// in the file it ends.
-func readEnd(f *os.File) (text []byte, end int64, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	end = info.Size()
-	begin := max(0, end-keepLog)
-	text = make([]byte, end-begin)
-	n, err := f.ReadAt(text, begin)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, 0, err
-	}
-	text, end = text[:n], begin+int64(n)
-	if begin > 0 {
-		_, text, _ = bytes.Cut(text, []byte("\n"))
-	}
-	return text, end, nil
-}
-
-// cutLine cuts the first line off. If there is none that is whole, all is
-// returned as rest, or as the line if it is the last or too long.
-func cutLine(text []byte, last bool) (line string, rest []byte) {
-	at := bytes.IndexByte(text[:min(len(text), maxLogLine+1)], '\n')
-	switch {
-	case at >= 0:
-		return strings.TrimRight(string(text[:at]), "\r"), text[at+1:]
-	case len(text) > maxLogLine:
-		return string(text[:maxLogLine]), text[maxLogLine:]
-	case last:
-		return strings.TrimRight(string(text), "\r"), nil
-	}
-	return "", text
-}
-
-// logReader follows a log.
+// logReader reads a log as it grows. Close ends the next look at it.
 type logReader struct {
-	file   *os.File
+	*os.File
 	gone   <-chan struct{} // the machine is deleted
 	text   []byte          // read and not yet returned
 	offset int64           // of what follows text
-
-	once   sync.Once
-	closed chan struct{}
 }
 
-// Follow reads the log as it grows.
-func (d *Driver) Follow(_ context.Context, sid string, lines int) (compute.LogReader, error) {
+// openLog opens the log of a machine, which holds all of its runs, at what is kept of it.
+func (d *Driver) openLog(sid string) (*logReader, error) {
 	m, err := d.machine(sid)
 	if err != nil {
 		return nil, err
@@ -111,65 +44,79 @@ func (d *Driver) Follow(_ context.Context, sid string, lines int) (compute.LogRe
 	if err != nil {
 		return nil, err
 	}
-	text, end, err := readEnd(f)
-	if err != nil {
-		f.Close()
-		return nil, err
+	l := &logReader{File: f, gone: m.gone}
+	if err := l.skip(); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return &logReader{file: f, gone: m.gone, text: lastLines(text, lines), offset: end, closed: make(chan struct{})}, nil
+	return l, nil
 }
 
-// lastLines returns the last lines and what has been written of the next.
-func lastLines(text []byte, lines int) []byte {
-	at := len(text)
-	for range lines + 1 {
-		at = bytes.LastIndexByte(text[:max(0, at)], '\n')
+// Logs returns the last lines that the machine wrote to its serial line.
+func (d *Driver) Logs(_ context.Context, sid string, lines int) ([]string, error) {
+	l, err := d.openLog(sid)
+	if err != nil {
+		return nil, err
 	}
-	return text[at+1:]
+	defer l.Close()
+	all := []string{}
+	for len(l.text) > 0 {
+		line, _ := l.cut(true)
+		all = append(all, line)
+	}
+	return all[max(0, len(all)-lines):], nil
+}
+
+// Follow reads the log as it grows.
+func (d *Driver) Follow(_ context.Context, sid string, lines int) (compute.LogReader, error) {
+	l, err := d.openLog(sid)
+	if err != nil {
+		return nil, err
+	}
+	at := len(l.text)
+	for range lines + 1 { // the last one may not be whole yet
+		at = bytes.LastIndexByte(l.text[:max(0, at)], '\n')
+	}
+	l.text = l.text[at+1:]
+	return l, nil
 }
 
 // Next waits for a line that is whole.
 func (l *logReader) Next() (string, error) {
 	for {
-		before := len(l.text)
-		line, rest := cutLine(l.text, false)
-		if l.text = rest; len(rest) < before {
+		if line, ok := l.cut(false); ok {
 			return line, nil
 		}
-		gone := l.isGone() // before reading, so that the last lines are not missed
-		read, err := l.read()
-		if errors.Is(err, fs.ErrClosed) {
+		gone := isClosed(l.gone) // before reading, so that the last lines are not missed
+		more, err := l.read()
+		switch {
+		case errors.Is(err, fs.ErrClosed), err == nil && !more && gone:
 			return "", io.EOF
-		} else if err != nil {
+		case err != nil:
 			return "", err
-		}
-		if read {
-			continue
-		}
-		if gone {
-			return "", io.EOF
-		}
-		select {
-		case <-time.After(logInterval):
-		case <-l.gone:
-		case <-l.closed:
-			return "", io.EOF
+		case !more:
+			time.Sleep(logInterval)
 		}
 	}
 }
 
-func (l *logReader) isGone() bool {
-	select {
-	case <-l.gone:
-		return true
-	default:
-		return false
+// cut takes the first line, if there is one that is whole, too long, or the last.
+func (l *logReader) cut(last bool) (line string, ok bool) {
+	at := bytes.IndexByte(l.text[:min(len(l.text), maxLogLine+1)], '\n')
+	next := at + 1
+	if at < 0 {
+		at = min(len(l.text), maxLogLine)
+		if next = at; !last && at == len(l.text) {
+			return "", false
+		}
 	}
+	line = strings.TrimRight(string(l.text[:at]), "\r")
+	l.text = l.text[next:]
+	return line, true
 }
 
 // read reads on, and reports whether there was something.
 func (l *logReader) read() (bool, error) {
-	info, err := l.file.Stat()
+	info, err := l.Stat()
 	if err != nil {
 		return false, err
 	}
@@ -177,48 +124,43 @@ func (l *logReader) read() (bool, error) {
 	case size < l.offset: // it was cut to nothing
 		l.text, l.offset = nil, 0
 	case size-l.offset > keepLog: // the reader is too slow
-		if l.text, l.offset, err = readEnd(l.file); err != nil {
-			return false, err
-		}
-		return true, nil
+		return true, l.skip()
 	}
 	buf := make([]byte, 16<<10)
-	n, err := l.file.ReadAt(buf, l.offset)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
+	n, err := l.ReadAt(buf, l.offset)
 	l.text = append(l.text, buf[:n]...)
 	l.offset += int64(n)
-	return n > 0, nil
+	return n > 0, notEOF(err)
 }
 
-func (l *logReader) Close() error {
-	var err error
-	l.once.Do(func() {
-		close(l.closed)
-		err = l.file.Close()
-	})
+// skip goes to what is kept of the log, from the beginning of a line on.
+func (l *logReader) skip() error {
+	info, err := l.Stat()
+	if err != nil {
+		return err
+	}
+	begin := max(0, info.Size()-keepLog)
+	text := make([]byte, info.Size()-begin)
+	n, err := l.ReadAt(text, begin)
+	l.text, l.offset = text[:n], begin+int64(n)
+	if begin > 0 {
+		_, l.text, _ = bytes.Cut(l.text, []byte("\n"))
+	}
+	return notEOF(err)
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
 	return err
 }
 
-// trimmer keeps the log of a machine from filling the disk. QEMU appends to it
-// meanwhile.
-type trimmer struct {
-	path  string
-	since int // bytes written since the last check
-}
-
-func (t *trimmer) wrote(n int) {
-	if t.since += n; t.since >= trimEvery {
-		t.check()
-	}
-}
-
-// check gives the disk back what is older than what is kept, or, where the file
-// system cannot do that, all.
-func (t *trimmer) check() {
-	t.since = 0
-	f, err := os.OpenFile(t.path, os.O_RDWR, 0)
+// trimLog keeps the log of a machine from filling the disk, while QEMU appends to it. It
+// gives the disk back what is older than what is kept, or, where the file system cannot do
+// that, all.
+func trimLog(path string) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return // not there yet
 	}
@@ -229,5 +171,14 @@ func (t *trimmer) check() {
 	}
 	if freeStart(f, info.Size()-keepLog) != nil {
 		_ = f.Truncate(0) // it is tried again after the next bytes
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }

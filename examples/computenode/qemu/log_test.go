@@ -120,11 +120,10 @@ func TestLogIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	trim := trimmer{path: path}
 	chunk := strings.Repeat(strings.Repeat("0123456789", 6)+"\n", 1000)
 	for range 200 { // 12 MB
 		fmt.Fprint(f, chunk)
-		trim.wrote(len(chunk))
+		trimLog(path)
 	}
 	fmt.Fprint(f, "last\n")
 

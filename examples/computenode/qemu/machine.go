@@ -30,12 +30,13 @@ const (
 	overlay       = "disk.qcow2"
 )
 
-// bootTimeout is how long QEMU may take until it answers, on a host with much
-// else to do.
-const bootTimeout = 30 * time.Second
-
-// takeOverTimeout is the same for one that has run for a while.
-const takeOverTimeout = 5 * time.Second
+const (
+	// bootTimeout is how long QEMU may take until it answers, on a host with much
+	// else to do.
+	bootTimeout = 30 * time.Second
+	// takeOverTimeout is the same for one that has run for a while.
+	takeOverTimeout = 5 * time.Second
+)
 
 // machine is a VM as this package knows it. Lock order: op, then Driver.mu, then
 // mu.
@@ -47,8 +48,8 @@ type machine struct {
 
 	op sync.Mutex // held while it is started or ended
 
-	mu   sync.Mutex
-	last *process // nil: none yet
+	mu   sync.Mutex // guards last
+	last *process   // nil: none yet
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -57,66 +58,97 @@ func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 func (m *machine) process() *process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.last == nil || m.last.hasEnded() {
+	if m.last == nil || isClosed(m.last.ended) {
 		return nil
 	}
 	return m.last
 }
 
-// set makes p the machine's process, until it ends.
-func (m *machine) set(p *process) {
-	m.mu.Lock()
-	m.last = p
-	m.mu.Unlock()
-}
-
 // find returns the process that runs, taking it over if it was started before
-// this service, or nil. Called with op locked.
+// this service, or nil. One that does not answer is ended: nobody could ever control
+// it. Called with op locked.
 func (m *machine) find(ctx context.Context) (*process, error) {
 	if p := m.process(); p != nil {
 		return p, nil
 	}
-	lock, err := lockFile(m.path(lockName))
-	if err == nil {
-		return nil, lock.Close()
-	}
-	if !errors.Is(err, errLocked) {
-		return nil, err
-	}
-	return m.takeOver(ctx)
-}
-
-// takeOver connects to a process that was started by another service. One that
-// does not answer is ended: nobody could ever control it.
-func (m *machine) takeOver(ctx context.Context) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeOverTimeout)
 	defer cancel()
-	ended := make(chan struct{})
-	go func() {
-		m.waitForLock()
-		close(ended)
-	}()
-	p := &process{ended: ended, kill: m.killByPID}
-	err := p.connectTo(ctx, m)
-	if err == nil {
-		p.pid, err = m.readPID()
+	child, err := m.holder()
+	if err != nil || child == nil {
+		return nil, err
 	}
+	p, err := m.attach(ctx, child)
+	if err != nil && isClosed(p.ended) {
+		m.log.Warn("process of a machine did not answer and was ended", "sid", m.sid, "err", err)
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("a process that has %s cannot be reached: %w", m.path(lockName), err)
+	}
+	return p, nil
+}
+
+// holder returns the process that has the lock, or nil. While it is held, its id is not
+// given to another.
+func (m *machine) holder() (child *os.Process, err error) {
+	for {
+		lock, err := lockFile(m.path(lockName))
+		if err == nil {
+			return nil, lock.Close()
+		} else if !errors.Is(err, errLocked) {
+			return nil, err
+		}
+		if child != nil {
+			return child, nil // the lock was still taken when it was held
+		}
+		text, err := os.ReadFile(m.path(pidFile))
+		if err != nil {
+			return nil, err
+		}
+		pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+		if err != nil || pid <= 1 {
+			return nil, fmt.Errorf("%s holds %q", m.path(pidFile), text)
+		}
+		if child, err = os.FindProcess(pid); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// attach connects to the process that has the lock, makes it the machine's, and serves
+// its serial line until it ends. It ends one that does not answer.
+func (m *machine) attach(ctx context.Context, child *os.Process) (*process, error) {
+	ended := make(chan struct{})
+	p := &process{child: child, ended: ended}
+	go func() {
+		defer close(ended)
+		m.waitForLock()
+		_, _ = child.Wait() // it fails for one that another service has started
+	}()
+	err := p.connectTo(ctx, m)
 	var size struct {
 		Base uint64 `json:"base-memory"`
 	}
 	if err == nil {
 		err = p.monitor.execute(ctx, "query-memory-size-summary", &size)
 	}
-	if err == nil {
-		m.reserved.Store(size.Base)
-		m.run(p)
-		return p, nil
+	if err != nil {
+		return p, errors.Join(err, p.pull())
 	}
-	if killed := p.pull(); killed != nil {
-		return nil, errors.Join(fmt.Errorf("a process that has %s cannot be reached: %w", m.path(lockName), err), killed)
-	}
-	m.log.Warn("process of a machine did not answer and was ended", "sid", m.sid, "err", err)
-	return nil, nil
+	m.reserved.Store(size.Base)
+	m.mu.Lock()
+	m.last = p
+	m.mu.Unlock()
+	go func() {
+		p.pump(m.path(serialLog))
+		<-p.ended
+		p.monitor.conn.Close()
+		m.op.Lock() // so that the next one's reservation is not dropped
+		defer m.op.Unlock()
+		if m.process() == nil {
+			m.reserved.Store(0)
+		}
+	}()
+	return p, nil
 }
 
 // waitForLock returns when no process of the machine lives.
@@ -130,73 +162,58 @@ func (m *machine) waitForLock() {
 	}
 }
 
-func (m *machine) readPID() (int, error) {
-	text, err := os.ReadFile(m.path(pidFile))
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s holds %q", m.path(pidFile), text)
-	}
-	return pid, nil
-}
-
-// killByPID kills a process that is no child of this one.
-func (m *machine) killByPID() error {
-	pid, err := m.readPID()
-	if err != nil {
-		return err
-	}
-	// Once p is held its id is not given to another, and if the lock is still taken
-	// then, p is the machine's.
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = p.Release() }()
-	if lock, err := lockFile(m.path(lockName)); err == nil {
-		return lock.Close()
-	}
-	return p.Kill()
-}
-
 // boot starts QEMU. Called with op locked, when no process runs.
 func (m *machine) boot(ctx context.Context, program string, vm compute.VM, img image) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
-	lock, err := lockFile(m.path(lockName))
+	child, err := m.spawn(ctx, program, vm, img)
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", m.sid, err)
 	}
-	defer lock.Close() // the child has it by then
-	for _, stale := range []string{pidFile, monitorSocket, serialSocket} {
-		if err := os.RemoveAll(m.path(stale)); err != nil {
-			return err
-		}
+	_, err = m.attach(ctx, child)
+	if text, _ := os.ReadFile(m.path(qemuLog)); err != nil && len(bytes.TrimSpace(text)) > 0 {
+		return fmt.Errorf("QEMU: %s (%w)", bytes.TrimSpace(text[:min(len(text), 1000)]), err)
 	}
+	return err
+}
+
+// spawn starts a process that has the lock and the sockets of the machine.
+func (m *machine) spawn(ctx context.Context, program string, vm compute.VM, img image) (child *os.Process, err error) {
 	if img.disk != "" {
 		if err := m.makeOverlay(ctx, img); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	var inherited []*os.File
+	defer func() { // the child has them; connections to it break when it ends
+		for _, f := range inherited {
+			f.Close()
+		}
+	}()
+	inherit := func(f *os.File, err error) error {
+		if err == nil {
+			inherited = append(inherited, f)
+		}
+		return err
+	}
+	if err := inherit(lockFile(m.path(lockName))); err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(m.path(pidFile)); err != nil {
+		return nil, err
 	}
 	// QEMU is given sockets that listen, so there is no moment in which it runs and
 	// cannot be reached.
-	inherited := []*os.File{lock}
 	for _, name := range []string{monitorSocket, serialSocket} {
-		f, err := listenFile(m.path(name))
-		if err != nil {
-			return err
+		if err := inherit(listenFile(m.path(name))); err != nil {
+			return nil, err
 		}
-		defer f.Close()
-		inherited = append(inherited, f)
 	}
 	said, err := os.Create(m.path(qemuLog))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer said.Close()
-
 	cmd := exec.Command(program, arguments(vm, img)...)
 	cmd.Dir, cmd.Env = m.dir, []string{"PATH=" + os.Getenv("PATH")}
 	cmd.Stdout, cmd.Stderr = said, said
@@ -204,30 +221,16 @@ func (m *machine) boot(ctx context.Context, program string, vm compute.VM, img i
 	// A group of its own, so that Ctrl-C leaves its end to this process.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log
-		close(ended)
-	}()
-	for _, f := range inherited { // so that connections break when QEMU ends
-		f.Close()
-	}
-	p := &process{pid: cmd.Process.Pid, ended: ended, kill: cmd.Process.Kill}
-	if err := p.connectTo(ctx, m); err != nil {
-		err = errors.Join(err, p.pull())
-		if text, _ := os.ReadFile(m.path(qemuLog)); len(bytes.TrimSpace(text)) > 0 {
-			return fmt.Errorf("QEMU: %s (%w)", bytes.TrimSpace(text[:min(len(text), 1000)]), err)
-		}
-		return err
-	}
-	m.run(p)
-	return nil
+	return cmd.Process, nil
 }
 
 // listenFile returns a unix socket that listens, for a child.
 func listenFile(path string) (*os.File, error) {
+	if err := os.RemoveAll(path); err != nil {
+		return nil, err
+	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
@@ -240,35 +243,19 @@ func listenFile(path string) (*os.File, error) {
 	return l.File()
 }
 
-// run makes p the machine's process and serves its serial line until it ends.
-func (m *machine) run(p *process) {
-	m.set(p)
-	go func() {
-		p.pump(m.path(serialLog))
-		<-p.ended
-		p.monitor.conn.Close()
-		m.op.Lock() // so that the next one's reservation is not dropped
-		defer m.op.Unlock()
-		if m.process() == nil {
-			m.reserved.Store(0)
-		}
-	}()
-}
-
 // end ends the process, if one runs: it is asked to, and then forced to when
-// patience ends.
+// stopTimeout ends.
 func (m *machine) end(stopTimeout context.Context) error {
 	m.op.Lock()
 	defer m.op.Unlock()
 	p, err := m.find(context.WithoutCancel(stopTimeout))
-	if err != nil || p == nil {
-		return err
+	if err == nil && p != nil {
+		err = p.end(stopTimeout)
 	}
-	if err := p.end(stopTimeout); err != nil {
-		return err
+	if err == nil {
+		m.reserved.Store(0)
 	}
-	m.reserved.Store(0)
-	return nil
+	return err
 }
 
 // makeOverlay makes the layer that the machine writes to, if it is not there.
@@ -286,4 +273,24 @@ func (m *machine) makeOverlay(ctx context.Context, img image) error {
 		return fmt.Errorf("qemu-img: %s (%w)", bytes.TrimSpace(out), err)
 	}
 	return os.Rename(half, m.path(overlay))
+}
+
+var errLocked = errors.New("another process has the lock")
+
+// lockFile opens a file and locks it against other processes, and other calls.
+// The lock lasts until every process that has inherited the file has closed it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = errLocked
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }

@@ -21,24 +21,20 @@ const (
 // monitor speaks QMP, the protocol by which QEMU is controlled: one JSON object
 // a line. One process at a time may do so.
 type monitor struct {
-	conn   net.Conn
-	closed chan struct{} // QEMU has hung up
+	conn    net.Conn
+	replies chan reply    // holds the newest one
+	closed  chan struct{} // QEMU has hung up
 
-	one sync.Mutex // held for a command: one at a time
-
-	mu     sync.Mutex
-	last   uint64       // the id of the last command
-	answer chan<- reply // takes the reply to it; nil: it has come
+	one  sync.Mutex // held for a command: one at a time
+	last uint64     // the id of the last command; one guards it
 }
 
 // reply is any message of QEMU.
 type reply struct {
-	Greeting json.RawMessage `json:"QMP"`
-	ID       uint64          `json:"id"`
-	Return   json.RawMessage `json:"return"`
-	Error    *struct {
-		Class string `json:"class"`
-		Desc  string `json:"desc"`
+	ID     uint64          `json:"id"`
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Desc string `json:"desc"`
 	} `json:"error"`
 	Event string `json:"event"`
 }
@@ -48,17 +44,8 @@ var errHungUp = errors.New("QEMU has hung up")
 // openMonitor takes over the connection, and waits until QEMU takes commands.
 // The events are reported one after the other, as they come.
 func openMonitor(ctx context.Context, conn net.Conn, event func(name string)) (*monitor, error) {
-	m := &monitor{conn: conn, closed: make(chan struct{})}
-	greeted := make(chan struct{})
-	go m.read(greeted, event)
-	select {
-	case <-greeted:
-	case <-m.closed:
-		return nil, errHungUp
-	case <-ctx.Done():
-		conn.Close()
-		return nil, fmt.Errorf("QEMU does not answer: %w", ctx.Err())
-	}
+	m := &monitor{conn: conn, replies: make(chan reply, 1), closed: make(chan struct{})}
+	go m.read(event)
 	if err := m.execute(ctx, "qmp_capabilities", nil); err != nil {
 		conn.Close()
 		return nil, err
@@ -66,7 +53,9 @@ func openMonitor(ctx context.Context, conn net.Conn, event func(name string)) (*
 	return m, nil
 }
 
-func (m *monitor) read(greeted chan<- struct{}, event func(name string)) {
+// read reads messages until the connection ends. One that nobody takes, as a greeting or
+// an answer that came too late, makes room for the next.
+func (m *monitor) read(event func(name string)) {
 	defer close(m.closed)
 	defer m.conn.Close()
 	in := bufio.NewScanner(m.conn)
@@ -76,18 +65,15 @@ func (m *monitor) read(greeted chan<- struct{}, event func(name string)) {
 		if json.Unmarshal(in.Bytes(), &r) != nil {
 			return // not QEMU
 		}
-		switch {
-		case r.Greeting != nil:
-			if greeted == nil {
-				return
-			}
-			close(greeted)
-			greeted = nil
-		case r.Event != "":
+		if r.Event != "" {
 			event(r.Event)
-		default:
-			m.deliver(r)
+			continue
 		}
+		select {
+		case <-m.replies:
+		default:
+		}
+		m.replies <- r
 	}
 }
 
@@ -97,50 +83,30 @@ func (m *monitor) execute(ctx context.Context, command string, result any) error
 	defer cancel()
 	m.one.Lock()
 	defer m.one.Unlock()
-	id, answer := m.expect()
-	line, err := json.Marshal(map[string]any{"execute": command, "id": id})
-	if err != nil {
-		return err
-	}
+	m.last++
 	deadline, _ := ctx.Deadline()
 	if err := m.conn.SetWriteDeadline(deadline); err != nil {
 		return errHungUp
 	}
-	if _, err := m.conn.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("QMP %s: %w", command, err)
+	if _, err := fmt.Fprintf(m.conn, "{\"execute\":%q,\"id\":%d}\n", command, m.last); err != nil {
+		return fmt.Errorf("QMP %s: %w (%w)", command, errHungUp, err)
 	}
-	select {
-	case r := <-answer:
-		if r.Error != nil {
-			return fmt.Errorf("QMP %s: %s", command, r.Error.Desc)
+	for {
+		select {
+		case r := <-m.replies:
+			switch {
+			case r.ID != m.last:
+				continue
+			case r.Error != nil:
+				return fmt.Errorf("QMP %s: %s", command, r.Error.Desc)
+			case result == nil:
+				return nil
+			}
+			return json.Unmarshal(r.Return, result)
+		case <-m.closed:
+			return errHungUp
+		case <-ctx.Done():
+			return fmt.Errorf("QMP %s: %w", command, ctx.Err())
 		}
-		if result == nil {
-			return nil
-		}
-		return json.Unmarshal(r.Return, result)
-	case <-m.closed:
-		return errHungUp
-	case <-ctx.Done():
-		return fmt.Errorf("QMP %s: %w", command, ctx.Err())
-	}
-}
-
-// expect returns the id of a new command and what its reply comes on.
-func (m *monitor) expect() (uint64, <-chan reply) {
-	answer := make(chan reply, 1)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last++
-	m.answer = answer
-	return m.last, answer
-}
-
-// deliver drops a reply to a command that was not waited for.
-func (m *monitor) deliver(r reply) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.answer != nil && r.ID == m.last {
-		m.answer <- r
-		m.answer = nil
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // playQEMU answers each line it gets with the next answer, in which ID stands
@@ -18,6 +20,7 @@ func playQEMU(conn net.Conn, greeting string, answers ...string) {
 	fmt.Fprint(conn, greeting)
 	in := bufio.NewScanner(conn)
 	for id := 1; id <= len(answers) && in.Scan(); id++ {
+		time.Sleep(time.Millisecond)
 		fmt.Fprint(conn, strings.ReplaceAll(answers[id-1], "ID", fmt.Sprint(id)))
 	}
 	in.Scan() // the next command gets no answer
@@ -60,7 +63,7 @@ func TestMonitorOfAnother(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		go playQEMU(theirs, "")
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		ctx, cancel := context.WithTimeout(t.Context(), takeOverTimeout)
 		defer cancel()
 		if _, err := openMonitor(ctx, ours, nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -74,7 +77,7 @@ func TestLateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		go playQEMU(theirs, `{"QMP":{}}`+"\n", `{"return":{},"id":ID}`+"\n", "",
-			`{"return":{"status":"late"},"id":2}`+"\n"+`{"return":{"status":"mine"},"id":ID}`+"\n")
+			`{"return":{"status":"mine"},"id":ID}`+"\n")
 		m, err := openMonitor(t.Context(), ours, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -83,6 +86,8 @@ func TestLateAnswer(t *testing.T) {
 		if _, err := p.status(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("no answer: %v", err)
 		}
+		fmt.Fprintln(theirs, `{"return":{"status":"late"},"id":2}`)
+		synctest.Wait()
 		if st, err := p.status(t.Context()); st.Status != "mine" || err != nil {
 			t.Errorf("%+v, %v", st, err)
 		}

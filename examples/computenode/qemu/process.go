@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	psutil "github.com/shirou/gopsutil/v4/process"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/compute"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/examples/computenode/serial"
@@ -23,20 +26,19 @@ const (
 	typeTimeout = 10 * time.Second
 )
 
-// process is one run of QEMU.
+// process is one run of QEMU. Its goroutines end with it.
 type process struct {
-	pid     int
+	child   *os.Process // of this service, or of one before
 	monitor *monitor
 	ended   <-chan struct{} // closed when there is no process any more
-	kill    func() error
-	paused  atomic.Bool // by itself, when the host's disk is full
+	paused  atomic.Bool     // by itself, when the host's disk is full
 
 	line   serial.Line // what the machine writes
-	typing sync.Mutex  // writing to serial
+	typing sync.Mutex  // held while something is written to serial
 	serial net.Conn
 
-	sampling sync.Mutex // guards sample
-	sample   sample
+	measuring sync.Mutex      // guards meter
+	meter     *psutil.Process // nil: not measured yet
 }
 
 // arguments of QEMU. Its directory is the machine's, so that no path needs the
@@ -123,27 +125,16 @@ func (p *process) goOn(ctx context.Context) error {
 	return nil
 }
 
-func (p *process) hasEnded() bool { return p.endsWithin(0) }
-
 func (p *process) endsWithin(d time.Duration) bool {
 	select {
 	case <-p.ended:
 		return true
-	default:
-	}
-	if d <= 0 {
-		return false
-	}
-	select {
-	case <-p.ended:
-		return true
 	case <-time.After(d):
-		return false
+		return isClosed(p.ended)
 	}
 }
 
-// end asks the guest to shut down and waits for as long as patience lasts, then
-// ends QEMU.
+// end asks the guest to shut down and waits until stopTimeout ends, then ends QEMU.
 func (p *process) end(stopTimeout context.Context) error {
 	if stopTimeout.Err() == nil && !p.paused.Load() && p.monitor.execute(stopTimeout, "system_powerdown", nil) == nil {
 		select {
@@ -163,14 +154,11 @@ func (p *process) end(stopTimeout context.Context) error {
 
 // pull ends QEMU without asking it.
 func (p *process) pull() error {
-	if p.hasEnded() {
-		return nil
-	}
-	if err := p.kill(); err != nil && !p.endsWithin(quitTimeout) {
+	if err := p.child.Kill(); err != nil && !p.endsWithin(quitTimeout) {
 		return err
 	}
 	if !p.endsWithin(killTimeout) {
-		return fmt.Errorf("process %d was killed and does not end", p.pid)
+		return fmt.Errorf("process %d was killed and does not end", p.child.Pid)
 	}
 	return nil
 }
@@ -180,17 +168,48 @@ func (p *process) pull() error {
 func (p *process) pump(log string) {
 	defer p.line.Close()
 	defer p.serial.Close()
-	trim := trimmer{path: log}
-	trim.check()
+	trimLog(log)
 	buf := make([]byte, 16<<10)
-	for {
+	for since := 0; ; {
 		n, err := p.serial.Read(buf)
 		_, _ = p.line.Write(buf[:n]) // does not fail
-		trim.wrote(n)
+		if since += n; since >= trimEvery {
+			trimLog(log)
+			since = 0
+		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// measure measures the process: the processor since the last time, or since its start.
+func (p *process) measure(ctx context.Context) (st compute.Stats, err error) {
+	p.measuring.Lock()
+	defer p.measuring.Unlock()
+	first := p.meter == nil
+	if first {
+		if p.meter, err = psutil.NewProcessWithContext(ctx, int32(p.child.Pid)); err != nil {
+			return st, err
+		}
+	}
+	cpu, err := p.meter.PercentWithContext(ctx, 0)
+	if first && err == nil {
+		cpu, err = p.meter.CPUPercentWithContext(ctx)
+	}
+	if err != nil {
+		return st, err
+	}
+	memory, err := p.meter.MemoryInfoWithContext(ctx)
+	if err != nil {
+		return st, err
+	}
+	began, err := p.meter.CreateTimeWithContext(ctx) // ms since 1970
+	return compute.Stats{
+		CPUPercent: max(0, cpu),
+		MemoryUsed: memory.RSS,
+		UptimeS:    uint64(max(0, time.Since(time.UnixMilli(began)).Seconds())),
+	}, err
 }
 
 // console is one of the consoles of a process.

@@ -133,7 +133,7 @@ func newStore(cfg Config) (*Store, error) {
 	s.collisions = cluster.NewCollisions(s.text, s.run)
 	s.makeEvents()
 	s.replica = replica.New(replica.Options{
-		Self: id.ID(), Table: s.table, Changed: s.changed, Said: s.events.StateJoined, Heard: s.heard, Members: s.members, Direct: s.direct, Wall: cfg.wall,
+		Self: id.ID(), Table: s.table, Grid: replicaGrid{s.members, s}, Publisher: replicaPublisher{s}, Wall: cfg.wall,
 		AssertDelay: assertDelay, EpochBytes: cfg.EpochBytes, EpochAge: cfg.EpochAge, Retention: cfg.Retention, Logger: s.log,
 	})
 	return s, nil
@@ -351,20 +351,30 @@ func (s *Store) checkpoint(ctx context.Context) {
 	}
 }
 
-// heard is when a node last gave a sign of life to any master, in Unix
-// milliseconds; 0: not in this run.
-func (s *Store) heard(node string) int64 {
-	at := s.board.LastHeard(node)
+// replicaGrid is what a replica asks of its store.
+type replicaGrid struct {
+	*membership.Table
+	s *Store
+}
+
+func (g replicaGrid) Heard(node string) int64 {
+	at := g.s.board.LastHeard(node)
 	if at.IsZero() {
 		return 0
 	}
-	return s.cfg.wall() - time.Since(at).Milliseconds()
+	return g.s.cfg.wall() - time.Since(at).Milliseconds()
 }
 
-// direct reports whether streams to another master can be opened.
-func (s *Store) direct(id string) bool {
-	return s.cluster != nil && s.cluster.Direct(id)
+func (g replicaGrid) Direct(id string) bool { return g.s.cluster != nil && g.s.cluster.Direct(id) }
+
+// replicaPublisher has watchers and the event log know what a replica changes.
+type replicaPublisher struct{ s *Store }
+
+func (p replicaPublisher) StateJoined(node string, before *table.Entry, st record.State) {
+	p.s.events.StateJoined(node, before, st)
 }
+
+func (p replicaPublisher) Changed(node string) { p.s.changed(node) }
 
 // assert joins into what is known of a node what decide makes of it, in one step, and
 // returns when it is on disk.

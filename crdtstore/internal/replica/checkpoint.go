@@ -26,7 +26,7 @@ func (r *Replica) Checkpoint() {
 		if e.Removed || !mine[b] {
 			continue
 		}
-		if seen := r.opts.Heard(e.ID); seen > e.State.LastSeen && r.join(e.ID, record.State{LastSeen: seen}) {
+		if seen := r.opts.Grid.Heard(e.ID); seen > e.State.LastSeen && r.join(e.ID, record.State{LastSeen: seen}) {
 			news[b] = true
 		}
 	}

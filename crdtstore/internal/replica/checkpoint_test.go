@@ -27,13 +27,14 @@ type onDisk struct {
 func (r *onDisk) IDs() []string            { return nil }
 func (r *onDisk) Alive(time.Time) []string { return r.others }
 
+func (r *onDisk) Direct(string) bool      { return false }
+func (r *onDisk) Heard(node string) int64 { return r.heard[node] }
+
 func newOnDisk(t *testing.T, self, dir string) *onDisk {
 	t.Helper()
 	r := &onDisk{table: table.New(), heard: map[string]int64{}}
 	r.Replica = New(Options{
-		Self: self, Table: r.table, Changed: func(string) {},
-		Heard:     func(node string) int64 { return r.heard[node] },
-		Members:   r,
+		Self: self, Table: r.table, Grid: r,
 		Retention: time.Hour, EpochAge: time.Hour, Logger: slog.New(slog.DiscardHandler),
 	})
 	var err error

@@ -36,13 +36,13 @@ func (r *Replica) expire() error {
 			continue
 		}
 		silent := func(s record.State) bool {
-			seen := max(s.Seen(), r.opts.Heard(e.ID))
+			seen := max(s.Seen(), r.opts.Grid.Heard(e.ID))
 			return clock-seen > r.opts.Retention.Milliseconds()
 		}
 		if !silent(e.State) || membership.Rendezvous(e.ID, living) != r.opts.Self {
 			continue
 		}
-		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(max(e.State.Seen(), r.opts.Heard(e.ID))))
+		r.log.Info("node expires", "node", e.ID, "silent since", time.UnixMilli(max(e.State.Seen(), r.opts.Grid.Heard(e.ID))))
 		_, err := r.Begin(e.ID, func(known record.State) (record.State, error) {
 			if known.Removed() || !silent(known) { // it has spoken meanwhile
 				return record.State{}, nil
@@ -66,7 +66,7 @@ func (r *Replica) expire() error {
 // nextCutoff returns the cutoff of an epoch that this master opens. It stays where
 // it is as long as one of the known masters was not heard: its clock is needed.
 func (r *Replica) nextCutoff() int64 {
-	if !r.met(r.opts.Members.IDs()) {
+	if !r.met(r.opts.Grid.IDs()) {
 		return r.history.Cutoff()
 	}
 	return max(r.history.Cutoff(), r.earliest()-r.keep())
@@ -91,7 +91,7 @@ func (r *Replica) forget() {
 	r.forgot.Store(now)
 	for e := range r.table.All() {
 		if e.State.Newest() < c && r.table.Drop(e) {
-			r.opts.Changed(e.ID)
+			r.opts.Publisher.Changed(e.ID)
 		}
 	}
 }

@@ -34,15 +34,16 @@ func (c *clocked) Alive(now time.Time) (out []string) {
 	return out
 }
 
+func (c *clocked) Direct(string) bool      { return false }
+func (c *clocked) Heard(node string) int64 { return c.heard[node] }
+
 // newClocked returns a replica that remembers nodes for an hour.
 func newClocked(t *testing.T) *clocked {
 	t.Helper()
 	c := &clocked{now: time.Unix(1_700_000_000, 0), wall: 1_700_000_000_000, alive: map[string]time.Time{}, heard: map[string]int64{}}
 	c.Replica = New(Options{
-		Self: "m1", Table: table.New(), Changed: func(string) {},
-		Heard:   func(node string) int64 { return c.heard[node] },
-		Members: c,
-		Now:     func() time.Time { return c.now }, Wall: func() int64 { return c.wall },
+		Self: "m1", Table: table.New(), Grid: c,
+		Now: func() time.Time { return c.now }, Wall: func() int64 { return c.wall },
 		Retention: time.Hour, EpochAge: 24 * time.Hour, EpochBytes: 1 << 30, Logger: slog.New(slog.DiscardHandler),
 	})
 	l, err := epoch.Open(t.Context(), epoch.Options{

@@ -51,7 +51,7 @@ const (
 // never for another to be whole, so no masters wait for each other; see "Joining" in
 // docs/design/replication.md.
 type joining struct {
-	direct func(id string) bool // whether streams to a master can be opened
+	grid Grid
 
 	mu      sync.Mutex // guards what follows
 	active  bool
@@ -245,10 +245,10 @@ func (j *joining) missing(now time.Time) []string {
 		if s.exchanged || now.Sub(s.heard) > membership.SuspectAfter {
 			continue
 		}
-		if now.Sub(s.first) > unable && (s.failed >= maxFailed || !j.direct(id)) {
+		if now.Sub(s.first) > unable && (s.failed >= maxFailed || !j.grid.Direct(id)) {
 			continue
 		}
-		if _, has := slices.BinarySearch(holds, id); !has || j.direct(id) {
+		if _, has := slices.BinarySearch(holds, id); !has || j.grid.Direct(id) {
 			out = append(out, id)
 		}
 	}
@@ -260,7 +260,7 @@ func (j *joining) missing(now time.Time) []string {
 // for those that it has of a master that cannot be asked.
 func (j *joining) wants(id string, now time.Time) bool {
 	s := j.sources[id]
-	if s == nil || !j.direct(id) {
+	if s == nil || !j.grid.Direct(id) {
 		return false
 	}
 	return !s.exchanged || slices.ContainsFunc(j.missing(now), func(m string) bool {

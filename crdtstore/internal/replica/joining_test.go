@@ -17,10 +17,11 @@ type joiner struct {
 	direct map[string]bool
 }
 
+func (j *joiner) Direct(id string) bool { return j.direct[id] }
+
 func newJoiner(t *testing.T, damaged bool) *joiner {
 	j := &joiner{clocked: newClocked(t), t: t, direct: map[string]bool{}}
-	j.opts.Direct = func(id string) bool { return j.direct[id] }
-	j.joining.direct = j.opts.Direct
+	j.joining.grid = j
 	j.Join(damaged)
 	return j
 }

@@ -210,7 +210,7 @@ func (r *Replica) Agreement(with string) Agreement {
 
 // living returns the masters that live, this one first.
 func (r *Replica) living() []string {
-	return append([]string{r.opts.Self}, r.opts.Members.Alive(r.opts.Now())...)
+	return append([]string{r.opts.Self}, r.opts.Grid.Alive(r.opts.Now())...)
 }
 
 // earliest returns what the clock that is most behind says now, of this master's

@@ -46,38 +46,40 @@ type History interface {
 	Reopened() uint64
 }
 
-// Members is who the other masters are; see [membership.Table], which is one.
-type Members interface {
-	// IDs returns the masters that are known, whether they live or not.
+// Grid is what is known beside the records, of masters and of nodes.
+type Grid interface {
+	// IDs returns the other masters that are known, whether they live or not.
 	IDs() []string
 	// Alive returns those of them that are heard, by the clock of Options.Now.
 	Alive(now time.Time) []string
+	// Direct reports whether streams to a master can be opened.
+	Direct(master string) bool
+	// Heard returns when a node last gave a sign of life to any master, in Unix
+	// milliseconds; 0: not in this run.
+	Heard(node string) int64
+}
+
+// Publisher is told what changes.
+type Publisher interface {
+	// StateJoined is called with every state that was joined into the table's entry for a
+	// node, and with that entry as it was before, nil where there was none.
+	StateJoined(node string, before *table.Entry, st record.State)
+	// Changed is called after the table's entry for a node has changed.
+	Changed(node string)
 }
 
 // Options configure a Replica.
 type Options struct {
-	Self  string // id of this master
-	Table *table.Table
-
-	// Changed is called after the table's entry for a node has changed.
-	Changed func(node string)
-	// Said, which may be nil, is called with every state that was joined into the
-	// table's entry for a node, and with that entry as it was before, nil where there
-	// was none.
-	Said func(node string, before *table.Entry, st record.State)
-	// Heard returns when a node last gave a sign of life to any master, as far as
-	// this one knows, in Unix milliseconds; 0: not in this run.
-	Heard func(node string) int64
-	// Members says which other masters are known, and which of them live.
-	Members Members
-	// Direct reports whether streams to a master can be opened; nil: to none.
-	Direct func(id string) bool
+	Self      string // id of this master
+	Table     *table.Table
+	Grid      Grid
+	Publisher Publisher // nil: nobody is told
 	// Now is a monotonic clock; nil: time.Now. Wall is a wall clock, in Unix
 	// milliseconds, and may be wrong and jump; nil: that of the system.
 	Now  func() time.Time
 	Wall func() int64
 
-	// AssertSettle is how long the masters that are responsible for records have,
+	// AssertDelay is how long the masters that are responsible for records have,
 	// after a new epoch was adopted, before the others assert what is missing.
 	AssertDelay time.Duration
 	EpochBytes  int           // how much is written to an epoch at least before it is cut
@@ -112,6 +114,12 @@ type Replica struct {
 	forgot atomic.Int64 // when it was last looked for what the cutoff drops, since began
 }
 
+// nobody is told nothing.
+type nobody struct{}
+
+func (nobody) StateJoined(string, *table.Entry, record.State) {}
+func (nobody) Changed(string)                                 {}
+
 // New returns a replica that has no history yet. Arrived may be called at once,
 // for the history hands over what it finds on disk while it is opened; everything
 // else only after Use.
@@ -122,12 +130,12 @@ func New(opts Options) *Replica {
 	if opts.Wall == nil {
 		opts.Wall = func() int64 { return time.Now().UnixMilli() }
 	}
-	if opts.Direct == nil {
-		opts.Direct = func(string) bool { return false }
+	if opts.Publisher == nil {
+		opts.Publisher = nobody{}
 	}
 	return &Replica{
 		opts: opts, table: opts.Table, log: opts.Logger, began: opts.Now(),
-		joining: joining{direct: opts.Direct},
+		joining: joining{grid: opts.Grid},
 	}
 }
 
@@ -168,13 +176,11 @@ func (r *Replica) decide(node string, decide Decide) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if r.opts.Said != nil {
-		r.opts.Said(node, before, st)
-	}
+	r.opts.Publisher.StateJoined(node, before, st)
 	if before == after {
 		return false, nil
 	}
-	r.opts.Changed(node)
+	r.opts.Publisher.Changed(node)
 	return true, nil
 }
 

@@ -64,7 +64,7 @@ func (m *master) start() {
 	m.began, m.met, m.before = m.w.now, map[string]bool{}, nil
 	m.observedAt = map[string]int64{}
 	m.replica = replica.New(replica.Options{
-		Self: m.id, Table: m.table, Changed: func(string) {}, Heard: m.heard, Members: m, Direct: m.direct,
+		Self: m.id, Table: m.table, Grid: m,
 		Now: m.w.time, Wall: m.wall,
 		AssertDelay: assertAfter * time.Millisecond,
 		EpochBytes:  m.w.plan.EpochBytes, EpochAge: 24 * time.Hour, Retention: m.w.plan.Retention,
@@ -196,9 +196,9 @@ func (m *master) promise(f *replica.Flush, it fact) {
 	m.waiting = append(m.waiting, promise{f, it})
 }
 
-// heard is the time of a node's last sign of life: agents that live are heard by
+// Heard is the time of a node's last sign of life: agents that live are heard by
 // every master at any time.
-func (m *master) heard(node string) int64 {
+func (m *master) Heard(node string) int64 {
 	for _, a := range m.w.agents {
 		if a.node == node && a.alive {
 			return m.wall()
@@ -276,7 +276,7 @@ func (m *master) endJoining() {
 	}
 }
 
-func (m *master) direct(id string) bool {
+func (m *master) Direct(id string) bool {
 	for _, o := range m.w.masters {
 		if o.id == id {
 			return m.talks(o)

@@ -85,7 +85,7 @@ var mutants = []struct {
 	},
 	{
 		"what a master is heard to have stands for what it has, although it can be asked",
-		"internal/replica/joining.go", "; !has || j.direct(id) {", "; !has {",
+		"internal/replica/joining.go", "; !has || j.grid.Direct(id) {", "; !has {",
 	},
 	{
 		"masters that are all new wait for each other",
@@ -109,7 +109,7 @@ var mutants = []struct {
 	},
 	{
 		"nodes that live expire",
-		"internal/replica/expire.go", "seen := max(s.Seen(), r.opts.Heard(e.ID))", "seen := s.Claims[0].Profile.At",
+		"internal/replica/expire.go", "seen := max(s.Seen(), r.opts.Grid.Heard(e.ID))", "seen := s.Claims[0].Profile.At",
 	},
 }
 

@@ -265,6 +265,19 @@ func TestMetricsAreTaken(t *testing.T) {
 	}
 }
 
+// A node that gives the address of the program's own server does not have the master call
+// itself.
+func TestNodeInTheProgramsServer(t *testing.T) {
+	e := embed(t)
+	e.start()
+	root := httptest.NewServer(e.server.Handler())
+	defer root.Close()
+	e.post(root.URL+"/rpc", "register_node", `{"node_id":"n1","socket_path":"`+root.URL+`","vms":[{"sid":"v1","state":"running"}]}`)
+	if _, b := e.post(root.URL+"/rpc", "start_vm", `{"node_id":"n1","sid":"v1"}`); !strings.Contains(b, "meant for a node") {
+		t.Error(b)
+	}
+}
+
 // Tunnels need the store's own directory: agents know a master by its identity.
 func TestEdgeOfTheProgramsStore(t *testing.T) {
 	e := embed(t, func(cfg *explorer.Config) { cfg.EdgeAddr = "127.0.0.1:0" })

@@ -105,6 +105,13 @@ func (s *Server) protect(next http.Handler) http.Handler {
 				errorData{Retryable: true, Hint: "try another master, or this one in a moment", RetryAfterS: 1}))
 			return
 		}
+		// A node may have given the address of a master as its own. checkTarget knows the
+		// listeners of this one, but not an HTTP server that Handler is in.
+		if r.Header["Hero-Node"] != nil {
+			writeError(w, http.StatusMisdirectedRequest, failure(jsonrpc.CodeCannotReach, "the call is meant for a node, and this is a master",
+				errorData{Hint: "socket_path of node " + r.Header.Get("Hero-Node") + " has to lead to its compute service"}))
+			return
+		}
 		if callerOf(r.Context()).origin != fromUnix { // no browser gets there
 			if err := otherSites.Check(r); err != nil {
 				writeError(w, http.StatusForbidden, failure(jsonrpc.CodeUnauthorized, "request of another web site",

@@ -108,11 +108,7 @@ func mustEncode(v any) json.RawMessage {
 	return b
 }
 
-func (s *Server) heartbeat(_ context.Context, raw json.RawMessage) (any, error) {
-	var b crdtstore.Beat
-	if err := jsonrpc.DecodeParams(raw, &b); err != nil {
-		return nil, err
-	}
+func (s *Server) heartbeat(_ context.Context, b crdtstore.Beat) (json.RawMessage, error) {
 	r, err := s.store.Beat(b)
 	s.metrics.beat(r, err)
 	if err != nil {
@@ -121,14 +117,7 @@ func (s *Server) heartbeat(_ context.Context, raw json.RawMessage) (any, error) 
 	return s.answers.get(s, r.Accepted, r.Register), nil
 }
 
-func (s *Server) heartbeats(_ context.Context, raw json.RawMessage) (any, error) {
-	var p beatsParams
-	if err := jsonrpc.DecodeParams(raw, &p); err != nil {
-		return nil, err
-	}
-	if p.Beats == nil {
-		return nil, badField("beats", "is missing")
-	}
+func (s *Server) heartbeats(_ context.Context, p beatsParams) (json.RawMessage, error) {
 	if len(p.Beats) > maxBeats {
 		return nil, badField("beats", fmt.Sprintf("has %d entries, at most %d are allowed", len(p.Beats), maxBeats))
 	}
@@ -153,7 +142,7 @@ func (s *Server) heartbeats(_ context.Context, raw json.RawMessage) (any, error)
 		out = append(out, '}')
 	}
 	out = append(out, ']')
-	return json.RawMessage(append(out, common...)), nil
+	return append(out, common...), nil
 }
 
 // atBeat puts the place of a heartbeat before the field that an error names.

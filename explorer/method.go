@@ -33,32 +33,32 @@ type method struct {
 }
 
 // takes makes a handler of a function with typed params, and tells the types
-// to the method.
+// to the method, where it does not say itself what the result is. A field that is tagged
+// `need:"true"` must be given, and not be zero.
 func takes[P, R any](m method, f func(ctx context.Context, params P) (R, error)) method {
-	m.params, m.result = reflect.TypeFor[P](), reflect.TypeFor[R]()
+	m.params = reflect.TypeFor[P]()
+	if m.result == nil {
+		m.result = reflect.TypeFor[R]()
+	}
+	var need []int
+	for i := range m.params.NumField() {
+		if m.params.Field(i).Tag.Get("need") != "" {
+			need = append(need, i)
+		}
+	}
 	m.handle = func(ctx context.Context, raw json.RawMessage) (any, error) {
 		var p P
 		if err := jsonrpc.DecodeParams(raw, &p); err != nil {
 			return nil, err
 		}
-		if err := missingParam(&p); err != nil {
-			return nil, err
+		for _, i := range need {
+			if reflect.ValueOf(&p).Elem().Field(i).IsZero() {
+				return nil, badField(jsonName(m.params.Field(i)), "is missing")
+			}
 		}
 		return f(ctx, p)
 	}
 	return m
-}
-
-// missingParam returns an error for the first zero field that is tagged
-// `need:"true"`.
-func missingParam(params any) error {
-	v := reflect.ValueOf(params).Elem()
-	for i := range v.NumField() {
-		if f := v.Type().Field(i); f.Tag.Get("need") != "" && v.Field(i).IsZero() {
-			return badField(jsonName(f), "is missing")
-		}
-	}
-	return nil
 }
 
 // methods returns the methods in the order of the document.

@@ -45,19 +45,15 @@ func (s *Server) nodeMethods() []method {
 			errors: []int{jsonrpc.CodeRefusedIdentity},
 			handle: s.registerNode,
 		},
-		{
-			name:    "node_heartbeat",
+		takes(method{
+			name: "node_heartbeat", result: reflect.TypeFor[Answer](),
 			summary: "Says that a node lives, with its usage.",
-			params:  reflect.TypeFor[crdtstore.Beat](), result: reflect.TypeFor[Answer](),
-			errors: []int{jsonrpc.CodeRefusedIdentity},
-			handle: s.heartbeat,
-		},
-		{
-			name:    "node_heartbeats",
+			errors:  []int{jsonrpc.CodeRefusedIdentity},
+		}, s.heartbeat),
+		takes(method{
+			name: "node_heartbeats", result: reflect.TypeFor[BeatsAnswer](),
 			summary: "Takes up to 1000 heartbeats. The results stand in their order; one that is refused does not hold up the others.",
-			params:  reflect.TypeFor[beatsParams](), result: reflect.TypeFor[BeatsAnswer](),
-			handle: s.heartbeats,
-		},
+		}, s.heartbeats),
 		takes(method{
 			name:    "list_nodes",
 			summary: "Lists nodes, page by page.",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"testing"
 	"testing/iotest"
 
@@ -96,35 +95,5 @@ func TestRestoreTellsWhyReadingFailed(t *testing.T) {
 	r := io.MultiReader(bytes.NewReader(file[:len(file)/2]), iotest.ErrReader(broken))
 	if _, err := to.Restore(t.Context(), r); !errors.Is(err, broken) || errors.Is(err, crdtstore.ErrBackup) {
 		t.Errorf("got %v", err)
-	}
-}
-
-// A file that is damaged anywhere is refused as a whole.
-func TestRestoreRefusesDamage(t *testing.T) {
-	file := backup(t, filled(t))
-	dir := t.TempDir()
-	to := open(t, dir)
-	empty := digestOf(to)
-	refused := func(what string, file []byte) {
-		t.Helper()
-		if _, err := to.Restore(t.Context(), bytes.NewReader(file)); !errors.Is(err, crdtstore.ErrBackup) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	for at := range file {
-		damaged := bytes.Clone(file)
-		damaged[at] ^= 0x10
-		refused(fmt.Sprintf("byte %d turned", at), damaged)
-	}
-	for _, at := range []int{0, 1, 20, len(file) / 2, len(file) - 33, len(file) - 1} {
-		refused(fmt.Sprintf("cut off at %d", at), file[:at])
-	}
-	refused("something behind it", append(bytes.Clone(file), 0))
-	refused("a newer version", bytes.Replace(file, []byte("backup 1\n"), []byte("backup 2\n"), 1))
-	if digestOf(to) != empty {
-		t.Error("a refused file has changed something")
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 2 { // identity.key and epochs
-		t.Errorf("left behind: %v", left)
 	}
 }

@@ -3,6 +3,7 @@ package crdtstore
 import (
 	"errors"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/backup"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
@@ -38,7 +39,7 @@ var (
 	// ErrDamaged: a file of the history is missing, or does not hold what was written.
 	ErrDamaged = epoch.ErrDamaged
 	// ErrBackup: the file is not a whole backup, or one of a newer version.
-	ErrBackup = errors.New("not a backup that can be read")
+	ErrBackup = backup.ErrUnreadable
 )
 
 type (

@@ -51,6 +51,20 @@ func specMux() *jsonrpc.Mux {
 	return m
 }
 
+// A batch may be as long as it says, and what is longer is told how long it is.
+func TestBatchIsBounded(t *testing.T) {
+	batch := func(n int) []byte {
+		return []byte("[" + strings.Repeat(`,{"jsonrpc":"2.0","method":"null","id":1}`, n)[1:] + "]")
+	}
+	var answers []jsonrpc.Response
+	if err := json.Unmarshal(specMux().Answer(t.Context(), nil, batch(jsonrpc.MaxBatch)), &answers); err != nil || len(answers) != jsonrpc.MaxBatch {
+		t.Errorf("%d answers, %v", len(answers), err)
+	}
+	if a := specMux().Answer(t.Context(), nil, batch(jsonrpc.MaxBatch+7)); !bytes.Contains(a, []byte("a batch may hold 1000 requests, this one has 1007")) {
+		t.Errorf("%s", a)
+	}
+}
+
 // Codes and ids of answers are compared; of errors, not the wording.
 func TestSpecification(t *testing.T) {
 	srv := httptest.NewServer(specMux())

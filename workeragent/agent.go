@@ -60,15 +60,8 @@ type running struct {
 
 // deps is what tests put their own in place of.
 type deps struct {
-	dial func(client.Endpoint, client.Options) caller
-	// tunnel returns a caller for one master over a tunnel to its edge addresses,
-	// multiaddrs with the id of the master. nil: there are no tunnels.
-	tunnel func(addrs []string) (caller, error)
-	// identify returns the id of the master at an edge address without one.
-	identify func(ctx context.Context, addr string) (string, error)
-	// framed returns a caller for a master over a tunnel that is up; nil, as the
-	// function or as what it returns: there is none, call the address.
-	framed func(masterID string) caller
+	dial   func(client.Endpoint, client.Options) caller
+	edges  edgeDialer // nil: those of the tunnels
 	sample func(context.Context) (host.Figures, error)
 	// spread chooses when within a time something first happens. nil: at random.
 	spread  func(within time.Duration) time.Duration
@@ -98,12 +91,6 @@ func newAgent(cfg Config, log *slog.Logger, d deps) (*Agent, error) {
 	}
 	if d.spread == nil {
 		d.spread = rand.N[time.Duration]
-	}
-	for _, addr := range cfg.Explorers {
-		if d.tunnel == nil && !d.ingress && isMultiaddr(addr) {
-			return nil, configErrorf("explorers", "%q: tunnels are not available here; use host:port of the master's API, such as tcp://host:%d",
-				addr, DefaultExplorerPort)
-		}
 	}
 	a := &Agent{cfg: cfg, log: log, deps: d}
 	a.token.Store(&cfg.Token)

@@ -37,9 +37,12 @@ func (a *Agent) connect(r *running) error {
 // connectExplorers makes the membership and the links to the configured addresses.
 // It reports whether any of them is on another machine.
 func (a *Agent) connectExplorers(r *running) (elsewhere bool, err error) {
-	d := newMembership(filepath.Join(a.cfg.DataDir, mastersFile), a.log)
-	dial := &dialer{deps: a.deps, dir: d, token: func() string { return *a.token.Load() }}
-	d.tunnels, d.tunnel = a.deps.tunnel != nil, a.deps.framed
+	edges := a.deps.edges
+	if edges == nil {
+		edges = r.tunnels
+	}
+	d := newMembership(filepath.Join(a.cfg.DataDir, mastersFile), edges, a.log)
+	dial := &dialer{dial: a.deps.dial, edges: edges, dir: d, token: func() string { return *a.token.Load() }}
 	d.first = func() time.Duration { return a.firstCall(false) }
 	d.link = func(m *member) *link {
 		route := &route{master: m.id, reach: func() []string { return d.reach(m.id) }, open: dial.learned}

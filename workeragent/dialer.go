@@ -16,9 +16,21 @@ import (
 // HTTP what he likes. So such an address is asked who it is without the agent's token,
 // and whether it ever gets that is for the operator to say: what is configured tells.
 type dialer struct {
-	deps  deps
+	dial  func(client.Endpoint, client.Options) caller
+	edges edgeDialer
 	dir   *membership
 	token func() string // of the agent; empty: it has none
+}
+
+// edgeDialer makes callers for the edges of masters: [tunnels], or what tests put in
+// its place.
+type edgeDialer interface {
+	// caller returns a caller for one master at its edge addresses, multiaddrs with its id.
+	caller(addrs []string) (caller, error)
+	// framed returns a caller for a master over a tunnel that is up; nil: there is none.
+	framed(id string) caller
+	// identify returns the id of the master at an edge address without one.
+	identify(ctx context.Context, addr string) (id string, err error)
 }
 
 // options are those of a connection on which one call at a time is made. token returns
@@ -38,9 +50,9 @@ func (d *dialer) configured(p endpoint) (caller, error) {
 		return &pinned{dialer: d, addr: p.edge}, nil
 	}
 	if p.edge != "" {
-		return d.deps.tunnel([]string{p.edge})
+		return d.edges.caller([]string{p.edge})
 	}
-	return d.deps.dial(p.ep, options(d.token)), nil
+	return d.dial(p.ep, options(d.token)), nil
 }
 
 // learned returns a target for an address of a master that others told of.
@@ -52,14 +64,14 @@ func (d *dialer) learned(addr string) (*target, error) {
 	t := &target{addr: addr, local: p.local}
 	if p.edge != "" {
 		t.proven = true // whoever answers over a tunnel has proven who it is
-		t.call, err = d.deps.tunnel([]string{p.edge})
+		t.call, err = d.edges.caller([]string{p.edge})
 		return t, err
 	}
 	if d.token() != "" {
 		t.entrusted = d.entrusts(p)
 		t.withheld = !t.entrusted
 	}
-	t.call = d.deps.dial(p.ep, options(func() string {
+	t.call = d.dial(p.ep, options(func() string {
 		if t.showing {
 			return d.token()
 		}
@@ -118,7 +130,7 @@ type pinned struct {
 
 func (p *pinned) Call(ctx context.Context, method string, params, result any) error {
 	if p.call == nil {
-		id, err := p.dialer.deps.identify(ctx, p.addr)
+		id, err := p.dialer.edges.identify(ctx, p.addr)
 		if err != nil {
 			return fmt.Errorf("asking who is at %s: %w", p.addr, err)
 		}
@@ -126,7 +138,7 @@ func (p *pinned) Call(ctx context.Context, method string, params, result any) er
 			return fmt.Errorf("the master at %s was %s and is now %s; if that is right, stop this agent, delete the address from \"pins\" in %s and start it again",
 				p.addr, was, clip(id), p.dialer.dir.file.path)
 		}
-		if p.call, err = p.dialer.deps.tunnel([]string{p.addr + "/p2p/" + id}); err != nil {
+		if p.call, err = p.dialer.edges.caller([]string{p.addr + "/p2p/" + id}); err != nil {
 			return err
 		}
 	}

@@ -92,12 +92,12 @@ func TestEdgeAddressWithoutID(t *testing.T) {
 	path := filepath.Join(t.TempDir(), mastersFile)
 	there, inner, opened := idA, &pinnedCall{}, []string(nil)
 	open := func() *pinned {
-		d := newMembership(path, slog.New(slog.DiscardHandler))
+		d := newMembership(path, fakeEdge{}, slog.New(slog.DiscardHandler))
 		d.endpoints = append(d.endpoints, place)
 		d.load(false)
-		return &pinned{addr: addr, dialer: &dialer{dir: d, deps: deps{
-			identify: func(context.Context, string) (string, error) { return there, nil },
-			tunnel: func(addrs []string) (caller, error) {
+		return &pinned{addr: addr, dialer: &dialer{dir: d, edges: fakeEdge{
+			who: func(context.Context, string) (string, error) { return there, nil },
+			open: func(addrs []string) (caller, error) {
 				opened = append(opened, addrs...)
 				return inner, nil
 			}}}}

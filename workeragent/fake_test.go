@@ -185,6 +185,9 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 		return &seamCaller{caller: dial(ep, o), t: t, seam: func(what string) { s.seam(t, what+" "+ep.URL) }}
 	}
 	s.log.seam = func(where string) { s.seam(t, where) }
+	if s.deps.edges == nil {
+		s.deps.edges = fakeEdge{}
+	}
 	if s.deps.spread == nil {
 		s.deps.spread = func(time.Duration) time.Duration { return 0 }
 	}
@@ -235,6 +238,29 @@ func wantFree(t *testing.T, mu *sync.Mutex, name, where string) {
 	}
 	t.Errorf("the lock of %s is held across I/O, %s", name, where)
 }
+
+// fakeEdge is the edges of masters, by what a test gives of it.
+type fakeEdge struct {
+	open func(addrs []string) (caller, error)
+	up   func(id string) caller
+	who  func(ctx context.Context, addr string) (string, error)
+}
+
+func (f fakeEdge) caller(addrs []string) (caller, error) {
+	if f.open == nil {
+		return nil, errRefused
+	}
+	return f.open(addrs)
+}
+
+func (f fakeEdge) framed(id string) caller {
+	if f.up == nil {
+		return nil
+	}
+	return f.up(id)
+}
+
+func (f fakeEdge) identify(ctx context.Context, addr string) (string, error) { return f.who(ctx, addr) }
 
 // seamCaller calls seam before the caller that it wraps goes to the network.
 type seamCaller struct {

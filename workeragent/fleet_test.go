@@ -198,7 +198,7 @@ func TestFleet(t *testing.T) {
 		_, key, _ := ed25519.GenerateKey(nil)
 		n := newNode(fmt.Sprint("node-", i), key, 1, record.Profile{Hostname: fmt.Sprint("host-", i)})
 		n.open()
-		l := newLink(n, newMembership("", log), m.addr, watched{client.Dial(ep, options(nil)), f}, interval, log)
+		l := newLink(n, newMembership("", fakeEdge{}, log), m.addr, watched{client.Dial(ep, options(nil)), f}, interval, log)
 		l.first = rand.N(interval)
 		all.Go(func() { l.run(ctx) })
 	}

@@ -43,7 +43,6 @@ func (a *Agent) openIngress(r *running, id *identity.Identity, newborn bool) (ag
 	}
 	a.undo = append(a.undo, in.client.Close)
 	r.tunnels = newTunnels(r.node.id, r.node.boot.Load, in.client, a.log)
-	a.deps.tunnel, a.deps.framed, a.deps.identify = r.tunnels.caller, r.tunnels.framed, in.client.Identify
 	if a.cfg.Compute == "" {
 		return "", nil
 	}

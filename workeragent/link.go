@@ -200,7 +200,7 @@ func (l *link) ask(ctx context.Context, method string, params any) (a answer, er
 	ctx, cancel := context.WithTimeout(ctx, l.timeout())
 	defer cancel()
 	err = errNoCalls
-	if framed := l.dir.framed(l.status.Master); framed != nil && l.status.Failures%2 == 0 {
+	if framed := l.dir.edges.framed(l.status.Master); framed != nil && l.status.Failures%2 == 0 {
 		err = framed.Call(ctx, method, params, &a)
 	}
 	if errors.Is(err, errNoCalls) {

@@ -27,11 +27,10 @@ const (
 // that an answer named, and to which no configured address leads, gets a link of its own.
 type membership struct {
 	log       *slog.Logger
-	endpoints []endpoint                 // that are configured
-	link      func(m *member) *link      // makes one to a learned master
-	first     func() time.Duration       // to wait before the first call after a start
-	tunnels   bool                       // edge addresses can be called
-	tunnel    func(master string) caller // over a tunnel that is up; nil: there are none
+	endpoints []endpoint            // that are configured
+	link      func(m *member) *link // makes one to a learned master
+	first     func() time.Duration  // to wait before the first call after a start
+	edges     edgeDialer
 	file      memberFile
 
 	work    chan struct{} // holds a token when run should look
@@ -51,9 +50,9 @@ type knownMaster struct {
 	Well      bool     // the last beat to it went well
 }
 
-func newMembership(file string, log *slog.Logger) *membership {
+func newMembership(file string, edges edgeDialer, log *slog.Logger) *membership {
 	return &membership{
-		log: log, file: memberFile{path: file},
+		log: log, edges: edges, file: memberFile{path: file},
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		known: map[string]*member{}, pins: map[string]string{},
 	}
@@ -280,14 +279,6 @@ func (d *membership) pin(addr, id string) string {
 	return id
 }
 
-// framed returns a caller for a master over a tunnel; nil: there is none.
-func (d *membership) framed(id string) caller {
-	if d.tunnel == nil || id == "" {
-		return nil
-	}
-	return d.tunnel(id)
-}
-
 // reach returns the addresses at which a link to a learned master calls it: its
 // URLs, then its edge addresses, without what is configured and so has a link.
 func (d *membership) reach(id string) []string {
@@ -300,11 +291,7 @@ func (d *membership) reach(id string) []string {
 }
 
 func (d *membership) addresses(m *member) (out []string) {
-	addrs := m.urls
-	if d.tunnels {
-		addrs = slices.Concat(m.urls, m.edges)
-	}
-	for _, addr := range addrs {
+	for _, addr := range slices.Concat(m.urls, m.edges) {
 		p, err := parseEndpoint(addr)
 		if err == nil && !slices.ContainsFunc(d.endpoints, p.same) {
 			out = append(out, addr)

@@ -520,8 +520,7 @@ func TestEdgeAddresses(t *testing.T) {
 		})
 		up := map[string]caller{}
 		s := f.start(testConfig(t, edgeA), func(s *setup) {
-			s.deps.tunnel = f.tunnel
-			s.deps.framed = func(id string) caller { f.mu.Lock(); defer f.mu.Unlock(); return up[id] }
+			s.deps.edges = fakeEdge{open: f.tunnel, up: func(id string) caller { f.mu.Lock(); defer f.mu.Unlock(); return up[id] }}
 		})
 		f.wantBeats(30*time.Second, "a", "b")
 		wantStates(t, s, edgeA+" registered", edgeB+" registered learned")
@@ -722,8 +721,7 @@ func FuzzMemberInfo(f *testing.F) {
 	f.Add([]byte(`[{"id":"a","name":"n","status":"self","rpc_urls":["http://127.0.0.1:1","x:2"],"edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]}]`))
 	f.Add([]byte(`[{"id":"` + idA + `","status":"alive","edge_addrs":["/ip4/10.0.0.1/tcp/9005/p2p/` + idA + `"]},{"id":"b","status":"left"}]`))
 	f.Fuzz(func(t *testing.T, list []byte) {
-		d := newMembership("", slog.New(slog.DiscardHandler))
-		d.tunnels = true
+		d := newMembership("", fakeEdge{}, slog.New(slog.DiscardHandler))
 		for range 2 {
 			d.learn(decodeMembers(list), false)
 		}

@@ -99,7 +99,7 @@ func TestNoStorm(t *testing.T) {
 			members = append(members, m)
 			n := newNode("n", key, 1, record.Profile{})
 			n.open()
-			l := newLink(n, newMembership("", log), "a", m, interval, log)
+			l := newLink(n, newMembership("", fakeEdge{}, log), "a", m, interval, log)
 			l.first = a.firstCall(false)
 			all.Go(func() { l.run(ctx) })
 		}

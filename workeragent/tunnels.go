@@ -38,6 +38,7 @@ type tunnels struct {
 	list func() []knownMaster // that are known now
 	at   func(addrs []string) (*tunnel.Master, error)
 	open func(ctx context.Context, m *tunnel.Master, id string) (opened, error)
+	who  func(ctx context.Context, addr string) (id string, err error)
 	news chan struct{}  // holds a token when an attempt has ended or a tunnel is gone
 	all  sync.WaitGroup // goroutines that run has started, and waits for
 
@@ -68,7 +69,7 @@ type edge struct {
 
 func newTunnels(node string, boot func() uint64, client *tunnel.Client, log *slog.Logger) *tunnels {
 	return &tunnels{
-		node: node, log: log, at: client.Master, edges: map[string]*edge{}, news: make(chan struct{}, 1),
+		node: node, log: log, at: client.Master, who: client.Identify, edges: map[string]*edge{}, news: make(chan struct{}, 1),
 		open: func(ctx context.Context, m *tunnel.Master, _ string) (opened, error) {
 			t, err := m.Open(ctx, node, boot())
 			if err != nil {
@@ -304,6 +305,9 @@ func (t *tunnels) framed(id string) caller {
 		e.noCalls = true
 	}}
 }
+
+// identify returns the id of the master at an edge address without one.
+func (t *tunnels) identify(ctx context.Context, addr string) (string, error) { return t.who(ctx, addr) }
 
 // caller returns a caller for the master at some edge addresses.
 func (t *tunnels) caller(addrs []string) (caller, error) {

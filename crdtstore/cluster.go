@@ -13,14 +13,15 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // What happens to masters, as the mesh sees it.
 const (
-	EventCollision    = cluster.EventCollision    // two processes have its identity
-	EventCollisionEnd = cluster.EventCollisionEnd // only one does
-	EventRebuilt      = cluster.EventRebuilt      // the connection to it is made anew, for nothing arrived over it
+	EventCollision    = runs.EventCollision    // two processes have its identity
+	EventCollisionEnd = runs.EventCollisionEnd // only one does
+	EventRebuilt      = cluster.EventRebuilt   // the connection to it is made anew, for nothing arrived over it
 )
 
 // indirectAfter is how long what two masters say must have taken another way than the

@@ -4,10 +4,10 @@ import (
 	"errors"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/backup"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/page"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -29,7 +29,7 @@ var (
 	// ErrCollision: another process has the identity of this master, as after a copy of its
 	// data directory was started, and that one counts: it began first, or this one has
 	// yielded before. The store takes no writes.
-	ErrCollision = cluster.ErrCollision
+	ErrCollision = runs.ErrCollision
 	// ErrDiskHangs and ErrDiskSlow come with ErrUnavailable: the disk does not answer, or
 	// takes longer than a caller waits. What was waiting may be taken later all the same.
 	ErrDiskHangs = epoch.ErrHangs

@@ -20,6 +20,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
@@ -59,7 +60,7 @@ type Store struct {
 	replica      *replica.Replica
 	members      *membership.Table // empty: a single master
 	cluster      *cluster.Cluster  // nil: a single master
-	collisions   *cluster.Collisions
+	collisions   *runs.Collisions
 	join         joinFile
 
 	cancel context.CancelFunc
@@ -130,7 +131,7 @@ func newStore(cfg Config) (*Store, error) {
 	}
 	s.members = s.newMembers()
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
-	s.collisions = cluster.NewCollisions(s.text, s.run)
+	s.collisions = runs.NewCollisions(s.text, s.run)
 	s.makeEvents()
 	s.replica = replica.New(replica.Options{
 		Self: id.ID(), Table: s.table, Grid: replicaGrid{s.members, s}, Publisher: replicaPublisher{s}, Wall: cfg.wall,

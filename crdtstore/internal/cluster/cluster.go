@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -36,8 +37,8 @@ const byeProtocol protocol.ID = "/hero-explorer/bye/1"
 type Store interface {
 	// MasterChanged is called when a master shows something else than before.
 	MasterChanged(id string)
-	// Happened is called with what happened to a master; typ is one of the Event
-	// constants of this package.
+	// Happened is called with what happened to a master; typ is EventRebuilt, or one of the
+	// Event constants of package runs.
 	Happened(typ, master, text string)
 	// Heard is called when a master was met, or has said something.
 	Heard(now time.Time, master string)
@@ -74,7 +75,7 @@ type Config struct {
 	Replica    *replica.Replica
 	History    *epoch.Log
 	Members    *membership.Table
-	Collisions *Collisions
+	Collisions *runs.Collisions
 	Store      Store
 
 	Logger *slog.Logger
@@ -96,7 +97,6 @@ type Cluster struct {
 	plane   *plane
 	// announcements is how many this run has made.
 	announcements atomic.Uint64
-	found         []runs.Collision // of the goroutine that sends pulses
 
 	mu          sync.Mutex // guards what follows
 	pulls       map[peer.ID]*pulling
@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 		c.cancel()
 		return nil, errors.Join(err, cfg.Host.Close())
 	}
-	cfg.Collisions.drop, cfg.Collisions.peers = c.mesh.Drop, c.mesh.Peers
+	cfg.Collisions.Use(c.mesh)
 	c.mesh.Host().SetStreamHandler(dagsync.PullProtocol, c.serve)
 	c.mesh.Host().SetStreamHandler(antientropy.Protocol, c.compared)
 	c.mesh.Host().SetStreamHandler(byeProtocol, c.bye)
@@ -187,7 +187,7 @@ func (c *Cluster) bye(s network.Stream) {
 
 // Left notes that a run of another master has ended on purpose.
 func (c *Cluster) Left(id, run string) {
-	if !c.cfg.Collisions.table.Left(id, run) {
+	if !c.cfg.Collisions.Left(id, run) {
 		return // another run of it lives
 	}
 	c.cfg.Members.Left(time.Now(), id)
@@ -210,9 +210,8 @@ func (c *Cluster) Close(step func(what string, part func() error) error) (err er
 // joined is called when another master was admitted on both sides.
 func (c *Cluster) joined(id peer.ID) {
 	now := time.Now()
-	c.cfg.Collisions.admitted()
 	run, _ := c.mesh.MemberRun(id)
-	c.cfg.Collisions.table.Met(now, id.String(), run)
+	c.cfg.Collisions.Met(now, id.String(), run)
 	c.plane.met(now, id)
 	c.cfg.Store.Heard(now, id.String())
 	c.cfg.Replica.Met(id.String())
@@ -244,7 +243,9 @@ func (c *Cluster) Sought() replica.Sought {
 
 // look looks at the other masters.
 func (c *Cluster) look(now time.Time) {
-	c.found = c.cfg.Collisions.look(now, c.collided)
+	for _, k := range c.cfg.Collisions.Look(now) {
+		c.collided(k)
+	}
 	c.rebuild(now)
 	c.cfg.Store.Look(now)
 }
@@ -265,5 +266,20 @@ func (c *Cluster) Forget(id string) {
 		c.plane.forget(decoded)
 		c.mesh.Forget(decoded)
 	}
-	c.cfg.Collisions.table.Forget(id)
+	c.cfg.Collisions.Forget(id)
+}
+
+// collided publishes a collision that has begun or ended.
+func (c *Cluster) collided(k runs.Change) {
+	name := c.cfg.Members.Name(k.Master)
+	if k.Open {
+		text := name + ": " + k.Text
+		c.cfg.Logger.Error("two processes have one identity", "master", k.Master, "text", text)
+		c.cfg.Store.Happened(runs.EventCollision, k.Master, text)
+	} else {
+		text := fmt.Sprintf("one process only has the identity of %s again", name)
+		c.cfg.Logger.Info("one process only has an identity again", "master", k.Master, "text", text)
+		c.cfg.Store.Happened(runs.EventCollisionEnd, k.Master, text)
+	}
+	c.cfg.Store.MasterChanged(k.Master)
 }

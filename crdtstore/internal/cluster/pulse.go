@@ -93,18 +93,14 @@ func (c *Cluster) info() *liveness.MasterInfo {
 	m.Fetching = c.fetching()
 	c.mu.Unlock()
 	now := time.Now()
-	m.Run, m.Seq = cfg.Run, cfg.Collisions.table.Next()
+	cfg.Collisions.Stamp(now, m)
 	m.Announced = c.announcements.Load()
-	m.Echoes = cfg.Collisions.echoes(now)
 	for i, e := range m.Echoes {
 		if id, err := peer.Decode(e.Master); err == nil {
 			m.Echoes[i].Direct = c.plane.direct(now, id)
 		}
 	}
 	m.Ended = cfg.Store.Ending(now)
-	for _, k := range c.found {
-		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})
-	}
 	for _, h := range cfg.History.Heads() {
 		m.Heads = append(m.Heads, h.Bytes())
 	}

@@ -12,7 +12,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -28,14 +27,9 @@ func (c *Cluster) Pulsed(from peer.ID, data []byte) {
 	}
 	now := time.Now()
 	if m := msg.Master; m != nil {
-		verdict, found := c.cfg.Collisions.table.Observe(now, from.String(), c.cfg.Collisions.pulse(m))
-		if found != nil {
-			c.cfg.Collisions.enforce(found, c.mesh.MemberRun)
-		}
-		if verdict != runs.Current {
+		if !c.cfg.Collisions.Observe(now, from.String(), m) {
 			return
 		}
-		c.cfg.Collisions.observe(now, from.String(), m.Collisions)
 		c.plane.echoed(time.Now(), from, m.Run == "" || slices.ContainsFunc(m.Echoes, func(e liveness.Echo) bool {
 			return e.Master == c.cfg.Self && e.Run == c.cfg.Run && e.Direct
 		}))

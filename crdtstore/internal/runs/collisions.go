@@ -1,4 +1,4 @@
-package cluster
+package runs
 
 import (
 	"errors"
@@ -13,7 +13,6 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/p2p"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
 )
 
 // What happens when two processes have one identity, as after a data directory was copied.
@@ -22,7 +21,7 @@ const (
 	EventCollisionEnd = "identity_single"    // only one does
 )
 
-// ErrCollision: another process has the identity of this master, and that one counts.
+// ErrCollision says that another process has the identity of this master, and counts.
 var ErrCollision = errors.New("another process has the identity of this master")
 
 const (
@@ -37,25 +36,34 @@ const (
 	maxPlaces     = 64
 )
 
+// Mesh is the connections to other masters; see [p2p.Mesh], which is one.
+type Mesh interface {
+	Peers() []peer.ID
+	// Drop closes the connections to a master.
+	Drop(id peer.ID, why string)
+	// MemberRun returns which run of a master is connected, and where it is.
+	MemberRun(id peer.ID) (run, at string)
+}
+
 // Collisions finds processes that have one identity, and decides which one counts: the one
 // that began first, by the clocks of the hosts on which they began, of those that have not
 // yielded before. The other one yields:
 // it takes no writes and is admitted nowhere. It is what the mesh asks about runs.
 // Its methods may be called concurrently.
 type Collisions struct {
-	table *runs.Table
+	table *Table
 	run   string // of this master
 	self  string // id of this master
-	drop  func(id peer.ID, why string)
-	peers func() []peer.ID
 
 	mu      sync.Mutex // guards what follows
+	mesh    Mesh       // nil: there is none yet
 	yielded bool       // this run has yielded, and was not admitted since
 	yield   *yield
 	mine    collision            // the other process of this master's identity, while this one counts
 	reports map[string]reported  // by who tells
 	place   map[string]string    // by run
-	open    map[string]collision // by master, as last published to watchers
+	open    map[string]collision // by master, as last published
+	found   []Collision          // those of them that this master has found itself
 }
 
 // yield is that this run is refused.
@@ -79,13 +87,19 @@ type collision struct {
 
 var _ p2p.Runs = (*Collisions)(nil)
 
-// NewCollisions returns those of a master and its run: none yet.
+// NewCollisions returns what a run of a master begins with.
 func NewCollisions(self, run string) *Collisions {
 	return &Collisions{
-		table: runs.New(), run: run, self: self,
-		drop: func(peer.ID, string) {}, peers: func() []peer.ID { return nil },
+		table: New(), run: run, self: self,
 		reports: map[string]reported{}, place: map[string]string{}, open: map[string]collision{},
 	}
+}
+
+// Use says by which mesh the other masters are reached.
+func (c *Collisions) Use(m Mesh) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mesh = m
 }
 
 // Asks is of [p2p.Runs].
@@ -127,12 +141,20 @@ func (c *Collisions) HasYielded() bool {
 	return c.yielded
 }
 
-// admitted notes that another master has admitted this run.
-func (c *Collisions) admitted() {
+// Met notes that this run and one of another master have admitted each other.
+func (c *Collisions) Met(now time.Time, id, run string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.yielded = c.yield != nil
+	c.mu.Unlock()
+	c.table.Met(now, id, run)
 }
+
+// Left notes that a run of another master has ended, and reports whether it was the one
+// that lives.
+func (c *Collisions) Left(id, run string) bool { return c.table.Left(id, run) }
+
+// Forget drops a master that is gone for good.
+func (c *Collisions) Forget(id string) { c.table.Forget(id) }
 
 // itself notes that two runs of this master's identity live.
 func (c *Collisions) itself(kept, refused string) {
@@ -151,10 +173,11 @@ func (c *Collisions) itself(kept, refused string) {
 		}
 		c.mine.last = now
 	}
+	mesh := c.mesh
 	c.mu.Unlock()
-	if began {
-		for _, id := range c.peers() {
-			c.drop(id, "this process yields to another one that has its identity")
+	if began && mesh != nil {
+		for _, id := range mesh.Peers() {
+			mesh.Drop(id, "this process yields to another one that has its identity")
 		}
 	}
 }
@@ -187,8 +210,21 @@ func (c *Collisions) Yielded() error {
 	return fmt.Errorf("%w%s, and that one counts; stop one of the two. A copy of a data directory becomes a master of its own, and keeps its records, when identity.key is deleted from it before the start", ErrCollision, where)
 }
 
-// observe takes what another master says of collisions.
-func (c *Collisions) observe(now time.Time, from string, list []liveness.Collision) {
+// Observe takes another master's pulse, and reports whether it is of the run that lives.
+// The connection to a run that is refused is closed.
+func (c *Collisions) Observe(now time.Time, from string, m *liveness.MasterInfo) (current bool) {
+	verdict, found := c.table.Observe(now, from, c.pulse(m))
+	if found != nil {
+		c.enforce(found)
+	}
+	if verdict == Current {
+		c.reported(now, from, m.Collisions)
+	}
+	return verdict == Current
+}
+
+// reported takes what another master says of collisions.
+func (c *Collisions) reported(now time.Time, from string, list []liveness.Collision) {
 	list = list[:min(len(list), maxCollisions)]
 	c.mu.Lock()
 	if len(list) > 0 {
@@ -204,18 +240,26 @@ func (c *Collisions) observe(now time.Time, from string, list []liveness.Collisi
 	}
 }
 
-// echoes returns the last pulses of the others, for them to see that this master had them.
-func (c *Collisions) echoes(now time.Time) (out []liveness.Echo) {
+// Stamp has this master's next pulse say what others tell its run by: its number, which
+// pulses of theirs came last, for them to see that this master had them, and the
+// collisions that it has found.
+func (c *Collisions) Stamp(now time.Time, m *liveness.MasterInfo) {
+	m.Run, m.Seq = c.run, c.table.Next()
 	for id, p := range c.table.Echoes(now) {
-		out = append(out, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
+		m.Echoes = append(m.Echoes, liveness.Echo{Master: id, Run: p.Run, Seq: p.Seq})
 	}
-	slices.SortFunc(out, func(a, b liveness.Echo) int { return strings.Compare(a.Master, b.Master) })
-	return out[:min(len(out), membership.MaxObserved)]
+	slices.SortFunc(m.Echoes, func(a, b liveness.Echo) int { return strings.Compare(a.Master, b.Master) })
+	m.Echoes = m.Echoes[:min(len(m.Echoes), membership.MaxObserved)]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.found {
+		m.Collisions = append(m.Collisions, liveness.Collision{Master: k.Master, Kept: k.Kept, Refused: k.Refused})
+	}
 }
 
 // pulse returns what another master's pulse says of its run.
-func (c *Collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
-	p := runs.Pulse{Run: m.Run, Seq: m.Seq}
+func (c *Collisions) pulse(m *liveness.MasterInfo) Pulse {
+	p := Pulse{Run: m.Run, Seq: m.Seq}
 	if len(p.Run) > p2p.MaxRun {
 		p.Run = ""
 	}
@@ -228,27 +272,38 @@ func (c *Collisions) pulse(m *liveness.MasterInfo) runs.Pulse {
 }
 
 // enforce closes the connection to a run that is refused.
-func (c *Collisions) enforce(found *runs.Collision, member func(peer.ID) (run, at string)) {
+func (c *Collisions) enforce(found *Collision) {
+	c.mu.Lock()
+	mesh := c.mesh
+	c.mu.Unlock()
 	id, err := peer.Decode(found.Master)
-	if err != nil {
+	if err != nil || mesh == nil {
 		return
 	}
-	if run, at := member(id); run == found.Refused {
+	if run, at := mesh.MemberRun(id); run == found.Refused {
 		c.mu.Lock()
 		if len(c.place) < maxPlaces {
 			c.place[run] = at
 		}
 		c.mu.Unlock()
-		c.drop(id, "another process has its identity, and was there first")
+		mesh.Drop(id, "another process has its identity, and was there first")
 	}
 }
 
-// look returns the collisions that this master has found itself, and tells of those that
-// begin or end.
-func (c *Collisions) look(now time.Time, publish func(id string, k collision, open bool)) []runs.Collision {
-	own, _ := c.table.Look(now)
+// Change is a collision that has begun, or ended.
+type Change struct {
+	Master string
+	Open   bool
+	Text   string // what it is; empty: it has ended
+}
+
+// Look returns the collisions that have begun or ended since it was called last, in the
+// order of the masters.
+func (c *Collisions) Look(now time.Time) (out []Change) {
+	found, _ := c.table.Look(now)
 	all := map[string]collision{}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for from, t := range c.reports {
 		if now.Sub(t.at) > reportedFor {
 			delete(c.reports, from)
@@ -258,7 +313,7 @@ func (c *Collisions) look(now time.Time, publish func(id string, k collision, op
 			all[k.Master] = collision{kept: k.Kept, refused: k.Refused, since: t.at}
 		}
 	}
-	for _, k := range own {
+	for _, k := range found {
 		all[k.Master] = collision{kept: k.Kept, refused: k.Refused, since: k.Since}
 	}
 	delete(all, c.self) // of this master it knows best itself
@@ -273,33 +328,30 @@ func (c *Collisions) look(now time.Time, publish func(id string, k collision, op
 		if before, is := was[id]; is {
 			k.since = before.since
 			all[id] = k
+			continue
 		}
+		out = append(out, Change{Master: id, Open: true, Text: c.text(k)})
 	}
-	c.open = all
-	c.mu.Unlock()
-	for id, k := range all {
-		if _, is := was[id]; !is {
-			publish(id, k, true)
-		}
-	}
-	for id, k := range was {
+	for id := range was {
 		if _, is := all[id]; !is {
-			publish(id, k, false)
+			out = append(out, Change{Master: id})
 		}
 	}
-	return own
+	c.open, c.found = all, found
+	slices.SortFunc(out, func(a, b Change) int { return strings.Compare(a.Master, b.Master) })
+	return out
 }
 
-// Of returns what there is to be known of a collision of a master's identity, and since
-// when it lasts.
+// Of returns what to do about two processes of a master's identity, and since when there
+// are; false: there are not.
 func (c *Collisions) Of(id string) (text string, since time.Time, is bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k, is := c.open[id]
 	if is {
-		text = c.text(k)
+		text, since = c.text(k), k.since
 	}
-	return text, k.since, is
+	return text, since, is
 }
 
 // text says what a collision is. It is called with mu held.
@@ -318,25 +370,4 @@ func (c *Collisions) text(k collision) string {
 		return text + at(k.kept) + " counts, this one is refused; stop it, or delete identity.key from its data directory and start it anew"
 	}
 	return text + at(k.kept) + " counts; stop " + at(k.refused) + ", or delete identity.key from its data directory and start it anew"
-}
-
-// collided tells of a collision that begins or ends.
-func (c *Cluster) collided(id string, k collision, open bool) {
-	name := c.cfg.Members.Name(id)
-	if open {
-		text := fmt.Sprintf("%s: %s", name, c.cfg.Collisions.describe(k))
-		c.cfg.Logger.Error("two processes have one identity", "master", id, "text", text)
-		c.cfg.Store.Happened(EventCollision, id, text)
-	} else {
-		text := fmt.Sprintf("one process only has the identity of %s again", name)
-		c.cfg.Logger.Info("one process only has an identity again", "master", id, "text", text)
-		c.cfg.Store.Happened(EventCollisionEnd, id, text)
-	}
-	c.cfg.Store.MasterChanged(id)
-}
-
-func (c *Collisions) describe(k collision) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.text(k)
 }

@@ -14,6 +14,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // BenchmarkVisible measures how long it takes until a change made on one master
@@ -127,7 +128,7 @@ func BenchmarkBeat(b *testing.B) {
 		})
 	}
 	wg.Wait()
-	usage := &crdtstore.Usage{CRU: 1}
+	usage := &record.Usage{CRU: 1}
 	b.ReportAllocs()
 	i := uint64(0)
 	for b.Loop() {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // claimant is a machine that speaks as the node "n".
@@ -19,7 +20,7 @@ type claimant struct {
 
 func (c *claimant) says(t *testing.T, s *crdtstore.Store) (accepted bool, err error) {
 	t.Helper()
-	r := crdtstore.Report{NodeID: "n", Profile: crdtstore.Profile{Hostname: c.host, MachineID: c.machine}}
+	r := crdtstore.Report{NodeID: "n", Profile: record.Profile{Hostname: c.host, MachineID: c.machine}}
 	if c.boot > 0 {
 		c.seq++
 		r.Boot, r.Seq = c.boot, c.seq

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // A program that embeds a single master. What it was told is there again when it
@@ -26,7 +27,7 @@ func Example() {
 	// A node tells of itself; boot and seq are its own version numbers.
 	_, err = store.Report(ctx, crdtstore.Report{
 		NodeID: "node-1", Boot: 1, Seq: 1,
-		Profile: crdtstore.Profile{Hostname: "alpha", Total: crdtstore.Capacity{CRU: 8, MRU: 32 << 30}},
+		Profile: record.Profile{Hostname: "alpha", Total: record.Capacity{CRU: 8, MRU: 32 << 30}},
 		VMs:     []crdtstore.VM{{SID: "vm-1", Name: "web", State: "running"}},
 	})
 	if err != nil {

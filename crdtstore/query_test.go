@@ -71,10 +71,10 @@ func randomReport(rnd *rand.Rand, id string) Report {
 	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
 	r := Report{NodeID: id}
 	r.Hostname = pick("alpha", "Beta", "gamma", "")
-	r.Location = Location{Country: pick("BE", "EG", ""), City: pick("Ghent", "Cairo")}
-	r.Total = Capacity{CRU: float64(rnd.IntN(5)), MRU: uint64(rnd.IntN(5)) << 30, SRU: uint64(rnd.IntN(3)), HRU: uint64(rnd.IntN(3))}
+	r.Location = record.Location{Country: pick("BE", "EG", ""), City: pick("Ghent", "Cairo")}
+	r.Total = record.Capacity{CRU: float64(rnd.IntN(5)), MRU: uint64(rnd.IntN(5)) << 30, SRU: uint64(rnd.IntN(3)), HRU: uint64(rnd.IntN(3))}
 	r.SlicesTotal = uint64(rnd.IntN(4))
-	r.Usage = Usage{CRU: float64(rnd.IntN(5)), MRU: uint64(rnd.IntN(5)) << 30, SRU: uint64(rnd.IntN(3)), Slices: uint64(rnd.IntN(4))}
+	r.Usage = record.Usage{CRU: float64(rnd.IntN(5)), MRU: uint64(rnd.IntN(5)) << 30, SRU: uint64(rnd.IntN(3)), Slices: uint64(rnd.IntN(4))}
 	r.Labels = map[string]string{"rack": pick("1", "2"), "gpu": pick("", "yes")}
 	for i := range rnd.IntN(3) {
 		r.VMs = append(r.VMs, VM{SID: fmt.Sprintf("%s-vm%d", pick("a", "b"), i), Name: pick("Web", "db"), State: pick("running", "stopped"), IP: pick("10.0.0.1", "")})

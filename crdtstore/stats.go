@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // Stats sums up the grid.
@@ -62,7 +63,7 @@ func (s *Store) count(now time.Time) Stats {
 		if v.status == Online && !e.Drained {
 			f := query.Free(e, v.Usage)
 			out.Slices.Free += f.Slices
-			out.Free = sum(out.Free, Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
+			out.Free = sum(out.Free, record.Capacity{CRU: f.CRU, MRU: f.MRU, SRU: f.SRU, HRU: f.HRU})
 		}
 		for _, c := range s.acknowledged.Counts(now, e) {
 			out.VMs.Total += c.VMs
@@ -77,8 +78,8 @@ func (s *Store) count(now time.Time) Stats {
 	return out
 }
 
-func sum(a, b Capacity) Capacity {
-	return Capacity{CRU: a.CRU + b.CRU, MRU: a.MRU + b.MRU, SRU: a.SRU + b.SRU, HRU: a.HRU + b.HRU}
+func sum(a, b record.Capacity) record.Capacity {
+	return record.Capacity{CRU: a.CRU + b.CRU, MRU: a.MRU + b.MRU, SRU: a.SRU + b.SRU, HRU: a.HRU + b.HRU}
 }
 
 // HistoryStats describes what the records and their history take on disk.

@@ -31,7 +31,7 @@ func open(t testing.TB, dir string) *crdtstore.Store {
 func report(id string, boot, seq uint64) crdtstore.Report {
 	r := crdtstore.Report{NodeID: id, Boot: boot, Seq: seq}
 	r.Hostname = "host-" + id
-	r.Total = crdtstore.Capacity{CRU: 8, MRU: 32 << 30}
+	r.Total = record.Capacity{CRU: 8, MRU: 32 << 30}
 	r.VMs = []crdtstore.VM{{SID: "vm-" + id, Name: "web", State: "running"}}
 	return r
 }

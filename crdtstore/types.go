@@ -19,20 +19,10 @@ type (
 	// Node is all that is known of a node: its account, the operators' words, and
 	// whether it lives.
 	Node = record.Node
-	// Profile is the part of an account that says what a node is.
-	Profile = record.Profile
 	// VM is a virtual machine as its node has reported it.
 	VM = record.VM
-	// Usage is how much of its capacity a node uses: cores, bytes and slices.
-	Usage = record.Usage
-	// Capacity is what a node has: cores, and bytes of memory, SSD and HDD.
-	Capacity = record.Capacity
-	// Location is where a node says it stands.
-	Location = record.Location
 	// Status says whether a node lives. It is computed when it is read.
 	Status = record.Status
-	// Observer is a master that has heard a node, and when.
-	Observer = record.Observer
 )
 
 // The statuses of a node.
@@ -59,8 +49,8 @@ type Beat struct {
 	Boot uint64 `json:"boot"`
 	Seq  uint64 `json:"seq"`
 	// Usage and UptimeS (seconds) are kept as they were where left out.
-	Usage   *Usage  `json:"usage"`
-	UptimeS *uint64 `json:"uptime_s"`
+	Usage   *record.Usage `json:"usage"`
+	UptimeS *uint64       `json:"uptime_s"`
 }
 
 // validate returns a [FieldError] for the first field that cannot be taken. The
@@ -181,9 +171,9 @@ type Master struct {
 
 // Stats sums up the grid. Removed nodes are not counted.
 type Stats struct {
-	Nodes NodeCounts `json:"nodes"`
-	Total Capacity   `json:"total"` // of all nodes
-	Free  Capacity   `json:"free"`  // of online nodes that are not drained
+	Nodes NodeCounts      `json:"nodes"`
+	Total record.Capacity `json:"total"` // of all nodes
+	Free  record.Capacity `json:"free"`  // of online nodes that are not drained
 	// ByStatus divides the nodes, Total and Slices.Total up by the status of the nodes. All
 	// three statuses are in it.
 	ByStatus map[Status]StatusTotals `json:"by_status"`
@@ -216,7 +206,7 @@ type NodeCounts struct {
 // StatusTotals are the nodes of one status and what they have.
 type StatusTotals struct {
 	Nodes int `json:"nodes"`
-	Capacity
+	record.Capacity
 	Slices uint64 `json:"slices"`
 }
 

@@ -20,13 +20,13 @@ type moment struct {
 	dead      bool                  // nodes that were not heard in this run are dead by an operator's ending
 	masters   []membership.Observer // that were asked for
 	heard     []liveness.Observation
-	observers []Observer
+	observers []record.Observer
 }
 
 // vital is the pulse part of a node, as it is at a moment.
 type vital struct {
 	liveness.Vital
-	observers []Observer
+	observers []record.Observer
 	status    Status
 	reason    string
 	age       time.Duration // since any master heard it; less than 0: none has
@@ -38,7 +38,7 @@ func (s *Store) at(now time.Time) *moment {
 }
 
 // by is by what the silence of a node is judged that some masters have heard.
-func (m *moment) by(observers []Observer) record.Listening {
+func (m *moment) by(observers []record.Observer) record.Listening {
 	l := m.listening
 	if len(observers) == 0 && m.dead {
 		l.Preserving = false
@@ -70,7 +70,7 @@ func (m *moment) vital(e *table.Entry, v *vital) {
 	m.heard, m.observers, v.age = v.Observation, m.observers[:0], -1
 	for _, h := range v.Observation {
 		age, o := m.now.Sub(h.At), m.observer(h.Master)
-		m.observers = append(m.observers, Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.Reachable, OfflineAfter: o.OfflineAfter})
+		m.observers = append(m.observers, record.Observer{Master: h.Master, AgeS: age.Seconds(), Reachable: o.Reachable, OfflineAfter: o.OfflineAfter})
 		if v.age < 0 || age < v.age {
 			v.age = max(age, 0)
 		}

@@ -22,11 +22,11 @@ import (
 type fakeStore struct {
 	mu      sync.Mutex
 	states  map[string]record.State
-	usage   map[string]crdtstore.Usage
+	usage   map[string]record.Usage
 	beats   int
 	masters []crdtstore.Master
 	status  crdtstore.Status
-	seenBy  []crdtstore.Observer
+	seenBy  []record.Observer
 	health  error
 	closed  bool
 	events  []crdtstore.Change
@@ -50,7 +50,7 @@ var _ store = (*fakeStore)(nil)
 
 func newFakeStore() *fakeStore {
 	return &fakeStore{
-		states: map[string]record.State{}, usage: map[string]crdtstore.Usage{},
+		states: map[string]record.State{}, usage: map[string]record.Usage{},
 		tunnels: map[string]bool{}, tunnelsOf: map[string][]string{}, served: map[string]func(string, net.Conn){},
 		masters: []crdtstore.Master{{ID: "self", Name: "alpha", Status: crdtstore.MasterSelf}},
 		status:  crdtstore.Online, more: make(chan struct{}),

@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
@@ -306,7 +307,7 @@ func (l *lossy) draw(rt *rapid.T) {
 		l.node.Status = crdtstore.Offline
 	}
 	if l.node.SeenBy = nil; rapid.Bool().Draw(rt, "was heard") {
-		l.node.SeenBy = []crdtstore.Observer{{Master: "self", AgeS: 99}}
+		l.node.SeenBy = []record.Observer{{Master: "self", AgeS: 99}}
 	}
 	busy := map[string]bool{}
 	anyFate := rapid.Map(rapid.IntRange(0, int(fates)-1), func(i int) fate { return fate(i) })

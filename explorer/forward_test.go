@@ -145,7 +145,7 @@ func TestForwardFaults(t *testing.T) {
 	m.must(nil, "register_node", `{"node_id":"silent","socket_path":"`+addr+`"}`)
 	m.must(nil, "start_vm", `{"node_id":"silent"}`) // nobody has heard it yet
 	answers.count.Store(0)
-	m.store.set(func() { m.store.seenBy = []crdtstore.Observer{{Master: "self", AgeS: 99}} })
+	m.store.set(func() { m.store.seenBy = []record.Observer{{Master: "self", AgeS: 99}} })
 	if m.fails(-32002, "", "proxy", `{"node_id":"silent","method":"list_vms"}`); answers.count.Load() != 0 {
 		t.Error("a node that is offline was called")
 	}

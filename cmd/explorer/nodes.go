@@ -14,6 +14,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/cmd/internal/settings"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 func (p *program) nodesCommand() *cobra.Command {
@@ -116,7 +117,7 @@ func nodeStatus(n crdtstore.Node) string {
 	return s
 }
 
-func place(l crdtstore.Location) string {
+func place(l record.Location) string {
 	return strings.Trim(l.City+", "+l.Country, ", ")
 }
 
@@ -126,7 +127,7 @@ func seen(n crdtstore.Node) string {
 	if len(n.SeenBy) == 0 {
 		return ago(n.LastSeen)
 	}
-	last := slices.MinFunc(n.SeenBy, func(a, b crdtstore.Observer) int { return cmp.Compare(a.AgeS, b.AgeS) })
+	last := slices.MinFunc(n.SeenBy, func(a, b record.Observer) int { return cmp.Compare(a.AgeS, b.AgeS) })
 	return age(time.Duration(last.AgeS * float64(time.Second)))
 }
 

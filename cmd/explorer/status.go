@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 )
@@ -185,7 +186,7 @@ func (r *remote) printStatus(o overview, s crdtstore.Stats, m explorer.MastersAn
 		nodes += fmt.Sprintf("; %d drained", s.Nodes.Drained)
 	}
 	t.row("nodes", fmt.Sprintf("%d: %s", s.Nodes.Total, nodes))
-	capacity := func(c crdtstore.Capacity, slices uint64) string { return capacityText(c, slices, s.Total) }
+	capacity := func(c record.Capacity, slices uint64) string { return capacityText(c, slices, s.Total) }
 	t.row("capacity", capacity(s.Total, s.Slices.Total))
 	t.row("free", capacity(s.Free, s.Slices.Free))
 	for _, status := range []crdtstore.Status{crdtstore.Suspect, crdtstore.Offline} {
@@ -199,7 +200,7 @@ func (r *remote) printStatus(o overview, s crdtstore.Stats, m explorer.MastersAn
 }
 
 // capacityText lists what nodes have; disks of a kind that no node has are left out.
-func capacityText(c crdtstore.Capacity, slices uint64, total crdtstore.Capacity) string {
+func capacityText(c record.Capacity, slices uint64, total record.Capacity) string {
 	parts := []string{number(c.CRU) + " cores", inBytes(c.MRU) + " memory"}
 	if total.SRU > 0 {
 		parts = append(parts, inBytes(c.SRU)+" SSD")

@@ -13,6 +13,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 const (
@@ -39,7 +40,7 @@ type node struct {
 	id     string
 	boot   uint64
 	seq    uint64
-	usage  crdtstore.Usage
+	usage  record.Usage
 	booted time.Time
 	silent time.Time // until when it says nothing
 	rest   *account

@@ -10,6 +10,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // claimant is the i-th machine of those that were installed with one node id.
@@ -20,7 +21,7 @@ func claimant(i int) ed25519.PrivateKey {
 // maximal is the largest report that is taken.
 func maximal(t *testing.T, id string, boot uint64, key ed25519.PrivateKey) crdtstore.Report {
 	t.Helper()
-	r := crdtstore.Report{NodeID: id, Boot: boot, Seq: 1, Profile: crdtstore.Profile{Labels: map[string]string{}}}
+	r := crdtstore.Report{NodeID: id, Boot: boot, Seq: 1, Profile: record.Profile{Labels: map[string]string{}}}
 	for i := range 64 {
 		r.Labels[fmt.Sprintf("%0128d", i)] = fmt.Sprintf("%0256d", i)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // RealisticReport makes the report of a node as they are in a real grid, for tests
@@ -24,7 +25,7 @@ func RealisticReport(rnd *rand.Rand, n int) (crdtstore.Report, ed25519.PrivateKe
 	if err != nil {
 		panic(err) // a key from a seed is a key
 	}
-	cities := []crdtstore.Location{
+	cities := []record.Location{
 		{Country: "Belgium", City: "Ghent", Latitude: 51.05, Longitude: 3.72},
 		{Country: "Egypt", City: "Alexandria", Latitude: 31.2, Longitude: 29.92},
 		{Country: "Tanzania", City: "Zanzibar City", Latitude: -6.16, Longitude: 39.2},
@@ -33,13 +34,13 @@ func RealisticReport(rnd *rand.Rand, n int) (crdtstore.Report, ed25519.PrivateKe
 	group := func() int { return rnd.IntN(1 << 16) } // of an IPv6 address
 	r := crdtstore.Report{
 		NodeID: id.ID(),
-		Profile: crdtstore.Profile{
+		Profile: record.Profile{
 			Hostname:    fmt.Sprintf("compute-%05d.farm-%02d.example.net", n, n%40),
 			SocketPath:  fmt.Sprintf("http://[5%02x:%04x:%04x:%04x::%x]:9999", rnd.IntN(256), group(), group(), group(), group()),
 			MyceliumIP:  fmt.Sprintf("5%02x:%04x:%04x:%04x:%04x:%04x:%04x:%04x", rnd.IntN(256), group(), group(), group(), group(), group(), group(), group()),
 			Version:     "1.0.0",
 			Location:    cities[rnd.IntN(len(cities))],
-			Total:       crdtstore.Capacity{CRU: 32, MRU: 128 << 30, SRU: 4 << 40, HRU: 16 << 40},
+			Total:       record.Capacity{CRU: 32, MRU: 128 << 30, SRU: 4 << 40, HRU: 16 << 40},
 			SlicesTotal: 32,
 			Labels:      map[string]string{"farm": fmt.Sprint(n % 40), "rack": fmt.Sprintf("r%02d", n%12)},
 			MachineID:   fmt.Sprintf("%016x%016x", rnd.Uint64(), rnd.Uint64()),

@@ -17,11 +17,11 @@ import (
 )
 
 func aNode(id string) crdtstore.Node {
-	n := crdtstore.Node{NodeID: id, Boot: 1, Seq: 1, Status: crdtstore.Online, SeenBy: []crdtstore.Observer{{Master: "12D3KooWself0000", AgeS: 1, Reachable: true}}}
+	n := crdtstore.Node{NodeID: id, Boot: 1, Seq: 1, Status: crdtstore.Online, SeenBy: []record.Observer{{Master: "12D3KooWself0000", AgeS: 1, Reachable: true}}}
 	n.Hostname = "host-of-" + id
 	n.Labels = map[string]string{"zone": "z1"}
-	n.Total = crdtstore.Capacity{CRU: 8, MRU: 16 << 30, SRU: 100 << 30}
-	n.Usage = crdtstore.Usage{CRU: 2, MRU: 4 << 30, SRU: 10 << 30}
+	n.Total = record.Capacity{CRU: 8, MRU: 16 << 30, SRU: 100 << 30}
+	n.Usage = record.Usage{CRU: 2, MRU: 4 << 30, SRU: 10 << 30}
 	return n
 }
 

@@ -91,7 +91,13 @@ func TestYield(t *testing.T) {
 		if c.Yielded() != nil || c.HasYielded() {
 			t.Error("it has yielded to nobody")
 		}
-		info := m.says("1", 1, 0)
+		earlier := m.says("1", 1, 0)
+		earlier.Collisions = []liveness.Collision{{Master: "self", Kept: "theirs", Refused: "before ours"}}
+		c.Observe(time.Now(), m.id.String(), earlier)
+		if changes := c.Look(time.Now()); c.Yielded() != nil || len(changes) > 0 {
+			t.Errorf("it is of an earlier run, and published as %+v", changes)
+		}
+		info := m.says("1", 2, 0)
 		info.Collisions = []liveness.Collision{{Master: "self", Kept: "theirs", Refused: "ours"}}
 		c.Observe(time.Now(), m.id.String(), info)
 		if err := c.Yielded(); !errors.Is(err, ErrCollision) || !c.HasYielded() || len(m.dropped) != 1 {

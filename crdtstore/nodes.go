@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/conflicts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
@@ -27,7 +28,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 		return news, err
 	})
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
-		s.noteConflict(time.Now(), before, &r, false, refused)
+		s.noteConflict(&r, conflicts.Outcome{Before: before, Refused: refused})
 	}
 	if err != nil {
 		return Receipt{}, err
@@ -36,7 +37,7 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 	prevailing := owner.Latest()
 	v := r.AccountVersion()
 	current := v.Compare(prevailing) >= 0 || v.Seq == 0 && (v.Boot == 0 || v.Boot == prevailing.Boot) // Accept chose what is missing
-	s.noteConflict(time.Now(), before, &r, current, nil)
+	s.noteConflict(&r, conflicts.Outcome{Before: before, Prevails: current})
 	if current {
 		// An account is a sign of life as good as a beat.
 		usage, uptime := &r.Usage, &r.UptimeS
@@ -54,6 +55,18 @@ func (s *Store) Report(ctx context.Context, r Report) (Receipt, error) {
 		}
 	}
 	return Receipt{Accepted: current, Known: prevailing}, nil
+}
+
+// noteConflict publishes that a report shows that two senders claim one node.
+func (s *Store) noteConflict(r *Report, o conflicts.Outcome) {
+	now := time.Now()
+	found := s.conflicts.Look(now, r, o, func() bool { return now.Sub(s.board.LastHeard(r.NodeID)) < s.cfg.OfflineAfter })
+	if found == nil {
+		return
+	}
+	s.log.Warn("two senders claim one node id", "node", r.NodeID, "reason", found.Reason, "host", found.Other, "stands", found.Prevailing)
+	s.changes.Add(change{kind: NodeChange, id: r.NodeID})
+	s.logEvent(Event{Kind: NodeEvent, Type: EventConflict, NodeID: r.NodeID, Text: r.NodeID + ": " + found.Reason})
 }
 
 // Beat takes one heartbeat. It touches memory only and never blocks. Errors:

@@ -63,7 +63,7 @@ func (l *listing) Vital(e *table.Entry, v *query.Vital) {
 
 func (l *listing) Conflict(e *table.Entry) bool {
 	if l.contested == nil {
-		l.contested = l.s.contested(l.now)
+		l.contested = l.s.conflicts.Contested(l.now)
 	}
 	return l.contested(e)
 }

@@ -40,7 +40,7 @@ func (s *Store) count(now time.Time) Stats {
 		VMs:      VMCounts{ByState: map[string]int{}},
 		ByStatus: map[Status]StatusTotals{Online: {}, Suspect: {}, Offline: {}},
 	}
-	m, contested := s.at(now), s.contested(now)
+	m, contested := s.at(now), s.conflicts.Contested(now)
 	var v vital
 	for e := range s.table.All() {
 		if e.Removed {

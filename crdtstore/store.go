@@ -13,6 +13,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/conflicts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/epoch"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
@@ -48,7 +49,7 @@ type Store struct {
 	table        *table.Table
 	board        *liveness.Board
 	changes      *watch.Buffer[change]
-	conflicts    conflicts
+	conflicts    conflicts.Senders
 	preserver    preserver
 	events       *events.Log
 	splits       *events.Splits

@@ -100,7 +100,7 @@ func (m *moment) show(e *table.Entry) Node {
 	if len(v.observers) > 0 {
 		n.SeenBy = slices.Clone(v.observers)
 	}
-	m.s.conflicts.mark(m.now, &n)
+	m.s.conflicts.Mark(m.now, &n)
 	for _, h := range v.Observation {
 		if h.Tunnel && m.reachable(h.Master) {
 			n.Tunnel = append(n.Tunnel, h.Master)

@@ -169,7 +169,7 @@ func (d *Driver) Keep(_ context.Context, sids []string) error {
 	for _, m := range unknown {
 		d.log.Warn("nobody knows the machine of these files; it is ended, remove them if nobody misses them", "dir", m.dir)
 	}
-	return endAll(unknown, noStopTimeout())
+	return endAll(noStopTimeout(), unknown)
 }
 
 // Close ends all machines: it asks them to shut down, and ends those that have
@@ -185,10 +185,10 @@ func (d *Driver) Close(ctx context.Context) error {
 	}
 	stopTimeout, cancel := context.WithTimeout(ctx, d.cfg.Grace)
 	defer cancel()
-	return errors.Join(endAll(machines, stopTimeout), d.lock.Close())
+	return errors.Join(endAll(stopTimeout, machines), d.lock.Close())
 }
 
-func endAll(machines []*machine, stopTimeout context.Context) error {
+func endAll(stopTimeout context.Context, machines []*machine) error {
 	errs := make([]error, len(machines))
 	var wg sync.WaitGroup
 	for i, m := range machines {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,18 @@ func post(t *testing.T, dial func(context.Context) (net.Conn, error), op string)
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// wantNoGoroutines checks that all have ended that an agent has started.
+func wantNoGoroutines(t *testing.T) {
+	t.Helper()
+	all := make([]byte, 1<<20)
+	all = all[:runtime.Stack(all, true)]
+	for _, stack := range strings.Split(string(all), "\n\n") {
+		if strings.Contains(stack, "workeragent.(*") || strings.Contains(stack, "workeragent/internal/") {
+			t.Errorf("left behind is %s", stack)
+		}
+	}
 }
 
 // Whatever way a call comes, and whether the agent was started anew meanwhile, an
@@ -117,6 +130,7 @@ func TestCallsComeByTheAgent(t *testing.T) {
 		if err := a.Stop(); err != nil {
 			t.Error(err)
 		}
+		wantNoGoroutines(t)
 		if <-open {
 			t.Fatal("a tunnel has opened when the agent stopped")
 		}

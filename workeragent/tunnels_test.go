@@ -29,12 +29,14 @@ type fakeTunnel struct {
 	done chan struct{}
 	once sync.Once
 	seam func(where string)
+	slow time.Duration // that closing takes
 }
 
 func (f *fakeTunnel) Done() <-chan struct{} { return f.done }
 func (f *fakeTunnel) Err() error            { return errors.New("lost") }
 func (f *fakeTunnel) Close() {
 	f.seam("close of a tunnel")
+	time.Sleep(f.slow)
 	f.once.Do(func() { close(f.done) })
 }
 
@@ -253,6 +255,27 @@ func TestTunnelsMoveWithoutALoss(t *testing.T) {
 			t.Errorf("tunnels to %v, at first to %v", got, first)
 		}
 		<-third.done
+	})
+}
+
+// Whoever keeps tunnels leaves none behind, and none that still closes.
+func TestTunnelsEndWithTheirKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEdges(t, 3)
+		f.down["m0"], f.down["m1"] = true, true // attempts are under way
+		stop := keepUp(t.Context(), f.tunnelsOf("n"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		f.mu.Lock()
+		open := f.open["m2"]
+		open.slow = time.Second
+		f.mu.Unlock()
+		stop()
+		select {
+		case <-open.done:
+		default:
+			t.Error("a tunnel is left open")
+		}
 	})
 }
 

@@ -119,8 +119,8 @@ type Config struct {
 	// stopped. nil, which is the default: the server opens one in DataDir and closes
 	// it. With a Store, PeerMasters, MeshAddr, ClusterSecret, Name, RequireSigned,
 	// OfflineAfter and Retention are not looked at, for the store has its own, as it has
-	// the endpoints that others are told; EdgeAddr is off unless it is set. DataDir,
-	// where the tokens are, should be the directory of the store.
+	// the endpoints and settings that other masters are told; EdgeAddr is off unless it
+	// is set. DataDir, where the tokens are, should be the directory of the store.
 	Store *crdtstore.Store
 
 	// Listener serves the API in the place of RPCAddr. The server closes it when it

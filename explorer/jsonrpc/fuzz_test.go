@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
@@ -163,6 +166,13 @@ func FuzzDecodeParams(f *testing.F) {
 				if err := d.Decode(&list); err != nil {
 					t.Errorf("took %q, which encoding/json refuses: %v", in, err)
 				}
+				if want = (params{}); len(list) > 0 {
+					want = list[0]
+				}
+			}
+			// What a member given twice comes to may differ, such as the elements of a list.
+			if jsontext.Value(in).IsValid() && !reflect.DeepEqual(got, want) {
+				t.Errorf("%q became %+v, want %+v", in, got, want)
 			}
 			return
 		}

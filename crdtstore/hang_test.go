@@ -3,6 +3,7 @@ package crdtstore_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,50 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/crdtstoretest"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/faultdisk"
 )
+
+// fullDisk is a file system without room, while full is set.
+type fullDisk struct {
+	vfs.FS
+	full atomic.Bool
+}
+
+func (d *fullDisk) GetDiskUsage(path string) (vfs.DiskUsage, error) {
+	usage, err := d.FS.GetDiskUsage(path)
+	if d.full.Load() {
+		usage.AvailBytes = 0
+	}
+	return usage, err
+}
+
+// A master whose disk is full goes on to learn what the others write, in memory, also when
+// they are in an epoch for which it has no room. What it learned is written down when there
+// is room again.
+func TestFullDiskLearnsOn(t *testing.T) {
+	disk := &fullDisk{FS: vfs.Default}
+	c := crdtstoretest.Start(t, 2, func(i int, cfg *crdtstore.Config) {
+		cfg.EpochBytes = 1000
+		if i == 0 {
+			cfg.EpochBytes = 1 << 30 // it has to follow the other
+			crdtstore.SetDisk(cfg, disk)
+		}
+	})
+	full, other := c.Store(0), c.Store(1)
+	churn(t, full, "n", 1, 1)
+	c.WaitEqual()
+	disk.full.Store(true)
+	until(t, "it is full", func() bool { return full.Health() != nil })
+	churn(t, other, "o", 1, 10)
+	until(t, "the other is in a new epoch", func() bool { return other.Stats().History.Epoch > full.Stats().History.Epoch })
+	churn(t, other, "p", 1, 2)
+	c.WaitEqual()
+	if full.Health() == nil || full.Stats().History.Epoch == other.Stats().History.Epoch {
+		t.Error("the disk is not full")
+	}
+	disk.full.Store(false)
+	until(t, "it takes writes", func() bool { return full.Health() == nil })
+	until(t, "it is in the epoch of the other", func() bool { return full.Stats().History.Epoch >= other.Stats().History.Epoch })
+	c.WaitEqual()
+}
 
 // startOnStuckDisk starts masters, the first of them on a disk that can hang.
 func startOnStuckDisk(t *testing.T, n int) (*crdtstoretest.Cluster, *faultdisk.Stuck) {

@@ -112,12 +112,13 @@ func (c *Cluster) nextLatest(from peer.ID) *latest {
 
 func (c *Cluster) followOnce(from peer.ID, s *latest) {
 	step, err := c.cfg.Replica.Next(c.ctx, from.String(), s.summary, s.apart)
-	switch {
-	case err != nil && c.ctx.Err() == nil:
+	if err != nil && c.ctx.Err() == nil {
 		c.cfg.States.State(slog.LevelError, "follow "+from.String(), "fails", "cannot follow another master", "master", from, "epoch", s.summary.Epoch, "err", err)
-	case step == replica.Pull:
+	}
+	switch step {
+	case replica.Pull:
 		c.pull(from)
-	case step == replica.Compare:
+	case replica.Compare:
 		c.merge(from)
 	}
 	c.cfg.Store.Exchanged()

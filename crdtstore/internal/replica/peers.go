@@ -85,11 +85,12 @@ func (r *Replica) Note(from string, s Summary) (apart time.Duration) {
 }
 
 // Next says what to do about another master's summary, with what Note returned of it.
-// It follows the other to its epoch, so it may wait for the disk.
+// It follows the other to its epoch, so it may wait for the disk. Where that fails there is
+// an error and, after a while, a step all the same.
 func (r *Replica) Next(ctx context.Context, from string, s Summary, apart time.Duration) (Step, error) {
 	step, err := r.next(ctx, from, s, apart)
 	if err != nil {
-		return Rest, err
+		return step, err
 	}
 	return r.joiningStep(from, step), nil
 }
@@ -98,6 +99,9 @@ func (r *Replica) Next(ctx context.Context, from string, s Summary, apart time.D
 // differed for a while.
 func (r *Replica) next(ctx context.Context, from string, s Summary, apart time.Duration) (Step, error) {
 	same, err := r.Follow(ctx, from, s.Epoch, s.Cutoff)
+	if err != nil && apart > compareAfter {
+		return Compare, err // a disk without room for the next epoch keeps nobody from learning
+	}
 	if !same {
 		return Rest, err
 	}

@@ -97,10 +97,10 @@ func (c clusterStore) Arrives(now time.Time, node string, st record.State) {
 
 func (c clusterStore) Exchanged() { c.s.endJoining() }
 
-func (c clusterStore) Ending(now time.Time) *liveness.Ended { return c.s.endingToPublish(now) }
+func (c clusterStore) Ending(now time.Time) *liveness.Ended { return c.s.preserver.Ending(now) }
 
 func (c clusterStore) Ended(now time.Time, from string, e *liveness.Ended) (save func()) {
-	return c.s.endedElsewhere(now, from, e)
+	return c.s.preserver.Learn(now, from, e)
 }
 
 func (c clusterStore) Look(now time.Time) { c.s.lookAtMasters(now) }

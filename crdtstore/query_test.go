@@ -42,6 +42,7 @@ func (s *Store) setOfflineAfter(limit time.Duration) {
 	s.cfg.OfflineAfter = limit
 	s.settings = s.cfg.ownSettings()
 	s.members = s.newMembers()
+	s.preserver = s.newPreserver()
 }
 
 // tells has a node say something, as Report does, but without a disk.

@@ -15,8 +15,8 @@ func (s *Store) Stats() Stats {
 	if p, joining := s.joining(); joining {
 		out.Joining = &p
 	}
-	if p, preserving := s.preservation(); preserving {
-		out.Preservation = &p
+	if p, preserving := s.preserver.Current(); preserving {
+		out.Preservation = (*Preservation)(&p)
 	}
 	out.History = s.historyStats()
 	digest, _ := s.table.Digest()

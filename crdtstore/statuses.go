@@ -59,9 +59,9 @@ func (w *statuses) Changed() (ids []string, ok bool) {
 // At has preservation begin or end where it is time, and fixes the instant.
 func (w *statuses) At(now time.Time) (all bool) {
 	observers := w.s.members.Observers(now)
-	w.s.preserve(now)
-	w.moment = w.s.at(now)                          // behind preserve, which decides how silence is judged
-	preserving := w.s.preserver.state.Load() != nil // an operator ends it too
+	w.s.preserver.Look(now)
+	w.moment = w.s.at(now)                   // behind Look, which decides how silence is judged
+	_, preserving := w.s.preserver.Current() // an operator ends it too
 	all = preserving != w.preserving || !slices.Equal(observers, w.observers)
 	w.preserving, w.observers = preserving, observers
 	return all

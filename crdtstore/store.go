@@ -19,6 +19,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/preservation"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/runs"
@@ -50,7 +51,7 @@ type Store struct {
 	board        *liveness.Board
 	changes      *watch.Buffer[change]
 	conflicts    conflicts.Senders
-	preserver    preserver
+	preserver    *preservation.Preserver
 	events       *events.Log
 	splits       *events.Splits
 	acknowledged query.Acknowledged
@@ -131,6 +132,7 @@ func newStore(cfg Config) (*Store, error) {
 		cancel: func() {}, closed: make(chan struct{}), settings: cfg.ownSettings(),
 	}
 	s.members = s.newMembers()
+	s.preserver = s.newPreserver()
 	s.run = fmt.Sprintf("%016x%s", s.cfg.wall(), runID())
 	s.collisions = runs.NewCollisions(s.text, s.run)
 	s.makeEvents()
@@ -164,8 +166,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.setLoading(false)
-	s.recall()
-	if err := s.loadEnding(); err != nil {
+	if err := s.preserver.Load(); err != nil {
 		return err
 	}
 	s.replica.Use(s.history)

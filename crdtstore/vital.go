@@ -16,8 +16,8 @@ import (
 type moment struct {
 	s         *Store
 	now       time.Time
-	listening record.Listening
-	dead      bool                  // nodes that were not heard in this run are dead by an operator's ending
+	listening record.Listening      // by what the silence of nodes is judged
+	unheard   record.Listening      // and that of nodes that were not heard in this run
 	masters   []membership.Observer // that were asked for
 	heard     []liveness.Observation
 	observers []record.Observer
@@ -33,17 +33,16 @@ type vital struct {
 }
 
 func (s *Store) at(now time.Time) *moment {
-	_, dead := s.dead(now)
-	return &moment{s: s, now: now, listening: s.listening(now), dead: dead}
+	listening, unheard := s.preserver.Listening(now)
+	return &moment{s: s, now: now, listening: listening, unheard: unheard}
 }
 
 // by is by what the silence of a node is judged that some masters have heard.
 func (m *moment) by(observers []record.Observer) record.Listening {
-	l := m.listening
-	if len(observers) == 0 && m.dead {
-		l.Preserving = false
+	if len(observers) == 0 {
+		return m.unheard
 	}
-	return l
+	return m.listening
 }
 
 // observer is what is known of a master, the same until the moment is over.

@@ -136,6 +136,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			{from == "crdtstore/internal/events" && within(to, "crdtstore/internal") && to != "crdtstore/internal/page" && to != "crdtstore/internal/table", "the event log is fed, and asks its Options for all else"},
 			{from == "crdtstore/internal/membership" && within(to, "crdtstore/internal") && to != "crdtstore/internal/liveness", "who lives is decided by what masters say; mesh, history and runs read it"},
 			{(from == "crdtstore/internal/p2p" || from == "crdtstore/internal/liveness") && to == "crdtstore/internal/runs", "which run counts is asked through p2p.Runs"},
+			{from == "crdtstore/internal/preservation" && within(to, "crdtstore/internal") && to != "crdtstore/internal/liveness" && to != "crdtstore/internal/membership" && to != "crdtstore/internal/table", "silence is judged by the nodes, by who heard them and by the limits of masters; a Publisher has the rest know"},
 			{from == "crdtstore/internal/membership" && libp2p, "masters are known by their ids, however they are reached"},
 			{within(from, "crdtstore/internal") && to == "crdtstore/internal/cluster", "the parts know nothing of the network and the goroutines that bring them together"},
 			{within(from, "crdtstore/internal") && to == "crdtstore", "crdtstore is made of its internal packages, not the other way round"},

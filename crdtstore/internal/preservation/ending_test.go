@@ -1,9 +1,8 @@
-package crdtstore
+package preservation
 
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +17,6 @@ import (
 // halfDead is a grid of ten nodes, six of which have died together a while ago.
 func halfDead(t *testing.T, ago time.Duration) *herd {
 	h := newHerd(t, 10)
-	h.s.cfg.Checkpoint = 5 * time.Minute
 	h.beats = func(i int) bool { return i >= 6 }
 	h.run(ago)
 	return h
@@ -28,29 +26,27 @@ func halfDead(t *testing.T, ago time.Duration) *herd {
 // were seen as of the last checkpoint, which may be long ago.
 func (h *herd) restart(t *testing.T, checkpoint time.Time) {
 	t.Helper()
-	old := h.s
-	h.s = inMemory(t)
-	h.s.cfg, h.s.since = old.cfg, time.Now()
-	h.s.setOfflineAfter(old.cfg.OfflineAfter)
-	for e := range old.table.All() {
-		h.s.table.Join(e.ID, e.State)
-		seen := old.board.LastHeard(e.ID)
+	old := h.cfg
+	h.Preserver = New(newConfig(t))
+	h.cfg.Path = old.Path
+	for e := range old.Table.All() {
+		h.cfg.Table.Join(e.ID, e.State)
+		seen := old.Board.LastHeard(e.ID)
 		if seen.After(checkpoint) {
 			seen = checkpoint
 		}
-		h.s.table.Join(e.ID, record.State{LastSeen: seen.UnixMilli()})
+		h.cfg.Table.Join(e.ID, record.State{LastSeen: seen.UnixMilli()})
 	}
-	h.s.recall()
-	if err := h.s.loadEnding(); err != nil {
+	if err := h.Load(); err != nil {
 		t.Fatal(err)
 	}
-	h.w = newStatuses(h.s)
+	h.Look(time.Now())
 }
 
 // never has a failure where preservation is under way at any moment.
 func (h *herd) never(t *testing.T) func() {
 	return func() {
-		if _, on := h.s.preservation(); on {
+		if _, on := h.Current(); on {
 			t.Fatal("what an operator has ended is preserved again")
 		}
 	}
@@ -62,7 +58,7 @@ func TestEndedBeforeItBegan(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := halfDead(t, ago)
 			h.never(t)()
-			h.s.endHere("ann", "")
+			h.End("ann", "")
 			h.run(5*time.Minute, h.never(t))
 			h.want(t, "dead", 4, 0, 6)
 		})
@@ -79,18 +75,18 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %v after, checkpoint %v ago", known, after, checkpoint), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						h := halfDead(t, 45*time.Second)
-						h.s.endHere("ann", "")
-						published := h.s.preserver.ended.Load()
+						h.End("ann", "")
+						published := h.ended.Load()
 						h.run(after, h.never(t))
 						if known != "on disk" {
-							if err := os.Remove(filepath.Join(h.s.cfg.Dir, endingFile)); err != nil {
+							if err := os.Remove(h.cfg.Path); err != nil {
 								t.Fatal(err)
 							}
 						}
 						h.restart(t, time.Now().Add(-checkpoint))
 						h.run(time.Second)
 						if known == "by a pulse" {
-							h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{
+							h.Learn(time.Now(), "other", &liveness.Ended{
 								Wall: published.stamp.Wall, Master: published.master, By: published.by, Age: time.Since(published.at),
 							})
 						}
@@ -99,7 +95,7 @@ func TestEndedStaysEndedOverARestart(t *testing.T) {
 							if h.want(t, "not ended", 4, 6, 0); after > time.Minute {
 								return
 							}
-							if _, on := h.s.preservation(); !on {
+							if _, on := h.Current(); !on {
 								t.Error("it is not preserved, so the test shows nothing")
 							}
 							return
@@ -120,14 +116,14 @@ func TestLaterSilenceIsPreserved(t *testing.T) {
 	for _, later := range []time.Duration{70 * time.Second, 5 * time.Minute, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			h := halfDead(t, 45*time.Second)
-			h.s.endHere("ann", "")
+			h.End("ann", "")
 			h.run(later, h.never(t))
 			h.beats = func(int) bool { return false }
 			h.run(45 * time.Second)
 			h.want(t, "the rest is silent", 0, 4, 6)
 			h.run(3 * time.Minute)
 			h.want(t, "for long", 0, 4, 6)
-			h.s.endHere("bob", "")
+			h.End("bob", "")
 			h.want(t, "and dead", 0, 0, 10)
 			h.beats = func(int) bool { return true }
 			h.run(11 * time.Second)
@@ -142,8 +138,8 @@ func TestEndedWhileItStoodStill(t *testing.T) {
 		h := newHerd(t, 10)
 		h.beats = func(i int) bool { return i >= 6 }
 		time.Sleep(5 * time.Minute)
-		h.w.Step(time.Now(), func(string, Status) {})
-		h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
+		h.Look(time.Now())
+		h.Learn(time.Now(), "other", &liveness.Ended{Wall: time.Now().UnixMilli(), Master: "other", By: "ann", Age: time.Minute})
 		h.want(t, "it wakes", 0, 10, 0)
 		h.run(11 * time.Second)
 		h.want(t, "it hears", 4, 6, 0)
@@ -157,13 +153,12 @@ func TestEndedWhileItStoodStill(t *testing.T) {
 func TestEndedBeforeTheOthersFellSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHerd(t, 10)
-		h.s.cfg.Checkpoint = 5 * time.Minute
 		h.beats = func(i int) bool { return i >= 2 }
 		h.run(5 * time.Minute)
 		h.beats = func(int) bool { return false }
 		h.run(45 * time.Second)
 		h.want(t, "the rest is silent", 0, 8, 2)
-		h.s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", By: "ann", Age: 4 * time.Minute})
+		h.Learn(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", By: "ann", Age: 4 * time.Minute})
 		h.run(30 * time.Second)
 		h.want(t, "told of an older ending", 0, 8, 2)
 	})
@@ -174,15 +169,15 @@ func TestEndedBeforeTheOthersFellSilent(t *testing.T) {
 func TestStoodStillAfterTheEnding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := halfDead(t, 18*time.Second) // when it begins to doubt them, and shows them as online still
-		h.s.endHere("ann", "")
+		h.End("ann", "")
 		h.run(time.Second)
 		time.Sleep(time.Minute)
 		h.run(5 * time.Second)
-		if _, on := h.s.preservation(); !on {
+		if _, on := h.Current(); !on {
 			t.Error("it stood still, and doubts nothing")
 		}
 		h.run(36 * time.Second)
-		if p, on := h.s.preservation(); on {
+		if p, on := h.Current(); on {
 			t.Errorf("it goes on for the dead: %+v", p)
 		}
 		h.want(t, "it has listened", 4, 0, 6)
@@ -195,31 +190,29 @@ func TestStoodStillAfterTheEnding(t *testing.T) {
 func TestEndingsConverge(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		inBubble(t, rt, func(t *testing.T) {
-			var all []*Store
-			for range 3 {
-				s := inMemory(t)
+			var all []*Preserver
+			for i := range 3 {
+				cfg := newConfig(t)
+				cfg.Self = fmt.Sprint("m", i)
 				skew := time.Duration(rapid.IntRange(-2, 2).Draw(rt, "hours")) * time.Hour
-				s.cfg.Checkpoint = 5 * time.Minute
-				s.setOfflineAfter(30 * time.Second)
-				s.cfg.seams.Wall = func() time.Time { return time.Now().Add(skew) }
-				s.since = time.Now()
-				all = append(all, s)
+				cfg.Wall = func() time.Time { return time.Now().Add(skew) }
+				all = append(all, New(cfg))
 			}
 			who := rapid.IntRange(0, len(all)-1)
-			publish := func(from, to *Store, late time.Duration) {
-				m := from.endingToPublish(time.Now())
+			publish := func(from, to *Preserver, late time.Duration) {
+				m := from.Ending(time.Now())
 				time.Sleep(late)
-				to.endedElsewhere(time.Now(), from.text, m)
+				to.Learn(time.Now(), from.cfg.Self, m)
 			}
 			var last *ending // that was made with the one before known
 			everywhere := true
 			rt.Repeat(map[string]func(*rapid.T){
 				"end": func(*rapid.T) {
 					c := all[who.Draw(rt, "at")]
-					known := c.preserver.ended.Load()
+					known := c.ended.Load()
 					everywhere = everywhere && (last == nil || known != nil && known.stamp == last.stamp)
-					c.endHere("ann", "")
-					if last = c.preserver.ended.Load(); !last.at.Equal(time.Now()) {
+					c.End("ann", "")
+					if last = c.ended.Load(); !last.at.Equal(time.Now()) {
 						rt.Errorf("an operator is not heard: %+v stands over what he says now", last)
 					}
 				},
@@ -235,7 +228,7 @@ func TestEndingsConverge(t *testing.T) {
 					}
 				}
 			}
-			ended := all[0].preserver.ended.Load()
+			ended := all[0].ended.Load()
 			if last != nil && everywhere && (ended == nil || ended.stamp != last.stamp) {
 				rt.Errorf("the ending is %+v, the last was %+v", ended, last)
 			}
@@ -247,7 +240,7 @@ func TestEndingsConverge(t *testing.T) {
 				}
 			}
 			for _, c := range all {
-				got := c.preserver.ended.Load()
+				got := c.ended.Load()
 				if (got == nil) != (ended == nil) || got != nil && (got.stamp != ended.stamp || got.master != ended.master) {
 					rt.Errorf("one has %+v, another %+v", got, ended)
 				}
@@ -255,7 +248,7 @@ func TestEndingsConverge(t *testing.T) {
 					rt.Errorf("one ended at %v, another at %v", got.at, ended.at)
 				}
 			}
-			if ended != all[0].preserver.ended.Load() {
+			if ended != all[0].ended.Load() {
 				rt.Error("it is taken again and again")
 			}
 		})
@@ -283,21 +276,19 @@ func inBubble(t *testing.T, rt *rapid.T, f func(*testing.T)) {
 // What counts no more is not told, and not taken.
 func TestOldEndings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t)
-		s.cfg.Checkpoint, s.since = 5*time.Minute, time.Now()
-		s.setOfflineAfter(30 * time.Second)
+		p := New(newConfig(t))
 		const counts = 15 * time.Minute
-		s.endedElsewhere(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})
-		if s.preserver.ended.Load() != nil {
+		p.Learn(time.Now(), "other", &liveness.Ended{Wall: 1, Master: "other", Age: counts + time.Millisecond})
+		if p.ended.Load() != nil {
 			t.Error("one that counts no more is taken")
 		}
-		s.endHere("ann", "")
+		p.End("ann", "")
 		time.Sleep(counts)
-		if m := s.endingToPublish(time.Now()); m == nil || m.By != "ann" || m.Age != counts || m.Master != s.text || m.Wall == 0 {
+		if m := p.Ending(time.Now()); m == nil || m.By != "ann" || m.Age != counts || m.Master != self || m.Wall == 0 {
 			t.Errorf("told is %+v", m)
 		}
 		time.Sleep(time.Millisecond)
-		if m := s.endingToPublish(time.Now()); m != nil {
+		if m := p.Ending(time.Now()); m != nil {
 			t.Errorf("told is %+v", m)
 		}
 	})
@@ -306,40 +297,38 @@ func TestOldEndings(t *testing.T) {
 func TestGoldenEnding(t *testing.T) { synctest.Test(t, goldenEnding) }
 
 func goldenEnding(t *testing.T) {
-	s := inMemory(t)
-	path := filepath.Join(s.cfg.Dir, endingFile)
+	p := New(newConfig(t))
 	at := time.UnixMilli(1_760_000_000_500)
-	s.cfg.seams.Wall = func() time.Time { return at.Add(time.Since(s.since)) }
-	s.saveEnding(&ending{record.Stamp{Wall: 1_760_000_000_000, Logical: 1}, "12D3KooWoak", "ann", s.since})
-	written, err := os.ReadFile(path)
+	p.cfg.Wall = func() time.Time { return at.Add(time.Since(p.cfg.Began)) }
+	p.save(&ending{record.Stamp{Wall: 1_760_000_000_000, Logical: 1}, "12D3KooWoak", "ann", p.cfg.Began})
+	written, err := os.ReadFile(p.cfg.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := golden.Text(t, endingFile, string(written))
+	kept := golden.Text(t, "preservation.json", string(written))
+	load := func(content string, wall time.Time) (*Preserver, error) {
+		next := New(newConfig(t))
+		next.cfg.Wall = func() time.Time { return wall }
+		if err := os.WriteFile(next.cfg.Path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return next, next.Load()
+	}
 	for age, want := range map[time.Duration]time.Duration{time.Minute: time.Minute, -time.Hour: 0} { // the clock has gone back
-		if err := os.WriteFile(path, []byte(kept), 0o600); err != nil {
+		next, err := load(kept, at.Add(age))
+		if err != nil {
 			t.Fatal(err)
 		}
-		next := inMemory(t)
-		next.cfg.Dir, next.cfg.seams.Wall = s.cfg.Dir, func() time.Time { return at.Add(age) }
-		if err := next.loadEnding(); err != nil {
-			t.Fatal(err)
-		}
-		e := next.preserver.ended.Load()
+		e := next.ended.Load()
 		if e == nil {
 			t.Fatal("the kept file is not taken")
 		}
-		if e.stamp != (record.Stamp{Wall: 1_760_000_000_000, Logical: 1}) || e.master != "12D3KooWoak" || e.by != "ann" || next.since.Sub(e.at) != want {
-			t.Errorf("the kept file reads as %+v, %v before the start", e, next.since.Sub(e.at))
+		if e.stamp != (record.Stamp{Wall: 1_760_000_000_000, Logical: 1}) || e.master != "12D3KooWoak" || e.by != "ann" || next.cfg.Began.Sub(e.at) != want {
+			t.Errorf("the kept file reads as %+v, %v before the start", e, next.cfg.Began.Sub(e.at))
 		}
 	}
 	for content, refused := range map[string]bool{`{"version":2}`: true, `{"version":1`: false, ``: false} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		next := inMemory(t)
-		next.cfg.Dir = s.cfg.Dir
-		if err := next.loadEnding(); (err != nil) != refused || next.preserver.ended.Load() != nil {
+		if next, err := load(content, at); (err != nil) != refused || next.ended.Load() != nil {
 			t.Errorf("%q: %v", content, err)
 		}
 	}

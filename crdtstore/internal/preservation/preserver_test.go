@@ -1,20 +1,52 @@
-package crdtstore
+package preservation
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/watch"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/table"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
-// herd is a grid of nodes that beat every ten seconds, each at a time of its own.
+// self is the id of the master under test.
+const self = "self"
+
+// tick is how often it looks.
+const tick = 500 * time.Millisecond
+
+// alone is a single master.
+type alone struct{ limit time.Duration }
+
+func (a alone) Observers(time.Time) []membership.Observer {
+	return []membership.Observer{{ID: self, Reachable: true, OfflineAfter: a.limit}}
+}
+
+// published keeps events.
+type published []Event
+
+func (p *published) Happened(e Event) { *p = append(*p, e) }
+
+// newConfig is that of a master which begins to listen now and knows no node.
+func newConfig(t *testing.T) Config {
+	const limit = 30 * time.Second
+	return Config{
+		Self: self, OfflineAfter: limit, Checkpoint: 5 * time.Minute, Began: time.Now(), Wall: time.Now,
+		Path: filepath.Join(t.TempDir(), "preservation.json"), Logger: slog.New(slog.DiscardHandler),
+		Table: table.New(), Board: liveness.New(self), Masters: alone{limit}, Publisher: &published{},
+	}
+}
+
+// herd is a grid of nodes that beat every ten seconds, each at a time of its own, and the
+// master that hears them.
 type herd struct {
-	s     *Store
-	w     *statuses
+	*Preserver
 	ids   []string
 	rnd   *rand.Rand
 	tick  int
@@ -22,15 +54,17 @@ type herd struct {
 }
 
 func newHerd(t *testing.T, n int) *herd {
-	s := inMemory(t)
-	s.since = time.Now()
-	s.setOfflineAfter(30 * time.Second)
-	h := &herd{s: s, rnd: rand.New(rand.NewPCG(uint64(n), 1)), beats: func(int) bool { return true }}
+	h := &herd{Preserver: New(newConfig(t)), rnd: rand.New(rand.NewPCG(uint64(n), 1)), beats: func(int) bool { return true }}
 	for i := range n {
-		h.ids = append(h.ids, fmt.Sprint("n", i))
-		s.knows(h.ids[i])
+		id := fmt.Sprint("n", i)
+		st, err := record.Accept(record.State{}, record.Report{NodeID: id, Boot: 1, Seq: 1}, record.Acceptance{Now: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.cfg.Table.Join(id, st)
+		h.ids = append(h.ids, id)
 	}
-	h.w = newStatuses(s)
+	h.Look(time.Now())
 	h.run(time.Minute)
 	if on, _, _ := h.count(); on != n {
 		t.Fatalf("%d of %d nodes are online in the beginning", on, n)
@@ -40,32 +74,38 @@ func newHerd(t *testing.T, n int) *herd {
 
 // run lets time pass. It calls each after every tick.
 func (h *herd) run(d time.Duration, each ...func()) {
-	const every = int(10 * time.Second / watch.Tick)
+	const every = int(10 * time.Second / tick)
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(watch.Tick)
+		time.Sleep(tick)
 		h.tick++
 		for i := h.tick % every; i < len(h.ids); i += every {
 			if h.beats(i) {
-				h.s.board.Beat(time.Now(), h.ids[i], record.Version{}, nil, nil)
+				h.beat(h.ids[i])
 			}
 		}
-		h.w.Step(time.Now(), func(string, Status) {})
+		h.Look(time.Now())
 		for _, f := range each {
 			f()
 		}
 	}
 }
 
+func (h *herd) beat(id string) { h.cfg.Board.Beat(time.Now(), id, record.Version{}, nil, nil) }
+
 func (h *herd) count() (online, suspect, offline int) {
-	m := h.s.at(time.Now())
-	for e := range h.s.table.All() {
-		var v vital
-		m.vital(e, &v)
+	now := time.Now()
+	heard, unheard := h.Listening(now)
+	for e := range h.cfg.Table.All() {
+		listening, observers := unheard, []record.Observer(nil)
+		if at := h.cfg.Board.LastHeard(e.ID); !at.IsZero() {
+			listening, observers = heard, []record.Observer{{Master: self, AgeS: now.Sub(at).Seconds(), Reachable: true}}
+		}
+		status, _ := record.Liveness(observers, listening)
 		switch {
 		case e.Removed:
-		case v.status == Online:
+		case status == record.Online:
 			online++
-		case v.status == Suspect:
+		case status == record.Suspect:
 			suspect++
 		default:
 			offline++
@@ -111,7 +151,7 @@ func TestHalfOfTheBeatsAreLost(t *testing.T) {
 				h.run(11 * time.Second)
 				h.want(t, "after it", n, 0, 0)
 				h.run(20 * time.Second)
-				if _, on := h.s.preservation(); on {
+				if _, on := h.Current(); on {
 					t.Error("it is preserved still")
 				}
 			})
@@ -129,19 +169,16 @@ func TestSilentGrid(t *testing.T) {
 				h.beats = func(int) bool { return false }
 				h.run(41 * time.Second)
 				h.want(t, "silent", 0, n, 0)
-				p, on := h.s.preservation()
+				p, on := h.Current()
 				if !on || p.Late != n || p.Of != n {
 					t.Errorf("preservation %+v, %v", p, on)
 				}
-				if node, _ := h.s.Node(h.ids[0]); node.Status != Suspect || node.Reason == "" {
-					t.Errorf("%s, %q", node.Status, node.Reason)
-				}
-				h.run(preserveTimes * 30 * time.Second)
+				h.run(most * 30 * time.Second)
 				h.want(t, "after the time", 0, 0, n)
-				if _, on := h.s.preservation(); on {
+				if _, on := h.Current(); on {
 					t.Error("it goes on")
 				}
-				h.s.board.Beat(time.Now(), h.ids[0], record.Version{}, nil, nil)
+				h.beat(h.ids[0])
 				h.want(t, "one is back", 1, 0, n-1)
 			})
 		})
@@ -168,11 +205,13 @@ func TestOperatorEndsPreservation(t *testing.T) {
 		h.beats = func(i int) bool { return i >= 6 }
 		h.run(35 * time.Second)
 		h.want(t, "silent", 4, 6, 0)
-		if n := h.s.EndPreservation(t.Context(), "ann"); n != 1 {
-			t.Errorf("%d masters heard it", n)
-		}
+		h.End("ann", "")
 		h.want(t, "at once", 4, 0, 6)
 		h.run(2*time.Minute, func() { h.want(t, "later", 4, 0, 6) })
+		events := *h.cfg.Publisher.(*published)
+		if len(events) != 2 || events[0].Type != EventBegan || events[1].Type != EventEnded || events[1].By != "ann" {
+			t.Errorf("published are %+v", events)
+		}
 	})
 }
 
@@ -184,13 +223,12 @@ func TestWhatIsNotPreserved(t *testing.T) {
 		h.beats = func(i int) bool { return i > 0 }
 		h.run(2 * time.Minute)
 		for _, id := range h.ids[10:] {
-			h.s.goes(id)
-			h.s.changed(id)
+			h.cfg.Table.Join(id, h.cfg.Table.Get(id).State.Remove(time.Now().UnixMilli(), self, "ann", "gone"))
 		}
 		h.ids = h.ids[:10]
 		h.run(time.Minute)
 		h.want(t, "ten were removed", 9, 0, 1)
-		if _, on := h.s.preservation(); on {
+		if _, on := h.Current(); on {
 			t.Error("nodes are missed that were removed")
 		}
 		h.beats = func(int) bool { return false }
@@ -207,7 +245,7 @@ func TestMasterThatStoodStill(t *testing.T) {
 			h := newHerd(t, n)
 			time.Sleep(5 * time.Minute)
 			h.want(t, "asked before it has looked", 0, n, 0)
-			h.w.Step(time.Now(), func(string, Status) {})
+			h.Look(time.Now())
 			h.want(t, "after a look", 0, n, 0)
 			h.beats = func(i int) bool { return i > 0 }
 			h.run(11 * time.Second)
@@ -226,7 +264,7 @@ func TestStoodStillInSilence(t *testing.T) {
 		h.beats = func(int) bool { return false }
 		h.run(time.Minute)
 		h.want(t, "silent", 0, 10, 0)
-		time.Sleep(2 * preserveTimes * 30 * time.Second)
+		time.Sleep(2 * most * 30 * time.Second)
 		h.run(5 * time.Second)
 		h.want(t, "it wakes", 0, 10, 0)
 		h.beats = func(int) bool { return true }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/antientropy"
-	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
 )
 
 // maxDiff is how many nodes a Diff lists; it counts all.
@@ -73,7 +71,7 @@ func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
 	other := digest
 	for _, d := range list {
 		other = other.Xor(d.Self.Digest(d.Node)).Xor(d.Other.Digest(d.Node))
-		out.Nodes = append(out.Nodes, NodeDiff{d.Node, differingFields(d)})
+		out.Nodes = append(out.Nodes, NodeDiff{d.Node, d.Fields()})
 	}
 	if out.Digest.Other = m.Digest; differ == len(list) {
 		out.Digest.Other = hex.EncodeToString(other[:])
@@ -81,34 +79,4 @@ func (s *Store) Diff(ctx context.Context, master string) (Diff, error) {
 	slices.SortFunc(out.Nodes, func(a, b NodeDiff) int { return strings.Compare(a.NodeID, b.NodeID) })
 	out.Equal, out.Total = differ == 0, differ
 	return out, nil
-}
-
-func differingFields(d antientropy.Difference) []string {
-	switch {
-	case d.Self.IsZero():
-		return []string{"missing_here"}
-	case d.Other.IsZero():
-		return []string{"missing_there"}
-	}
-	fields := fieldsThatDiffer(reflect.ValueOf(record.View(d.Node, d.Self)), reflect.ValueOf(record.View(d.Node, d.Other)))
-	if len(fields) == 0 {
-		return []string{"history"}
-	}
-	return fields
-}
-
-// fieldsThatDiffer compares two structs of one type by the JSON names of their
-// fields, those of embedded structs included.
-func fieldsThatDiffer(a, b reflect.Value) []string {
-	var out []string
-	for i := range a.NumField() {
-		f := a.Type().Field(i)
-		switch name, _, _ := strings.Cut(f.Tag.Get("json"), ","); {
-		case f.Anonymous:
-			out = append(out, fieldsThatDiffer(a.Field(i), b.Field(i))...)
-		case name != "" && name != "-" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()):
-			out = append(out, name)
-		}
-	}
-	return out
 }

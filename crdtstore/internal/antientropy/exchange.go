@@ -48,13 +48,6 @@ var ErrMessage = errors.New("antientropy: bad message")
 // Take is called with a state of another master, and joins it.
 type Take func(node string, s record.State)
 
-// Difference is one node that two masters hold differently. A zero state: that
-// side does not know the node.
-type Difference struct {
-	Node        string
-	Self, Other record.State
-}
-
 // Merge makes this table and the other side's equal, as they were when they were
 // compared. take is called for every state that comes in. It returns how many
 // nodes differed. The stream is closed.

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -182,9 +180,9 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 	}
 	dial := s.deps.dial
 	s.deps.dial = func(ep client.Endpoint, o client.Options) caller {
-		return &seamCaller{caller: dial(ep, o), t: t, seam: func(what string) { s.seam(t, what+" "+ep.URL) }}
+		return &seamCaller{caller: dial(ep, o), t: t, seam: func(what string) { s.seam(what + " " + ep.URL) }}
 	}
-	s.log.seam = func(where string) { s.seam(t, where) }
+	s.log.seam = func(where string) { s.seam(where) }
 	if s.deps.edges == nil {
 		s.deps.edges = fakeEdge{}
 	}
@@ -206,7 +204,7 @@ func startAgent(t *testing.T, cfg Config, services map[string]*fakeService, opts
 
 // seam checks that no lock is held where an agent goes to the network, to the disk or to
 // the log, any of which may hang.
-func (s *setup) seam(t *testing.T, where string) {
+func (s *setup) seam(where string) {
 	a := s.running.Load()
 	if a == nil || a.running.Load() == nil {
 		return // it starts
@@ -217,26 +215,45 @@ func (s *setup) seam(t *testing.T, where string) {
 		locks["watcher"] = &r.watcher.mu
 	}
 	for name, mu := range locks {
-		wantFree(t, mu, name, where)
+		wantFree(mu, name, where)
 	}
 }
 
-// wantFree checks that the caller does not hold a lock. Others may, for a moment, which is
-// one of the real clock: in a bubble, time stands still while somebody waits for a lock.
-func wantFree(t *testing.T, mu *sync.Mutex, name, where string) {
-	var began, now syscall.Timeval
-	_ = syscall.Gettimeofday(&began)
-	for now = began; now.Sec-began.Sec < 5 && !t.Failed(); _ = syscall.Gettimeofday(&now) {
-		if mu.TryLock() {
-			mu.Unlock()
-			return
+// wantFree checks that the caller does not hold a lock: it waits for it, which has an end
+// where others hold it.
+func wantFree(mu *sync.Mutex, name, where string) {
+	wait := "the lock of " + name + " is held across I/O, " + where
+	seamWaits.Lock()
+	seamWaits.seconds[&wait] = 0
+	seamWaits.Unlock()
+	mu.Lock()
+	mu.Unlock() //nolint:staticcheck // it was to be had, that is all
+	seamWaits.Lock()
+	delete(seamWaits.seconds, &wait)
+	seamWaits.Unlock()
+}
+
+// seamWaits are for how long each wait of wantFree lasts.
+var seamWaits struct {
+	sync.Mutex
+	seconds map[*string]int
+}
+
+// The clock of a bubble stands still while somebody waits for a lock, so that of the
+// machine, outside of bubbles, says when a wait has no end.
+func init() {
+	seamWaits.seconds = map[*string]int{}
+	go func() {
+		for ; ; time.Sleep(time.Second) {
+			seamWaits.Lock()
+			for wait := range seamWaits.seconds {
+				if seamWaits.seconds[wait]++; seamWaits.seconds[wait] > 30 {
+					panic(*wait)
+				}
+			}
+			seamWaits.Unlock()
 		}
-		runtime.Gosched()
-	}
-	if t.Failed() {
-		return // it has been said, here or elsewhere
-	}
-	t.Errorf("the lock of %s is held across I/O, %s", name, where)
+	}()
 }
 
 // fakeEdge is the edges of masters, by what a test gives of it.

@@ -435,7 +435,7 @@ func TestExpiredNodeComesBack(t *testing.T) {
 		t.Cleanup(func() { writeFile = atomicfile.Write })
 		writeFile = func(path string, content []byte) error {
 			if s := running.Load(); s != nil {
-				s.seam(t, "write of "+path)
+				s.seam("write of " + path)
 			}
 			return atomicfile.Write(path, content)
 		}

@@ -16,7 +16,6 @@ import (
 
 // fakeEdges are the edges of some masters.
 type fakeEdges struct {
-	t        *testing.T
 	mu       sync.Mutex
 	masters  []knownMaster
 	down     map[string]bool // nobody answers, which takes a while to find out
@@ -40,8 +39,8 @@ func (f *fakeTunnel) Close() {
 	f.once.Do(func() { close(f.done) })
 }
 
-func newFakeEdges(t *testing.T, n int) *fakeEdges {
-	f := &fakeEdges{t: t, down: map[string]bool{}, refuses: map[string]bool{}, open: map[string]*fakeTunnel{}, attempts: map[string][]time.Time{}}
+func newFakeEdges(n int) *fakeEdges {
+	f := &fakeEdges{down: map[string]bool{}, refuses: map[string]bool{}, open: map[string]*fakeTunnel{}, attempts: map[string][]time.Time{}}
 	for i := range n {
 		id := fmt.Sprint("m", i)
 		f.masters = append(f.masters, knownMaster{ID: id, EdgeAddrs: []string{id}, Well: true})
@@ -53,7 +52,7 @@ func newFakeEdges(t *testing.T, n int) *fakeEdges {
 func (f *fakeEdges) tunnelsOf(node string) *tunnels {
 	log := new(logBuffer)
 	t := newTunnels(node, func() uint64 { return 1 }, nil, slog.New(slog.NewTextHandler(log, nil)))
-	seam := func(where string) { wantFree(f.t, &t.mu, "tunnels", where) }
+	seam := func(where string) { wantFree(&t.mu, "tunnels", where) }
 	log.seam = seam
 	t.at = func([]string) (*tunnel.Master, error) { return new(tunnel.Master), nil }
 	t.list = func() []knownMaster {
@@ -111,7 +110,7 @@ func keepUp(ctx context.Context, tuns *tunnels) (stop func()) {
 
 func TestTwoTunnels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(t, 4)
+		f := newFakeEdges(4)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -153,7 +152,7 @@ func TestTwoTunnels(t *testing.T) {
 // A master that refuses is not asked without pause, and another one is used.
 func TestRefusedTunnel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(t, 1)
+		f := newFakeEdges(1)
 		f.refuses["m0"] = true
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
@@ -180,7 +179,7 @@ func TestRefusedTunnel(t *testing.T) {
 // When a master comes back, its tunnels do too, some minutes later and one by one.
 func TestTunnelsComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(t, 3)
+		f := newFakeEdges(3)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -211,7 +210,7 @@ func TestTunnelsComeBack(t *testing.T) {
 // edge cannot be reached.
 func TestTunnelsMoveWithoutALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(t, 3)
+		f := newFakeEdges(3)
 		tuns := f.tunnelsOf("n")
 		stop := keepUp(t.Context(), tuns)
 		defer stop()
@@ -261,7 +260,7 @@ func TestTunnelsMoveWithoutALoss(t *testing.T) {
 // Whoever keeps tunnels leaves none behind, and none that still closes.
 func TestTunnelsEndWithTheirKeeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeEdges(t, 3)
+		f := newFakeEdges(3)
 		f.down["m0"], f.down["m1"] = true, true // attempts are under way
 		stop := keepUp(t.Context(), f.tunnelsOf("n"))
 		time.Sleep(time.Minute)
@@ -284,7 +283,7 @@ func TestTunnelsAreSpread(t *testing.T) {
 	const nodes, masters = 10_000, 5
 	count := map[string]int{}
 	for i := range nodes {
-		tuns := newFakeEdges(t, masters).tunnelsOf(fmt.Sprint("node-", i))
+		tuns := newFakeEdges(masters).tunnelsOf(fmt.Sprint("node-", i))
 		tuns.refresh(tuns.list())
 		for _, e := range tuns.ranked()[:wantedTunnels] {
 			count[e.id]++

@@ -3,6 +3,7 @@ package workeragent
 import (
 	"crypto/ed25519"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -133,8 +134,8 @@ func (n *node) trouble(about string) string {
 	return n.wrong[about]
 }
 
-// update makes the vitals, and a new account if there is news. Labels do not
-// change while the agent runs. The caller holds mu.
+// update makes the vitals, and a new account if any field of the profile, or the VMs, have
+// changed. The caller holds mu.
 func (n *node) update() {
 	v := &vitals{usage: n.figures.Usage, uptimeS: n.figures.UptimeS, at: time.Now()}
 	if n.figures == (host.Figures{}) {
@@ -146,7 +147,7 @@ func (n *node) update() {
 	if !n.opened {
 		return
 	}
-	if was := n.account.Load(); was != nil && sameProfile(was.Profile, n.profile) && slices.Equal(was.VMs, n.vms) {
+	if was := n.account.Load(); was != nil && reflect.DeepEqual(was.Profile, n.profile) && slices.Equal(was.VMs, n.vms) {
 		return
 	}
 	n.notify()
@@ -175,11 +176,6 @@ func (n *node) notify() {
 	for _, c := range n.links {
 		signal(c)
 	}
-}
-
-func sameProfile(a, b record.Profile) bool {
-	return a.Hostname == b.Hostname && a.MyceliumIP == b.MyceliumIP &&
-		a.Total == b.Total && a.SlicesTotal == b.SlicesTotal && slices.Equal(a.Trouble, b.Trouble)
 }
 
 // report is the account of the given version with the vitals of this moment.

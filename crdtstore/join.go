@@ -23,17 +23,17 @@ type Joining struct {
 	Missing []string `json:"missing"`
 }
 
-// joinFile says that a master which began with nothing, beside others that may have
+// joiningFile says that a master which began with nothing, beside others that may have
 // something, is not whole yet. So it goes on where it was after a restart.
-type joinFile struct {
+type joiningFile struct {
 	path  string
 	exist bool // when the store was opened
 }
 
-// beginJoin is to be called before the history is opened. A master without peers has
+// beginJoining is to be called before the history is opened. A master without peers has
 // nobody to look for.
-func beginJoin(dir string, alone bool) (joinFile, error) {
-	f := joinFile{path: filepath.Join(dir, "joining")}
+func beginJoining(dir string, alone bool) (joiningFile, error) {
+	f := joiningFile{path: filepath.Join(dir, "joining")}
 	_, err := os.Stat(filepath.Join(dir, "epochs"))
 	if isNew := errors.Is(err, fs.ErrNotExist); isNew && !alone {
 		if err := atomicfile.Write(f.path, []byte("The records of the other masters are not all here yet.\n")); err != nil {
@@ -88,17 +88,17 @@ func (s *Store) endJoining() {
 	switch {
 	case !ended:
 	case reached:
-		s.joined("the records of the other masters are here")
+		s.noteWhole("the records of the other masters are here")
 	default:
-		s.joined("no other master can be reached, serving without what they may have")
+		s.noteWhole("no other master can be reached, serving without what they may have")
 	}
 }
 
-// joined notes down that the joining has ended, for the reason that is given.
-func (s *Store) joined(why string) {
+// noteWhole notes down that the joining has ended, for the reason that is given.
+func (s *Store) noteWhole(why string) {
 	// When the file stays, the next start joins once more.
 	err := s.history.Completed()
-	if e := os.Remove(s.join.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
+	if e := os.Remove(s.joiningFile.path); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
 	if err != nil {
@@ -109,8 +109,8 @@ func (s *Store) joined(why string) {
 	s.log.Info(why, "nodes", nodes, "took", time.Since(s.since).Round(time.Millisecond))
 }
 
-// watchJoin ends the joining where nothing that is heard does, and logs how far it is.
-func (s *Store) watchJoin(ctx context.Context) {
+// watchJoining ends the joining where nothing that is heard does, and logs how far it is.
+func (s *Store) watchJoining(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	last := -1

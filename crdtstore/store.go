@@ -63,7 +63,7 @@ type Store struct {
 	members      *membership.Table // empty: a single master
 	cluster      *cluster.Cluster  // nil: a single master
 	collisions   *runs.Collisions
-	join         joinFile
+	joiningFile  joiningFile
 
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
@@ -146,7 +146,7 @@ func newStore(cfg Config) (*Store, error) {
 // start loads what is on disk and begins to replicate. ctx bounds the loading.
 func (s *Store) start(ctx context.Context) (err error) {
 	cfg := &s.cfg
-	if s.join, err = beginJoin(cfg.Dir, len(cfg.Peers) == 0); err != nil {
+	if s.joiningFile, err = beginJoining(cfg.Dir, len(cfg.Peers) == 0); err != nil {
 		return err
 	}
 	if cfg.replicated() {
@@ -173,8 +173,8 @@ func (s *Store) start(ctx context.Context) (err error) {
 	// What is left of a damaged history has to be completed by others like that of a
 	// new master, however long it takes to reach one.
 	damaged := len(s.history.SetAside()) > 0
-	if s.join.exist || damaged {
-		s.replica.Join(damaged)
+	if s.joiningFile.exist || damaged {
+		s.replica.BeginJoining(damaged)
 	}
 	go s.replica.Run()
 	if cfg.replicated() {
@@ -195,7 +195,7 @@ func (s *Store) start(ctx context.Context) (err error) {
 	s.loop(background, s.checkpoint)
 	s.loop(background, s.events.Run)
 	s.loop(background, s.turnover)
-	s.loop(background, s.watchJoin)
+	s.loop(background, s.watchJoining)
 	return nil
 }
 

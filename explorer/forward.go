@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -198,13 +199,13 @@ func (s *Server) take(ctx context.Context, p path, c call) (result json.RawMessa
 		return nil, err
 	}
 	defer release()
-	header := http.Header{"Hero-Node": {c.node.NodeID}}
+	header := http.Header{client.HeaderNode: {c.node.NodeID}}
 	if c.op != "" && c.mutates() {
 		// In lower case, for net/http sends a request that has this header once more by
 		// itself, as it pleases.
-		header["idempotency-key"] = []string{c.op}
+		header[strings.ToLower(client.HeaderOperation)] = []string{c.op}
 		if c.again {
-			header["Hero-Op-Again"] = []string{"1"}
+			header[client.HeaderAgain] = []string{"1"}
 		}
 	}
 	err = conn.CallHeader(ctx, c.method, c.params, &result, header)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/conncap"
 )
@@ -107,9 +108,9 @@ func (s *Server) protect(next http.Handler) http.Handler {
 		}
 		// A node may have given the address of a master as its own. checkTarget knows the
 		// listeners of this one, but not an HTTP server that Handler is in.
-		if r.Header["Hero-Node"] != nil {
+		if r.Header[client.HeaderNode] != nil {
 			writeError(w, http.StatusMisdirectedRequest, failure(jsonrpc.CodeCannotReach, "the call is meant for a node, and this is a master",
-				errorData{Hint: "socket_path of node " + r.Header.Get("Hero-Node") + " has to lead to its compute service"}))
+				errorData{Hint: "socket_path of node " + r.Header.Get(client.HeaderNode) + " has to lead to its compute service"}))
 			return
 		}
 		if callerOf(r.Context()).origin != fromUnix { // no browser gets there

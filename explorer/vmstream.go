@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -85,7 +86,7 @@ func (s *Server) vmProxy(node crdtstore.Node, what, sid string, query url.Values
 			for _, h := range []string{"Authorization", "Cookie", "Origin", "Referer"} {
 				r.Out.Header.Del(h)
 			}
-			r.Out.Header.Set("Hero-Node", node.NodeID)
+			r.Out.Header.Set(client.HeaderNode, node.NodeID)
 		},
 		ModifyResponse: harmless,
 		Transport: &http.Transport{

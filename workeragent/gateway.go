@@ -29,16 +29,6 @@ const (
 	bodyTimeout       = 30 * time.Second // how long a body may take to come
 )
 
-const (
-	// operationHeader names the operation that a call is; againHeader says that it was
-	// asked for before.
-	operationHeader = "Idempotency-Key"
-	againHeader     = "Hero-Op-Again"
-	// nodeHeader is the id of the node that a call is for. On several machines agents
-	// have sockets of one name, and a master may take one of them for another.
-	nodeHeader = "Hero-Node"
-)
-
 // gateway is where an agent takes calls for the compute service of its node, and
 // passes them on: POST /rpc, GET /vms/{sid}/logs and the WebSocket GET
 // /vms/{sid}/console. A call with the header Idempotency-Key is an operation, which
@@ -77,7 +67,7 @@ func newGateway(node string, compute client.Endpoint, journal *ops.Journal, log 
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.RawQuery = r.In.URL.RawQuery
 			// What a caller shows to a master is not for the compute service.
-			for _, name := range []string{"Authorization", "Cookie", operationHeader, "X-" + operationHeader, againHeader, nodeHeader} {
+			for _, name := range []string{"Authorization", "Cookie", client.HeaderOperation, "X-" + client.HeaderOperation, client.HeaderAgain, client.HeaderNode} {
 				r.Out.Header.Del(name)
 			}
 		},
@@ -96,7 +86,7 @@ func (d *gateway) close() {
 }
 
 func (d *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch node := r.Header.Get(nodeHeader); {
+	switch node := r.Header.Get(client.HeaderNode); {
 	case node != "" && node != d.node:
 		refuseStream(w, http.StatusMisdirectedRequest, "this is the agent of another node", "nothing was done")
 	case r.URL.Path == "/rpc" && r.Method == http.MethodPost:
@@ -131,7 +121,7 @@ func (d *gateway) call(w http.ResponseWriter, r *http.Request) {
 		respondError(w, http.StatusOK, req.ID, bad)
 		return
 	}
-	if keys, ok := r.Header[operationHeader]; ok {
+	if keys, ok := r.Header[client.HeaderOperation]; ok {
 		d.operation(w, r, keys, req)
 	} else {
 		d.pass(w, r, body, req)
@@ -193,7 +183,7 @@ func (d *gateway) operation(w http.ResponseWriter, r *http.Request, keys []strin
 	}
 	id := keys[0]
 	do := d.journal.Do
-	if r.Header.Get(againHeader) != "" {
+	if r.Header.Get(client.HeaderAgain) != "" {
 		do = d.journal.Repeat
 	}
 	member, err := do(r.Context(), id, fingerprint(req), func(ctx context.Context) ([]byte, error) {

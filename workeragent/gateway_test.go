@@ -71,7 +71,7 @@ func (c *compute) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.got = append(c.got, string(body))
 	about := c.about
 	c.mu.Unlock()
-	if r.Header.Get(operationHeader) != "" {
+	if r.Header.Get(client.HeaderOperation) != "" {
 		c.t.Error("the id of an operation was passed on")
 	}
 	if about != nil && about(w, r, string(body)) {
@@ -152,7 +152,7 @@ func (d *gatewayRig) post(key, body string) (*http.Response, string) {
 		d.t.Fatal(err)
 	}
 	if key != "" {
-		req.Header[operationHeader] = strings.Split(key, "\n")
+		req.Header[client.HeaderOperation] = strings.Split(key, "\n")
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
@@ -390,7 +390,7 @@ func TestCallerHangsUp(t *testing.T) {
 	gone := make(chan error)
 	go func() {
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, d.server.URL+"/rpc", strings.NewReader(deploy))
-		req.Header.Set(operationHeader, "op")
+		req.Header.Set(client.HeaderOperation, "op")
 		_, err := http.DefaultTransport.RoundTrip(req)
 		gone <- err
 	}()
@@ -622,7 +622,7 @@ func TestDoorOfAnotherNode(t *testing.T) {
 	for node, want := range map[string]int{"": http.StatusOK, "n": http.StatusOK, "other": http.StatusMisdirectedRequest} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"sid":"`+node+`"}}`))
 		if node != "" {
-			req.Header.Set(nodeHeader, node)
+			req.Header.Set(client.HeaderNode, node)
 		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
@@ -644,9 +644,9 @@ func TestRepetitionOnAFreshMemory(t *testing.T) {
 	d := newGatewayRig(t, c, ops.Options{Late: true})
 	post := func(op string, again bool) string {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, d.server.URL+"/rpc", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"start_vm","params":{"op":"`+op+`"}}`))
-		req.Header.Set(operationHeader, op)
+		req.Header.Set(client.HeaderOperation, op)
 		if again {
-			req.Header.Set(againHeader, "1")
+			req.Header.Set(client.HeaderAgain, "1")
 		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {

@@ -21,7 +21,7 @@ func (c *Conn) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &TransportError{URL: c.ep.URL, Sent: sent, Err: err}
 	}
 	base, err := url.Parse(c.url + "/")
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+	for _, name := range []string{HeaderOperation, "X-" + HeaderOperation} {
 		if _, ok := req.Header[name]; ok {
 			err = errors.New("the request has a header " + name)
 		}

@@ -64,7 +64,7 @@ func (m *Mesh) resolve(ctx context.Context) []target {
 			key := t.addr.String()
 			if failed[i] == nil {
 				m.named[remoteIP(t.addr).String()] = now
-				m.allow(t.addr)
+				m.reserve(t.addr)
 			}
 			if own[key] {
 				m.at[key] = m.host.ID()

@@ -43,7 +43,7 @@ type hostOptions struct {
 // those who are let in may use is bounded by the protocols.
 type Limits struct {
 	Inbound    int     // connections that others have opened
-	Masters    int     // and besides these, from addresses that allow has named
+	Masters    int     // and besides these, from addresses that reserve was given
 	Greeting   int     // of these, such as are being set up
 	PerAddress int     // from one address (IPv6: /56)
 	Rate       float64 // new ones a second from one address

@@ -117,7 +117,7 @@ func (m *Mesh) enter(ctx context.Context, c network.Conn, theirs hello, introduc
 	}
 	k := m.contact(id, parseAddrs(theirs.Addrs))
 	k.met, k.named = true, time.Now()
-	m.allow(c.RemoteMultiaddr())
+	m.reserve(c.RemoteMultiaddr())
 	m.states.Ended("master " + id.String())
 	return nil
 }

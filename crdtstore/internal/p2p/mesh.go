@@ -76,7 +76,7 @@ type Mesh struct {
 	contacts map[peer.ID]*contact // every master ever heard of
 	peers    []*configured
 	named    map[string]time.Time // IPs that Peers stand for, and when they last did
-	allowed  map[netip.Addr]bool  // IPs of masters, see allow
+	reserved map[netip.Addr]bool  // IPs of masters, see reserve
 	at       map[string]peer.ID   // who was found at an address; may be ourselves
 	attempts map[string]*attempt  // why an address of Peers cannot be used
 	busy     map[string]bool      // dials under way, by address or id
@@ -94,7 +94,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, host: cfg.Host, pins: pins,
-		members: map[peer.ID]*member{}, contacts: map[peer.ID]*contact{}, named: map[string]time.Time{}, allowed: map[netip.Addr]bool{},
+		members: map[peer.ID]*member{}, contacts: map[peer.ID]*contact{}, named: map[string]time.Time{}, reserved: map[netip.Addr]bool{},
 		at: map[string]peer.ID{}, attempts: map[string]*attempt{}, busy: map[string]bool{},
 		states: statelog.New(cfg.Logger), began: time.Now(), started: make(chan struct{}),
 	}

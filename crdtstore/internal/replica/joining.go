@@ -72,9 +72,9 @@ type source struct {
 	failed       int      // exchanges in a row
 }
 
-// Join has this master join: it began with nothing, or what it began with is damaged.
-// To be called before anything is heard.
-func (r *Replica) Join(damaged bool) {
+// BeginJoining has this master join: it began with nothing, or what it began with is
+// damaged. To be called before anything is heard.
+func (r *Replica) BeginJoining(damaged bool) {
 	j := &r.joining
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -22,7 +22,7 @@ func (j *joiner) Direct(id string) bool { return j.direct[id] }
 func newJoiner(t *testing.T, damaged bool) *joiner {
 	j := &joiner{clocked: newClocked(t), t: t, direct: map[string]bool{}}
 	j.joining.grid = j
-	j.Join(damaged)
+	j.BeginJoining(damaged)
 	return j
 }
 

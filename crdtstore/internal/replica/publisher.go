@@ -44,16 +44,16 @@ type publisher struct {
 	// nil: it has not.
 	lost func() bool
 
-	mu      sync.Mutex          // guards what follows, up to wake
-	pending []string            // in order of marking
-	asked   bool                // somebody waits for the next flush, whatever is in it
-	next    *Flush              // the flush that pending will be part of
-	queued  map[string]struct{} // pending, as a set
-	current *Flush              // the flush that is running, nil when idle
-	writing map[string]struct{} // what it writes
-	joining map[string]int      // running joins, by node
-	joined  chan struct{}       // closed when the next one ends; nil while nobody waits for it
-	wake    chan struct{}
+	mu       sync.Mutex          // guards what follows, up to wake
+	pending  []string            // in order of marking
+	asked    bool                // somebody waits for the next flush, whatever is in it
+	next     *Flush              // the flush that pending will be part of
+	queued   map[string]struct{} // pending, as a set
+	current  *Flush              // the flush that is running, nil when idle
+	writing  map[string]struct{} // what it writes
+	changing map[string]int      // running changes of states, by node
+	changed  chan struct{}       // closed when the next one ends; nil while nobody waits for it
+	wake     chan struct{}
 
 	once    sync.Once
 	closing chan struct{}
@@ -82,7 +82,7 @@ func (f *Flush) Err() error { return f.err }
 func newPublisher(disk stable, state func(string) record.State) *publisher {
 	return &publisher{
 		disk: disk, state: state,
-		next: newFlush(), queued: map[string]struct{}{}, joining: map[string]int{},
+		next: newFlush(), queued: map[string]struct{}{}, changing: map[string]int{},
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -112,24 +112,24 @@ func (p *publisher) wakeUp() {
 	}
 }
 
-// change runs join, which changes a node's state in the table and says whether it
+// change runs do, which changes a node's state in the table and says whether it
 // did, and returns when the state is written. Who finds the change there already
 // waits for it too: that the table holds it does not mean that the disk does.
-func (p *publisher) change(ctx context.Context, node string, join func() bool) error {
+func (p *publisher) change(ctx context.Context, node string, do func() bool) error {
 	p.mu.Lock()
-	p.joining[node]++
+	p.changing[node]++
 	p.mu.Unlock()
 	var f *Flush
-	if join() {
+	if do() {
 		f = p.Mark(node)
 	}
 	p.mu.Lock()
-	if p.joining[node]--; p.joining[node] == 0 {
-		delete(p.joining, node)
+	if p.changing[node]--; p.changing[node] == 0 {
+		delete(p.changing, node)
 	}
-	if p.joined != nil {
-		close(p.joined)
-		p.joined = nil
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
 	}
 	p.mu.Unlock()
 	if f == nil {
@@ -141,14 +141,14 @@ func (p *publisher) change(ctx context.Context, node string, join func() bool) e
 // waitWritten waits until nothing that was marked for a node is still on its way.
 func (p *publisher) waitWritten(ctx context.Context, node string) error {
 	p.mu.Lock()
-	for p.joining[node] > 0 {
-		if p.joined == nil {
-			p.joined = make(chan struct{})
+	for p.changing[node] > 0 {
+		if p.changed == nil {
+			p.changed = make(chan struct{})
 		}
-		joined := p.joined
+		changed := p.changed
 		p.mu.Unlock()
 		select {
-		case <-joined:
+		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -339,8 +339,8 @@ func TestFoundIsNotYetWritten(t *testing.T) {
 		if err := p.change(t.Context(), "n", func() bool { return false }); err != nil || d.kept["n"] != 8 {
 			t.Errorf("acknowledged, and on disk is %d, %v", d.kept["n"], err)
 		}
-		if len(p.joining) != 0 {
-			t.Errorf("joins are left: %v", p.joining)
+		if len(p.changing) != 0 {
+			t.Errorf("changes are left: %v", p.changing)
 		}
 	})
 }

@@ -107,9 +107,9 @@ type Replica struct {
 	adopted  time.Time  // when this run last adopted an epoch
 	expired  time.Time  // when it was last looked for what expires
 	damaged  time.Time  // when damage last led to a new epoch
-	// whole is how often the history had been opened again when it was last seen to
-	// be whole.
-	whole atomic.Uint64
+	// reopenedWhenComplete is how often the history had been opened again when it was
+	// last seen to hold everything that the table holds.
+	reopenedWhenComplete atomic.Uint64
 
 	forgot atomic.Int64 // when it was last looked for what the cutoff drops, since began
 }

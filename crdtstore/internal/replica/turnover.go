@@ -66,7 +66,7 @@ func (r *Replica) Tick(ctx context.Context) error {
 
 // lost reports whether the disk may have lost something that the table holds: the
 // history had to be opened again, and was not looked through since.
-func (r *Replica) lost() bool { return r.history.Reopened() != r.whole.Load() }
+func (r *Replica) lost() bool { return r.history.Reopened() != r.reopenedWhenComplete.Load() }
 
 // complete asserts what the disk has lost of all that this master knows, after the
 // history had to be opened again: what came from other masters, and what was refused
@@ -84,7 +84,7 @@ func (r *Replica) complete(ctx context.Context) error {
 		r.Mark(missing...) // looked for again at the next tick
 		return nil
 	}
-	r.whole.Store(opened)
+	r.reopenedWhenComplete.Store(opened)
 	return nil
 }
 

@@ -74,7 +74,7 @@ func (m *master) start() {
 	m.disk.open()
 	m.replica.Use(checked{m.disk, m})
 	if m.disk.joining {
-		m.replica.Join(m.rotten)
+		m.replica.BeginJoining(m.rotten)
 		m.before = m.w.snapshots(m)
 	}
 	m.w.rebuilt(m)

@@ -42,7 +42,7 @@ func TestStrangersLeaveRoomForMasters(t *testing.T) {
 	if connects() == nil {
 		t.Fatal("the strangers do not use up what there is for them")
 	}
-	allowIP(h, ma.StringCast("/ip4/127.0.0.1/tcp/1"))
+	reserveIP(h, ma.StringCast("/ip4/127.0.0.1/tcp/1"))
 	for range limits.Masters {
 		if err := connects(); err != nil {
 			t.Fatal("a master is kept out:", err)

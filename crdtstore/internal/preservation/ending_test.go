@@ -47,7 +47,7 @@ func (h *herd) restart(t *testing.T, checkpoint time.Time) {
 func (h *herd) never(t *testing.T) func() {
 	return func() {
 		if _, on := h.Current(); on {
-			t.Fatal("what an operator has ended is preserved again")
+			t.Fatal("preservation is under way")
 		}
 	}
 }
@@ -132,6 +132,21 @@ func TestLaterSilenceIsPreserved(t *testing.T) {
 	}
 }
 
+// After a restart, too: the dead, which this master has never heard, stay dead while the
+// silence of the rest is doubted.
+func TestSilenceAfterARestartIsPreserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := halfDead(t, 45*time.Second)
+		h.End("ann", "")
+		h.run(time.Minute, h.never(t))
+		h.restart(t, time.Now())
+		h.run(11*time.Second, h.never(t)) // in which the rest is heard
+		h.beats = func(int) bool { return false }
+		h.run(45 * time.Second)
+		h.want(t, "the rest is silent", 0, 4, 6)
+	})
+}
+
 // A master that has slept through it hears nobody at first, and takes nobody for dead.
 func TestEndedWhileItStoodStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -184,6 +199,19 @@ func TestStoodStillAfterTheEnding(t *testing.T) {
 	})
 }
 
+// It is so too where the rest falls silent meanwhile, so that the doubt goes on.
+func TestStoodStillAfterTheEndingInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := halfDead(t, 8*time.Second)
+		h.End("ann", "")
+		h.run(11 * time.Second) // in which the rest is heard
+		time.Sleep(10 * time.Second)
+		h.beats = func(int) bool { return false }
+		h.run(45 * time.Second)
+		h.want(t, "it has listened", 0, 4, 6)
+	})
+}
+
 // Endings are a last-writer-wins register: whatever order masters hear of them in, however
 // late, and however wrong their clocks are, all end with the same one, which is the last
 // where one operator knew of the other's; and to go on telling changes nothing.
@@ -212,8 +240,8 @@ func TestEndingsConverge(t *testing.T) {
 					known := c.ended.Load()
 					everywhere = everywhere && (last == nil || known != nil && known.stamp == last.stamp)
 					c.End("ann", "")
-					if last = c.ended.Load(); !last.at.Equal(time.Now()) {
-						rt.Errorf("an operator is not heard: %+v stands over what he says now", last)
+					if last = c.ended.Load(); !last.at.Equal(time.Now()) || !last.prevails(known) {
+						rt.Errorf("an operator is not heard: %+v, and before it %+v", last, known)
 					}
 				},
 				"tell": func(*rapid.T) {

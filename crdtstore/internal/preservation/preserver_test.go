@@ -28,6 +28,16 @@ func (a alone) Observers(time.Time) []membership.Observer {
 	return []membership.Observer{{ID: self, Reachable: true, OfflineAfter: a.limit}}
 }
 
+// laxer has one more master, which lets nodes be silent for longer.
+type laxer struct {
+	Masters
+	limit time.Duration
+}
+
+func (l laxer) Observers(now time.Time) []membership.Observer {
+	return append(l.Masters.Observers(now), membership.Observer{ID: "lax", Reachable: true, OfflineAfter: l.limit})
+}
+
 // published keeps events.
 type published []Event
 
@@ -234,6 +244,33 @@ func TestWhatIsNotPreserved(t *testing.T) {
 		h.beats = func(int) bool { return false }
 		h.run(time.Minute)
 		h.want(t, "silent", 0, 9, 1)
+	})
+}
+
+// What was dead long before a restart is not missed after it: the records tell.
+func TestDeadBeforeARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := halfDead(t, time.Hour)
+		h.restart(t, time.Now())
+		h.run(2*time.Minute, h.never(t))
+		h.want(t, "after it", 4, 0, 6)
+	})
+}
+
+// Nodes that another master hears, and lets be silent for longer, are late by its limit.
+func TestLimitOfTheMasterThatHears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHerd(t, 10)
+		h.cfg.Masters = laxer{h.cfg.Masters, 5 * time.Minute}
+		for _, id := range h.ids {
+			h.cfg.Board.Merge(time.Now(), "lax", liveness.Pulse{NodeID: id})
+		}
+		h.beats = func(int) bool { return false }
+		h.run(2*time.Minute, h.never(t))
+		h.run(time.Minute)
+		if p, on := h.Current(); !on || p.Late != 10 {
+			t.Errorf("half of its limit is over: %+v, %v", p, on)
+		}
 	})
 }
 

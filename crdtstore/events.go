@@ -1,6 +1,7 @@
 package crdtstore
 
 import (
+	"slices"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
@@ -185,7 +186,7 @@ func (s *Store) lookForSplits(now time.Time, joining bool) {
 		masters = append(masters, events.Master{
 			ID: m.ID, Left: m.Status == membership.Left, Silent: m.Status == membership.Suspect || m.Status == membership.Down,
 			Joining: joining || m.Joining, InSync: a.InSync, Differs: a.Differs,
-			Heard: laterOf(m.Heard, s.since), Same: m.Same, Apart: laterOf(m.Same, m.Met),
+			Heard: slices.MaxFunc([]time.Time{m.Heard, s.since}, time.Time.Compare), Same: m.Same, Apart: slices.MaxFunc([]time.Time{m.Same, m.Met}, time.Time.Compare),
 		})
 	}
 	for _, e := range s.splits.Look(now, masters) {

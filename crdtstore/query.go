@@ -71,10 +71,3 @@ func (l *listing) Conflict(e *table.Entry) bool {
 func (l *listing) Node(e *table.Entry) Node { return l.show(e) }
 
 func (l *listing) VMs(e *table.Entry) []VM { return l.s.acknowledged.VMs(l.now, e) }
-
-func laterOf(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}

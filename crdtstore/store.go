@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/identity"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/closing"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/cluster"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/conflicts"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/dag"
@@ -225,6 +226,11 @@ func (s *Store) loop(ctx context.Context, f func(context.Context)) {
 	}()
 }
 
+// closeWithin is how long closing waits for a disk that is slow or hangs. What was
+// acknowledged is on it; the rest is as after a crash. A variable, so that tests need not
+// wait as long.
+var closeWithin = 2500 * time.Millisecond
+
 // Close writes down what is under way, leaves the cluster, saying so to the other
 // masters, and closes the files. It takes at most a few seconds: where the disk hangs or
 // is too slow it returns ErrUnavailable, and what still waits for the disk, with the lock
@@ -232,22 +238,22 @@ func (s *Store) loop(ctx context.Context, f func(context.Context)) {
 // writes after it, get ErrClosed. Further calls of Close do nothing.
 func (s *Store) Close() (err error) {
 	s.close.Do(func() {
-		c := closer{began: time.Now(), busy: s.diskBusy}
+		steps := closing.Steps{Began: time.Now(), Within: closeWithin, Busy: s.diskBusy}
 		close(s.closed)
 		s.changes.Close(ErrClosed)
 		if s.cluster != nil {
 			s.cluster.Leave()
 		}
 		if s.history != nil {
-			err = c.step("write what is under way", func() error { s.replica.Close(); return nil })
+			err = steps.Do("write what is under way", func() error { s.replica.Close(); return nil })
 		}
 		s.cancel()
-		err = errors.Join(err, c.step("end what is under way", func() error { s.loops.Wait(); return nil }))
+		err = errors.Join(err, steps.Do("end what is under way", func() error { s.loops.Wait(); return nil }))
 		if s.cluster != nil {
-			err = errors.Join(err, s.cluster.Close(c.step))
+			err = errors.Join(err, s.cluster.Close(steps.Do))
 		}
 		if s.history != nil {
-			err = errors.Join(err, c.step("close the history", s.history.Close))
+			err = errors.Join(err, steps.Do("close the history", s.history.Close))
 		}
 		err = errors.Join(err, s.lock.Close()) // the last of all
 	})

@@ -108,6 +108,8 @@ func (m *moment) show(e *table.Entry) Node {
 	if !e.Removed && m.s.acknowledged.Any(m.now, e) {
 		n.VMs = m.s.acknowledged.VMs(m.now, e)
 	}
-	n.LastSeen = laterOf(n.LastSeen, m.lastSeen(&v))
+	if seen := m.lastSeen(&v); n.LastSeen.Before(seen) {
+		n.LastSeen = seen
+	}
 	return n
 }

@@ -128,6 +128,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			{within(from, "crdtstore/record") && strings.HasPrefix(to, "crdtstore") && to != "crdtstore/internal/wire", "the merge core stands below everything else; wire is as pure as it is"},
 			{from == "crdtstore/internal/wire" && strings.HasPrefix(to, "crdtstore"), "wire knows no message"},
 			{from == "crdtstore/internal/backup" && within(to, "crdtstore") && to != "crdtstore/record", "a file holds records, wherever they come from"},
+			{from == "crdtstore/internal/closing" && within(to, "crdtstore") && to != "crdtstore/internal/replica", "of what is closed it knows nothing, and of errors only that which callers expect"},
 			{from == "crdtstore/internal/conflicts" && within(to, "crdtstore/internal") && to != "crdtstore/internal/table", "who was turned away is found in a report and what was known before"},
 			{from == "crdtstore/internal/page" && within(to, "crdtstore/internal"), "a list knows nothing of what is listed"},
 			{from == "crdtstore/internal/query" && within(to, "crdtstore/internal") && to != "crdtstore/internal/page" && to != "crdtstore/internal/table", "a query reads the table, and asks its Source for all else"},

@@ -33,8 +33,9 @@
 // millisecond after it was acknowledged here, and after a split as soon as they meet
 // again. Masters that have heard of the same changes hold equal records, in whatever
 // order they heard of them; their digests in [Master] are then equal. [Store.Diff] says
-// what differs. Without a secret, masters are admitted by the IP address they come from
-// and the peer id that was first met there, so that has to be a network of one's own.
+// what differs. Without a secret, a master is admitted when it comes from an IP address that
+// Peers name, with the peer id that was first met there, or when an admitted master
+// introduces it. So that has to be a network of one's own.
 //
 // Of two accounts of a node the newer one by (boot, seq) stands, which only the node
 // advances; of two words of operators about the same thing the later one. No clock of a
@@ -94,6 +95,8 @@
 //
 // [Store.Health] says whether this master should be asked, or another one rather:
 //
+//   - [ErrCollision]: another process has the identity of this master, as after a copy of
+//     its directory was started, and that one counts. Writes are refused.
 //   - [ErrUnavailable]: the disk is full or fails. Writes are refused; all else goes on.
 //     It passes by itself.
 //   - [ErrJoining]: the store is new, or its files were damaged, and it does not have

@@ -18,7 +18,7 @@ import (
 const (
 	EventPartiallyConnected = membership.EventPartiallyConnected // it hears less than half of the nodes that another one hears
 	EventFullyConnected     = membership.EventFullyConnected     // it hears them again
-	EventAdopted            = membership.EventAdopted            // this master took over the share of one that is gone
+	EventAdopted            = membership.EventAdopted            // part of the share of one that is down or has left is this master's
 	EventGiven              = membership.EventGiven              // this master gave a share to one that has come, or come back
 	EventForgotten          = membership.EventForgotten          // gone for longer than retention
 	EventClock              = membership.EventClock              // its clock is far from this master's, or is right again

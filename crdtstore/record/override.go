@@ -10,7 +10,7 @@ const (
 	// FieldDrain is set to "1" while the node is drained.
 	FieldDrain = "drain"
 	// FieldLabel, followed by a label's name, carries that label's value behind
-	// "=", or LabelGone where the operator took the label away.
+	// "=", or LabelUnset where the operator took the label away.
 	FieldLabel = "label/"
 	LabelUnset = "-"
 )

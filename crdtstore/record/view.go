@@ -52,8 +52,8 @@ type ConflictClaim struct {
 
 // View returns the record part of a node: everything but what the pulse plane
 // knows (Status, Reason, SeenBy, Tunnel, Usage, UptimeS). Labels that the
-// operator set stand over those of the agent. A body that does not decode, which
-// only a faulty master could have written, shows as empty.
+// operator set stand over those of the agent. A body that does not decode shows as
+// empty: it has a field of a newer version, or a faulty master has written it.
 func View(nodeID string, s State) Node {
 	n := Node{NodeID: nodeID, VMs: []VM{}, SeenBy: []Observer{}, Tunnel: []string{}}
 	owner, ok := s.Owner()

@@ -1,8 +1,9 @@
 // Package epoch keeps the record plane on disk: the history of everything that
 // the masters wrote, as a Merkle-CRDT (go-ds-crdt) over Pebble. A [Log] is that
-// history; its users put states in and hear of the states that come in, and do
-// not know that the history is made of epochs, each a crdt.Datastore in a
-// directory of its own.
+// history; its users put states in and hear of the states that come in. It is made
+// of epochs, each a crdt.Datastore in a directory of its own. To users an epoch is a
+// number; package replica decides when the next one begins, what is asserted in it, and
+// when the ones before are retired.
 //
 // What this package adds around go-ds-crdt, and why:
 //

@@ -234,7 +234,7 @@ type Vital struct {
 }
 
 // Vital returns what is known of a node, and whether anything is. buf is used
-// for Heard where it is large enough.
+// for the observations where it is large enough.
 func (b *Board) Vital(id string, buf []Observation) (Vital, bool) {
 	s := b.shard(id)
 	s.mu.Lock()

@@ -33,7 +33,7 @@ func (t *Table) Look(now time.Time, joining bool, unmet []Unmet) {
 	for _, id := range t.changedStatuses(now) {
 		t.cfg.Publisher.StatusChanged(id)
 	}
-	t.handOver(now)
+	t.noticeResponsible(now)
 	t.forget(now)
 	t.watchUnmet(now, unmet)
 	t.publish(slog.LevelWarn, t.clocks(now)...)

@@ -11,10 +11,12 @@ import (
 	"time"
 )
 
-// What happens to the responsibility for nodes when masters go and come.
+// What is published of the responsibility for nodes when masters go and come. These are
+// notices, a while later than what they tell: responsibility follows Table.Alive at once,
+// without anything being handed over.
 const (
-	EventAdopted = "adopted" // this master took over the share of one that is gone
-	EventGiven   = "given"   // this master gave a share to one that has come, or come back
+	EventAdopted = "adopted" // part of the share of one that is down or has left is this master's
+	EventGiven   = "given"   // part of this master's share is that of one that has come, or come back
 )
 
 // Rendezvous returns the master that is responsible for a node, or for anything else
@@ -56,16 +58,17 @@ func handover(nodes iter.Seq[string], before, after []string, self string) (adop
 	return adopted, given
 }
 
-// liveSet is who lives. It is of the goroutine that calls Look.
-type liveSet struct {
-	masters []string        // when it was last looked; nil: it was not yet
-	gone    map[string]bool // those of which nodes were adopted
+// noticed is what the notices about responsibility go by. It is of the goroutine that
+// calls Look.
+type noticed struct {
+	present []string        // when it was last looked; nil: it was not yet
+	gone    map[string]bool // those of which EventAdopted was published
 }
 
-// liveSet returns the masters that others need not stand in for, in order: all but those
-// that are down or have left, and this one. After the start those that are known have a
-// moment to be heard.
-func (t *Table) liveSet(now time.Time) []string {
+// present returns the masters that are not down and have not left, in order, and this one.
+// They are more than Alive: who is silent for a moment only is no notice. After the start
+// those that are known have a moment to be heard.
+func (t *Table) present(now time.Time) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append(t.ids(func(p *member) bool {
@@ -75,13 +78,13 @@ func (t *Table) liveSet(now time.Time) []string {
 	}), t.cfg.Self)
 }
 
-// handOver publishes what passes to this master, and from it, by the going and coming of
-// others.
-func (t *Table) handOver(now time.Time) {
-	before, after := t.live.masters, t.liveSet(now)
-	t.live.masters = after
+// noticeResponsible publishes what is this master's now, and no longer, by the going and
+// coming of others.
+func (t *Table) noticeResponsible(now time.Time) {
+	before, after := t.noticed.present, t.present(now)
+	t.noticed.present = after
 	if before == nil {
-		t.live.gone = map[string]bool{}
+		t.noticed.gone = map[string]bool{}
 		return
 	}
 	if slices.Equal(before, after) {
@@ -89,7 +92,7 @@ func (t *Table) handOver(now time.Time) {
 	}
 	adopted, given := handover(t.cfg.Nodes.NodeIDs(), before, after, t.cfg.Self)
 	for _, id := range slices.Sorted(maps.Keys(adopted)) {
-		t.live.gone[id] = true
+		t.noticed.gone[id] = true
 		text := fmt.Sprintf("adopted %s of %s, which %s", countNodes(adopted[id]), t.Name(id), t.whyAbsent(id))
 		if n := t.cfg.Nodes.CountExclusive(now, id); n > 0 {
 			text += fmt.Sprintf("; %s were heard by it alone", countNodes(n))
@@ -98,9 +101,9 @@ func (t *Table) handOver(now time.Time) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(given)) {
 		text := fmt.Sprintf("gave %s to %s", countNodes(given[id]), t.Name(id))
-		if t.live.gone[id] {
+		if t.noticed.gone[id] {
 			text = fmt.Sprintf("gave %s back to %s", countNodes(given[id]), t.Name(id))
-			delete(t.live.gone, id)
+			delete(t.noticed.gone, id)
 		}
 		t.publish(slog.LevelInfo, Event{Type: EventGiven, Master: id, Text: text})
 	}

@@ -19,10 +19,12 @@ const (
 // By these limits it is decided who lives, and what is published of the others. A master
 // says something every second.
 const (
-	// SuspectAfter is how long a master may be silent until it is suspect. Then what it
-	// hears no longer counts, nor is it responsible for anything in the history.
+	// SuspectAfter is how long a master may be silent until it is suspect. From then on what
+	// it hears no longer counts, and its share of the work is that of the masters that are
+	// left: see Table.Alive and Rendezvous.
 	SuspectAfter = 5 * time.Second
-	// downAfter is how long until it is down, and others adopt its nodes.
+	// downAfter is how long until it is down. Then it is published how much of its work has
+	// passed to others, as EventAdopted; it did so at SuspectAfter.
 	downAfter = 15 * time.Second
 	// farewellGrace is how long what a master said before it left may arrive behind its
 	// farewell, by way of others. Of an earlier version, which does not name its runs, for

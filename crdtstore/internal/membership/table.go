@@ -56,9 +56,9 @@ type Table struct {
 	writing atomic.Pointer[time.Time] // since when it is being written; nil: it is not
 	changed chan struct{}             // holds a token when there is something to save
 
-	direct directCounter
-	live   liveSet           // of the goroutine that calls Look
-	absent map[string]string // likewise: why configured peers were never met, as published
+	direct  directCounter
+	noticed noticed           // of the goroutine that calls Look
+	absent  map[string]string // likewise: why configured peers were never met, as published
 }
 
 // Info is what a master last said of itself, as far as the file keeps it.

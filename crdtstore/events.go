@@ -7,6 +7,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/events"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // Event is something that happened in the grid, as this master saw it.
@@ -76,21 +77,6 @@ const (
 	EventSplit  = events.TypeSplit  // another master holds something else, or cannot be reached
 	EventMerged = events.TypeMerged // both hold the same again
 )
-
-// Split says that another master has held something else than this one for a while, or
-// cannot be reached, so that what it holds is unknown. It heals itself as soon as the two
-// can talk.
-type Split struct {
-	Master string    `json:"master"` // id
-	Name   string    `json:"name"`
-	Since  time.Time `json:"since"` // by this master's clock, when the other was last known to hold the same
-	LagS   float64   `json:"lag_s"` // seconds since then
-	// Nodes is how many nodes differed when the records were last compared; of a master
-	// that cannot be reached, how many have changed here since. At most 10,000.
-	Nodes       int      `json:"nodes"`
-	Unreachable bool     `json:"unreachable"` // the other master is silent
-	HeardBy     []string `json:"heard_by"`    // ids of masters that say that they hear it
-}
 
 // EventQuery chooses events: those that match all that is set. The zero
 // EventQuery asks for the latest 50.
@@ -202,11 +188,11 @@ func (s *Store) lookForSplits(now time.Time, joining bool) {
 
 // openSplits returns the masters that have held something else than this one for a while, or
 // that cannot be reached, the oldest split first.
-func (s *Store) openSplits() []Split {
+func (s *Store) openSplits() []stats.Split {
 	now, wall := time.Now(), s.cfg.seams.Wall()
-	out := []Split{}
+	out := []stats.Split{}
 	for _, p := range s.splits.Open(now) {
-		out = append(out, Split{
+		out = append(out, stats.Split{
 			Master: p.Master, Name: s.nameOf(p.Master), Since: wall.Add(-p.Age).UTC().Round(0), LagS: p.Age.Seconds(),
 			Nodes: p.Nodes, Unreachable: p.Silent, HeardBy: s.members.HeardBy(now, p.Master),
 		})

@@ -11,17 +11,9 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/replica"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
 )
-
-// Joining is how far a new master is with fetching what the others have.
-type Joining struct {
-	Nodes int `json:"nodes"` // that are here
-	Of    int `json:"of"`    // that another master has
-	// Missing are the ids of the masters that are heard and whose records are not all
-	// here yet.
-	Missing []string `json:"missing"`
-}
 
 // joiningFile says that a master which began with nothing, beside others that may have
 // something, is not whole yet. So it goes on where it was after a restart.
@@ -47,10 +39,10 @@ func beginJoining(dir string, alone bool) (joiningFile, error) {
 
 // joining returns how far this master is with fetching what the others have, and
 // whether it is still at it.
-func (s *Store) joining() (Joining, bool) {
+func (s *Store) joining() (stats.Joining, bool) {
 	j, active := s.replica.Joining()
 	_, nodes := s.table.Digest()
-	return Joining{Nodes: nodes, Of: max(j.Of, nodes), Missing: nonNil(j.Missing)}, active
+	return stats.Joining{Nodes: nodes, Of: max(j.Of, nodes), Missing: nonNil(j.Missing)}, active
 }
 
 // whyJoining is what Health says of a master that is not whole.

@@ -28,16 +28,6 @@ const (
 	EventPreservationEnded = preservation.EventEnded // it is no more
 )
 
-// Preservation is the doubt that all the nodes are dead that fell silent together: for
-// the time being they are suspect and not offline. It ends when most of them are heard
-// again, when an operator says so, or by EndsBy.
-type Preservation struct {
-	Since  time.Time `json:"since"`
-	EndsBy time.Time `json:"ends_by"`
-	Late   int       `json:"late"` // nodes that should have been heard again by now
-	Of     int       `json:"of"`   // nodes that were alive before
-}
-
 func (s *Store) newPreserver() *preservation.Preserver {
 	return preservation.New(preservation.Config{
 		Self: s.text, OfflineAfter: s.cfg.OfflineAfter, Checkpoint: s.cfg.Checkpoint, Began: s.since, Wall: s.cfg.seams.Wall,

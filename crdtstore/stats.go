@@ -6,6 +6,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // Stats sums up the grid.
@@ -16,11 +17,11 @@ func (s *Store) Stats() Stats {
 		out.Joining = &p
 	}
 	if p, preserving := s.preserver.Current(); preserving {
-		out.Preservation = (*Preservation)(&p)
+		out.Preservation = (*stats.Preservation)(&p)
 	}
 	out.History = s.historyStats()
 	digest, _ := s.table.Digest()
-	out.Convergence = Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.openSplits()}
+	out.Convergence = stats.Convergence{InSync: true, Digest: hex.EncodeToString(digest[:]), Splits: s.openSplits()}
 	if s.cluster != nil {
 		out.Convergence.Gaps, out.Convergence.Rebuilt = s.cluster.Counts()
 	}
@@ -37,8 +38,8 @@ func (s *Store) Stats() Stats {
 // count sums up the nodes.
 func (s *Store) count(now time.Time) Stats {
 	out := Stats{
-		VMs:      VMCounts{ByState: map[string]int{}},
-		ByStatus: map[Status]StatusTotals{Online: {}, Suspect: {}, Offline: {}},
+		VMs:      stats.VMCounts{ByState: map[string]int{}},
+		ByStatus: map[Status]stats.StatusTotals{Online: {}, Suspect: {}, Offline: {}},
 	}
 	m, contested := s.at(now), s.conflicts.Contested(now)
 	var v vital
@@ -82,23 +83,10 @@ func sum(a, b record.Capacity) record.Capacity {
 	return record.Capacity{CRU: a.CRU + b.CRU, MRU: a.MRU + b.MRU, SRU: a.SRU + b.SRU, HRU: a.HRU + b.HRU}
 }
 
-// HistoryStats describes what the records and their history take on disk.
-type HistoryStats struct {
-	Epoch   uint64    `json:"epoch"`
-	Created time.Time `json:"created"` // of the epoch
-	Entries int       `json:"entries"` // writes in the epoch, by all masters
-	Records int       `json:"records"` // nodes that are known, removed ones too
-	Old     int       `json:"old"`     // earlier epochs that are not deleted yet
-	Bytes   uint64    `json:"bytes"`   // on disk
-	// Live is what the records alone take, encoded, in bytes. Bytes is kept to a
-	// small multiple of it.
-	Live uint64 `json:"live"`
-}
-
 // historyStats returns what the records and their history take on disk.
-func (s *Store) historyStats() HistoryStats {
+func (s *Store) historyStats() stats.HistoryStats {
 	h := s.history.Stats()
-	return HistoryStats{
+	return stats.HistoryStats{
 		Epoch: h.Number, Created: h.Created, Entries: h.Entries, Records: s.table.Len(), Old: h.Old, Bytes: h.Bytes,
 		Live: uint64(s.table.Bytes()),
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // The totals agree with each other, and with the nodes that are listed, whatever their
@@ -19,19 +21,19 @@ func TestTotalsAgree(t *testing.T) {
 			t.Helper()
 			now := time.Now()
 			got = s.count(now)
-			var all StatusTotals
-			byStatus := map[Status]StatusTotals{}
+			var all stats.StatusTotals
+			byStatus := map[Status]stats.StatusTotals{}
 			page, err := s.Nodes(NodeQuery{Limit: 1000})
 			if err != nil {
 				t.Fatal(err)
 			}
-			add := func(to StatusTotals, n Node) StatusTotals {
-				return StatusTotals{to.Nodes + 1, sum(to.Capacity, n.Total), to.Slices + n.SlicesTotal}
+			add := func(to stats.StatusTotals, n Node) stats.StatusTotals {
+				return stats.StatusTotals{Nodes: to.Nodes + 1, Capacity: sum(to.Capacity, n.Total), Slices: to.Slices + n.SlicesTotal}
 			}
 			for _, n := range page.Nodes {
 				all, byStatus[n.Status] = add(all, n), add(byStatus[n.Status], n)
 			}
-			if published := (StatusTotals{got.Nodes.Total, got.Total, got.Slices.Total}); published != all {
+			if published := (stats.StatusTotals{Nodes: got.Nodes.Total, Capacity: got.Total, Slices: got.Slices.Total}); published != all {
 				t.Errorf("the totals are %+v, the nodes add up to %+v", published, all)
 			}
 			for status, n := range map[Status]int{Online: got.Nodes.Online, Suspect: got.Nodes.Suspect, Offline: got.Nodes.Offline} {

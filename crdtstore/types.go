@@ -8,6 +8,7 @@ import (
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/membership"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/query"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // The values of the merge core that the API speaks of; package record documents their
@@ -21,6 +22,8 @@ type (
 	Node = record.Node
 	// VM is a virtual machine as its node has reported it.
 	VM = record.VM
+	// Stats sums up the grid.
+	Stats = stats.Stats
 	// Status says whether a node lives. It is computed when it is read.
 	Status = record.Status
 )
@@ -167,72 +170,6 @@ type Master struct {
 	// stands for.
 	Cause Cause     `json:"cause,omitempty"`
 	Since time.Time `json:"since,omitzero"` // since when that is so
-}
-
-// Stats sums up the grid. Removed nodes are not counted.
-type Stats struct {
-	Nodes NodeCounts      `json:"nodes"`
-	Total record.Capacity `json:"total"` // of all nodes
-	Free  record.Capacity `json:"free"`  // of online nodes that are not drained
-	// ByStatus divides the nodes, Total and Slices.Total up by the status of the nodes. All
-	// three statuses are in it.
-	ByStatus map[Status]StatusTotals `json:"by_status"`
-	Slices   SliceCounts             `json:"slices"`
-	VMs      VMCounts                `json:"vms"`
-	Masters  map[string]int          `json:"masters"` // by status, this one too
-	// Conflicts is how many nodes several machines claim to be.
-	Conflicts int `json:"conflicts"`
-	// Convergence tells whether the masters hold the same.
-	Convergence Convergence `json:"convergence"`
-	// Preservation is set while a large part of the grid is silent and its nodes are
-	// suspect rather than offline.
-	Preservation *Preservation `json:"preservation,omitempty"`
-	// Joining is set while this master is new and fetches what the others have.
-	Joining *Joining `json:"joining,omitempty"`
-	// History is what the records take on this master's disk.
-	History HistoryStats `json:"history"`
-}
-
-// NodeCounts counts nodes.
-type NodeCounts struct {
-	Total   int `json:"total"` // the three below
-	Online  int `json:"online"`
-	Suspect int `json:"suspect"`
-	Offline int `json:"offline"`
-	Drained int `json:"drained"` // of any status
-	Removed int `json:"removed"` // not in Total
-}
-
-// StatusTotals are the nodes of one status and what they have.
-type StatusTotals struct {
-	Nodes int `json:"nodes"`
-	record.Capacity
-	Slices uint64 `json:"slices"`
-}
-
-// SliceCounts counts slices.
-type SliceCounts struct {
-	Total uint64 `json:"total"` // of all nodes
-	Free  uint64 `json:"free"`  // of online nodes that are not drained
-}
-
-// VMCounts counts VMs.
-type VMCounts struct {
-	Total   int            `json:"total"`
-	ByState map[string]int `json:"by_state"`
-}
-
-// Convergence tells whether the masters hold the same.
-type Convergence struct {
-	InSync bool    `json:"in_sync"` // every master that is alive has our digest
-	Digest string  `json:"digest"`  // ours, in hex
-	LagS   float64 `json:"lag_s"`   // in seconds, the worst over masters that are alive
-	Splits []Split `json:"splits"`  // those that are open, the oldest first
-	// Gaps is how often announcements of other masters did not arrive, and were fetched;
-	// Rebuilt how many connections were made anew, for nothing arrived over them. Both
-	// count from the start of the store.
-	Gaps    uint64 `json:"gaps"`
-	Rebuilt uint64 `json:"rebuilt"`
 }
 
 // ChangeKind is what a [Change] is about.

@@ -16,6 +16,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // fakeStore is a store in memory on top of the real merge core.
@@ -323,8 +324,8 @@ func (f *fakeStore) Stats() crdtstore.Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return crdtstore.Stats{
-		Nodes: crdtstore.NodeCounts{Total: len(f.states), Online: len(f.states)}, Masters: map[string]int{"self": 1},
-		VMs: crdtstore.VMCounts{ByState: map[string]int{}}, Convergence: crdtstore.Convergence{InSync: true},
+		Nodes: stats.NodeCounts{Total: len(f.states), Online: len(f.states)}, Masters: map[string]int{"self": 1},
+		VMs: stats.VMCounts{ByState: map[string]int{}}, Convergence: stats.Convergence{InSync: true},
 	}
 }
 

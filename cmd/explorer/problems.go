@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer"
 )
 
@@ -79,7 +80,7 @@ func problems(notWell error, reason string, s crdtstore.Stats, m explorer.Master
 	default:
 		add(unhealthy, self, "this master cannot serve: "+reason, "use another one meanwhile, and see its log")
 	}
-	apart := map[string]crdtstore.Split{}
+	apart := map[string]stats.Split{}
 	for _, one := range s.Convergence.Splits {
 		apart[one.Master] = one
 	}
@@ -117,7 +118,7 @@ func problems(notWell error, reason string, s crdtstore.Stats, m explorer.Master
 }
 
 // silent is the problem of a master that is not heard.
-func silent(one crdtstore.Master, split crdtstore.Split) problem {
+func silent(one crdtstore.Master, split stats.Split) problem {
 	text := "master " + one.Name + " is down, last heard " + heardAgo(one.LastSeen)
 	p := problem{masterDown, one.ID, text, "start it, or mend the network to it; the others serve meanwhile"}
 	if one.Status == crdtstore.MasterSuspect {

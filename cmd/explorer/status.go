@@ -16,6 +16,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/client"
 )
@@ -212,7 +213,7 @@ func capacityText(c record.Capacity, slices uint64, total record.Capacity) strin
 }
 
 // splitText says what is known of a split.
-func splitText(s crdtstore.Split) string {
+func splitText(s stats.Split) string {
 	since := fmt.Sprintf("since %s (%s)", s.Since.Local().Format(time.DateTime), ago(s.Since))
 	if !s.Unreachable {
 		return fmt.Sprintf("master %s holds other records %s, of %s", s.Name, since, counted(s.Nodes, "node"))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 var (
@@ -52,7 +53,7 @@ func TestSoak(t *testing.T) {
 
 // today is what one simulated day has come to.
 type today struct {
-	crdtstore.HistoryStats
+	stats.HistoryStats
 	worst, last sample
 	heap        uint64
 }

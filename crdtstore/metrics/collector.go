@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // Prefix begins the name of every metric.
@@ -44,26 +45,25 @@ func counter[T any](name, help string, of func(T) float64) figure[T] {
 }
 
 type (
-	stats  = crdtstore.Stats
 	master = crdtstore.Master
-	split  = crdtstore.Split
+	split  = stats.Split
 )
 
 // ofStore are figures about the store as a whole.
-var ofStore = []figure[stats]{
-	gauge("nodes_drained", "Nodes that are drained.", func(s stats) float64 { return float64(s.Nodes.Drained) }),
-	gauge("vms", "VMs as their nodes reported them.", func(s stats) float64 { return float64(s.VMs.Total) }),
-	gauge("in_sync", "1 while all reachable masters hold the same.", func(s stats) float64 { return oneIf(s.Convergence.InSync) }),
-	gauge("lag_seconds", "How long the worst reachable master has differed.", func(s stats) float64 { return s.Convergence.LagS }),
-	counter("announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", func(s stats) float64 { return float64(s.Convergence.Gaps) }),
-	counter("mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", func(s stats) float64 { return float64(s.Convergence.Rebuilt) }),
-	gauge("history_epoch", "Number of the epoch that is written to.", func(s stats) float64 { return float64(s.History.Epoch) }),
-	gauge("history_entries", "Writes in that epoch, by all masters.", func(s stats) float64 { return float64(s.History.Entries) }),
-	gauge("history_old_epochs", "Earlier epochs that are not deleted yet.", func(s stats) float64 { return float64(s.History.Old) }),
-	gauge("history_bytes", "Bytes on disk, all epochs.", func(s stats) float64 { return float64(s.History.Bytes) }),
-	gauge("history_live_bytes", "Bytes of the records alone, encoded.", func(s stats) float64 { return float64(s.History.Live) }),
-	gauge("joining", "1 while this master is new and fetches the records of the others.", func(s stats) float64 { return oneIf(s.Joining != nil) }),
-	gauge("preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", func(s stats) float64 { return oneIf(s.Preservation != nil) }),
+var ofStore = []figure[stats.Stats]{
+	gauge("nodes_drained", "Nodes that are drained.", func(s stats.Stats) float64 { return float64(s.Nodes.Drained) }),
+	gauge("vms", "VMs as their nodes reported them.", func(s stats.Stats) float64 { return float64(s.VMs.Total) }),
+	gauge("in_sync", "1 while all reachable masters hold the same.", func(s stats.Stats) float64 { return oneIf(s.Convergence.InSync) }),
+	gauge("lag_seconds", "How long the worst reachable master has differed.", func(s stats.Stats) float64 { return s.Convergence.LagS }),
+	counter("announcement_gaps_total", "How often announcements of other masters did not arrive, and were fetched.", func(s stats.Stats) float64 { return float64(s.Convergence.Gaps) }),
+	counter("mesh_rebuilt_total", "Connections to other masters that were made anew, for nothing arrived over them.", func(s stats.Stats) float64 { return float64(s.Convergence.Rebuilt) }),
+	gauge("history_epoch", "Number of the epoch that is written to.", func(s stats.Stats) float64 { return float64(s.History.Epoch) }),
+	gauge("history_entries", "Writes in that epoch, by all masters.", func(s stats.Stats) float64 { return float64(s.History.Entries) }),
+	gauge("history_old_epochs", "Earlier epochs that are not deleted yet.", func(s stats.Stats) float64 { return float64(s.History.Old) }),
+	gauge("history_bytes", "Bytes on disk, all epochs.", func(s stats.Stats) float64 { return float64(s.History.Bytes) }),
+	gauge("history_live_bytes", "Bytes of the records alone, encoded.", func(s stats.Stats) float64 { return float64(s.History.Live) }),
+	gauge("joining", "1 while this master is new and fetches the records of the others.", func(s stats.Stats) float64 { return oneIf(s.Joining != nil) }),
+	gauge("preserving", "1 while a large part of the grid is silent and its nodes are suspect rather than offline.", func(s stats.Stats) float64 { return oneIf(s.Preservation != nil) }),
 }
 
 // byMaster are the labels of a figure about one master: its id, and its name, which need

@@ -13,6 +13,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/metrics"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 )
 
 // A program that embeds a store shows its figures among its own.
@@ -50,9 +51,9 @@ func (s source) Health() error { return s.health }
 
 func (source) Stats() crdtstore.Stats {
 	return crdtstore.Stats{
-		Nodes: crdtstore.NodeCounts{Online: 3, Suspect: 2, Offline: 1, Drained: 4}, Masters: map[string]int{"self": 1, "alive": 2},
-		Convergence: crdtstore.Convergence{LagS: 1.5, Gaps: 7, Splits: []crdtstore.Split{{Master: "m3", Name: "gamma", LagS: 60, Nodes: 5}}},
-		Joining:     &crdtstore.Joining{Of: 9}, Preservation: &crdtstore.Preservation{},
+		Nodes: stats.NodeCounts{Online: 3, Suspect: 2, Offline: 1, Drained: 4}, Masters: map[string]int{"self": 1, "alive": 2},
+		Convergence: stats.Convergence{LagS: 1.5, Gaps: 7, Splits: []stats.Split{{Master: "m3", Name: "gamma", LagS: 60, Nodes: 5}}},
+		Joining:     &stats.Joining{Of: 9}, Preservation: &stats.Preservation{},
 	}
 }
 

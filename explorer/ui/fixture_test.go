@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -34,8 +35,8 @@ type fixture struct {
 	nodes   map[string]crdtstore.Node
 	masters []crdtstore.Master
 	log     []crdtstore.Event // oldest first
-	splits  []crdtstore.Split
-	silence *crdtstore.Preservation
+	splits  []stats.Split
+	silence *stats.Preservation
 	calls   []recorded
 	fail    map[string]*jsonrpc.Error // by method
 	token   string                    // empty: none is needed
@@ -300,7 +301,7 @@ func paged[T any](all []T, params map[string]any) (page []T, next string) {
 }
 
 func (f *fixture) stats() crdtstore.Stats {
-	st := crdtstore.Stats{VMs: crdtstore.VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
+	st := crdtstore.Stats{VMs: stats.VMCounts{ByState: map[string]int{}}, Masters: map[string]int{}}
 	for _, n := range f.nodes {
 		if n.RemovedAt != nil {
 			continue

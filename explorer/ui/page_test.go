@@ -13,6 +13,7 @@ import (
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/record"
+	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/stats"
 	"forge.ourworld.tf/lhumina_code/hero_explorer/explorer/jsonrpc"
 )
 
@@ -568,8 +569,8 @@ func TestMastersApart(t *testing.T) {
 		SettingsDiffer: []string{"offline-after: 3s there, 30s here"}}
 	f.set(func() {
 		f.masters = append(f.masters, cedar)
-		f.silence = &crdtstore.Preservation{Late: 400, Of: 1000, EndsBy: time.Now().Add(time.Minute)}
-		f.splits = []crdtstore.Split{
+		f.silence = &stats.Preservation{Late: 400, Of: 1000, EndsBy: time.Now().Add(time.Minute)}
+		f.splits = []stats.Split{
 			{Master: "12D3KooWbirch", Name: "birch", Since: began, LagS: 240, Nodes: 12, Unreachable: true, HeardBy: []string{"12D3KooWcedar"}},
 			{Master: "12D3KooWcedar", Name: "<b>cedar</b>", Since: began, LagS: 9, Nodes: 1},
 		}

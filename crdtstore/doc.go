@@ -38,7 +38,7 @@
 // introduces it. So that has to be a network of one's own.
 //
 // Of two accounts of a node the newer one by (boot, seq) stands, which only the node
-// advances; of two words of operators about the same thing the later one. No clock of a
+// advances; of two overrides by operators of the same thing the later one. No clock of a
 // reader takes part in that. A removed node stays removed until it boots again. The
 // merge rules are in package record, which has no dependency on the rest.
 //
@@ -119,5 +119,6 @@
 // A nil context stands for one that never ends, wherever a context is taken.
 //
 // Nothing in this package logs, exits or reads the environment on its own. For tests
-// with several masters see package crdtstoretest.
+// with several masters see package crdtstoretest. How it is made, and where to begin to
+// read, is in docs/architecture.md.
 package crdtstore

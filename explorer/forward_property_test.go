@@ -205,12 +205,12 @@ func (l *lossy) serve(path string, conn net.Conn) {
 			return
 		}
 		l.tried[path]++
-		d := delivery{op: req.Header.Get(client.HeaderOperation), agent: l.remembers[path], again: req.Header.Get(client.HeaderAgain) != "", fate: l.next(path)}
+		d := delivery{op: req.Header.Get("Idempotency-Key"), agent: l.remembers[path], again: req.Header.Get("Hero-Op-Again") != "", fate: l.next(path)}
 		if d.fate == unreachable { // of a connection that was kept, it shows only now
 			d.fate = lostBefore
 		}
 		l.sent = append(l.sent, d)
-		if node := req.Header.Get(client.HeaderNode); node != l.node.NodeID {
+		if node := req.Header.Get("Hero-Node"); node != l.node.NodeID {
 			l.t.Errorf("a request for node %q", node)
 		}
 		if !l.answer(conn, d, body) {

@@ -21,14 +21,14 @@ const (
 
 // Rendezvous returns the master that is responsible for a node, or for anything else
 // with a name, by rendezvous hashing: when a master comes or goes, only what it is
-// responsible for changes hands. All masters that agree about who lives agree
-// about who is responsible.
+// responsible for changes hands. It is asked with the masters that are [Alive]; those that
+// agree about these agree about who is responsible.
 //
 // The responsible master does what need be done only once: it asserts a record in a new
 // epoch, writes down when a node was last seen, and lets it expire. That is no office that
-// is held or handed over, but a function of the node and of the masters that live, so what
-// a master that is gone was responsible for falls to others at once, and one that returns
-// has its share back. Masters that disagree for a while about who lives may do the work
+// is held or handed over, but a function of the node and of the masters that are alive, so
+// what a suspect one was responsible for falls to others at once, and one that is heard again
+// has its share back. Masters that disagree for a while about who is alive may do the work
 // twice, or leave it to the next time. Neither does harm: what they write is joined.
 func Rendezvous(name string, masters []string) string {
 	best, most := "", uint64(0)

@@ -212,7 +212,7 @@ func (r *Replica) Agreement(with string) Agreement {
 	return Agreement{}
 }
 
-// living returns the masters that live, this one first.
+// living returns the masters that are alive, this one first.
 func (r *Replica) living() []string {
 	return append([]string{r.opts.Self}, r.opts.Grid.Alive(r.opts.Now())...)
 }

@@ -186,8 +186,8 @@ func (s *Store) judge(now time.Time, m *Master) {
 		m.PartiallyConnected, m.Reason = true, why
 	}
 	if id, err := peer.Decode(m.ID); err == nil && m.Status == MasterAlive {
-		since := time.Time{}
-		if m.Direct, since = s.cluster.Straight(now, id); !m.Direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
+		direct, since := s.cluster.Straight(now, id)
+		if m.Direct = direct; !direct && m.Reason == "" && now.Sub(since) >= indirectAfter {
 			m.Reason = "announcements do not go straight between it and this master; they go by way of others, or are fetched"
 			m.Since = s.cfg.seams.Wall().Add(-now.Sub(since)).Round(0).UTC()
 		}

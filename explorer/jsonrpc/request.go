@@ -88,7 +88,7 @@ func (p *parser) message() (m message, err error) {
 	if err != nil {
 		return m, err
 	}
-	if _, err = p.dec.ReadToken(); err == io.EOF {
+	if _, err = p.dec.ReadToken(); errors.Is(err, io.EOF) {
 		return m, nil
 	}
 	return m, errors.New("more than one value")

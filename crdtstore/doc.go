@@ -74,11 +74,11 @@
 // ErrCursor.
 //
 // [Store.Events] lists what happened: nodes that came and fell silent, VMs, masters,
-// and what operators said through whichever master. [Store.Watch] yields it too.
+// and what operators set through whichever master. [Store.Watch] yields it too.
 //
 // # Two planes, and what survives
 //
-// Records (who a node is, its VMs, the operator's word) are written to disk and
+// Records (who a node is, its VMs, the operators' overrides) are written to disk and
 // replicated as a Merkle-CRDT, when they change. What was acknowledged survives the end
 // of the process and of the power at any moment; with Config.NoSync, only what was
 // acknowledged more than a moment ago, or what another master has. Pulses (that a node

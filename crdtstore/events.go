@@ -13,7 +13,7 @@ import (
 // Event is something that happened in the grid, as this master saw it.
 type Event struct {
 	ID   uint64    `json:"id"`   // ascending, of this run of this master
-	At   time.Time `json:"at"`   // by this master's clock, or when an operator said it by that of the master that was told
+	At   time.Time `json:"at"`   // by this master's clock, or when an operator set it by that of the master that was told
 	Kind EventKind `json:"kind"` // what it is about
 	Type string    `json:"type"` // one word, such as "offline"; see the Event constants
 	// NodeID, VM (sid), Master (id) and By (who asked for it) are set where they matter.
@@ -35,7 +35,7 @@ const (
 	NodeEvent     EventKind = events.KindNode
 	VMEvent       EventKind = events.KindVM
 	MasterEvent   EventKind = events.KindMaster
-	OperatorEvent EventKind = events.KindOperator // what an operator said, through whichever master
+	OperatorEvent EventKind = events.KindOperator // what an operator set, through whichever master
 	GridEvent     EventKind = events.KindGrid     // all of it: mass silence, a split, a merge
 )
 
@@ -133,7 +133,7 @@ func (s *Store) logEvent(e Event) { s.events.Add(events.Event(e)) }
 // Events returns a page of what happened, the latest first, out of the log that this
 // master keeps in memory: up to 5,000 events about nodes and VMs, and as many about
 // operators, masters and the grid. Where more than a hundred of the same happen at a
-// time to nodes or VMs, one event stands for the rest. What operators said is in
+// time to nodes or VMs, one event stands for the rest. What operators set is in
 // the records, so all masters list it, and after a start too, as far as it still stands.
 // Errors: ErrCursor, also for a cursor of an earlier run; [FieldError].
 func (s *Store) Events(q EventQuery) (EventPage, error) {

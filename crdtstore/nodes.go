@@ -130,7 +130,7 @@ func (s *Store) Node(id string) (Node, error) {
 }
 
 // Drain marks a node as drained, or takes the mark away. by says who asks, for
-// the record. When it returns without error the word is on disk. Errors:
+// the record. When it returns without error the override is on disk. Errors:
 // ErrNotFound, ErrUnavailable, ErrClosed, the context's.
 func (s *Store) Drain(ctx context.Context, id string, drained bool, by string) (Node, error) {
 	ctx = orBackground(ctx)
@@ -187,9 +187,9 @@ func (s *Store) Remove(ctx context.Context, id, by, reason string) (Node, error)
 	})
 }
 
-// override asserts an operator's word. There is nothing to say about a node that was
+// override asserts what an operator sets. There is nothing to say about a node that was
 // removed, but that it is.
-func (s *Store) override(ctx context.Context, id string, word func(known record.State, now int64) record.State) (Node, error) {
+func (s *Store) override(ctx context.Context, id string, set func(known record.State, now int64) record.State) (Node, error) {
 	if err := record.ValidNodeID(id); err != nil {
 		return Node{}, err
 	}
@@ -197,7 +197,7 @@ func (s *Store) override(ctx context.Context, id string, word func(known record.
 		if known.IsZero() {
 			return known, ErrNotFound
 		}
-		news := word(known, s.replica.Wall())
+		news := set(known, s.replica.Wall())
 		if known.Removed() && !news.IsZero() {
 			return record.State{}, ErrNotFound
 		}
@@ -209,16 +209,16 @@ func (s *Store) override(ctx context.Context, id string, word func(known record.
 	return s.Node(id)
 }
 
-// kept returns a [FieldError] for words of which the bounds of a state would leave less.
+// kept returns a [FieldError] for overrides of which the bounds of a state would leave less.
 func kept(known, news record.State) error {
-	words := len(known.Overrides)
+	count := len(known.Overrides)
 	for _, w := range news.Overrides {
 		if known.Override(w.Field) == (record.Override{}) {
-			words++
+			count++
 		}
 	}
-	if words > record.MaxOverrides {
-		return &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", words, record.MaxOverrides)}
+	if count > record.MaxOverrides {
+		return &FieldError{Field: "labels", Problem: fmt.Sprintf("are too many: operators have spoken of %d labels of this node, at most %d are kept", count, record.MaxOverrides)}
 	}
 	if n := len(news.Removal.Reason); n > record.MaxReason {
 		return &FieldError{Field: "reason", Problem: fmt.Sprintf("has %d bytes, at most %d are allowed", n, record.MaxReason)}

@@ -43,7 +43,7 @@ func (p preservationPublisher) Happened(e preservation.Event) {
 	p.s.logEvent(Event{Kind: GridEvent, Type: e.Type, By: e.By, Text: e.Text})
 }
 
-// EndPreservation is an operator's word that the silent nodes are dead: it ends what
+// EndPreservation is called by an operator who knows that the silent nodes are dead: it ends what
 // Stats.Preservation shows, on this master and on those that it can reach. by says
 // who asks. It returns how many masters have heard it, those that preserve nothing
 // included.

@@ -17,7 +17,7 @@ type (
 	// Report is a node's account of itself: what it is and which VMs it runs, at one
 	// version of (boot, seq), which only the node advances. It may be signed.
 	Report = record.Report
-	// Node is all that is known of a node: its account, the operators' words, and
+	// Node is all that is known of a node: its account, the operators' overrides, and
 	// whether it lives.
 	Node = record.Node
 	// VM is a virtual machine as its node has reported it.

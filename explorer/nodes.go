@@ -36,7 +36,7 @@ type (
 )
 
 func (s *Server) nodeMethods() []method {
-	word := []int{jsonrpc.CodeUnauthorized, jsonrpc.CodeNodeNotFound}
+	operatorErrors := []int{jsonrpc.CodeUnauthorized, jsonrpc.CodeNodeNotFound}
 	return []method{
 		{
 			name:    "register_node",
@@ -65,25 +65,25 @@ func (s *Server) nodeMethods() []method {
 			errors:  []int{jsonrpc.CodeNodeNotFound},
 		}, s.getNode),
 		takes(method{
-			name: "drain_node", access: accessAdmin, errors: word,
+			name: "drain_node", access: accessAdmin, errors: operatorErrors,
 			summary: "Marks a node as drained: its capacity is no longer offered.",
 		}, func(ctx context.Context, p nodeParams) (crdtstore.Node, error) {
 			return s.about(p.NodeID)(s.store.Drain(ctx, p.NodeID, true, callerOf(ctx).name))
 		}),
 		takes(method{
-			name: "undrain_node", access: accessAdmin, errors: word,
+			name: "undrain_node", access: accessAdmin, errors: operatorErrors,
 			summary: "Takes the mark of drain_node away.",
 		}, func(ctx context.Context, p nodeParams) (crdtstore.Node, error) {
 			return s.about(p.NodeID)(s.store.Drain(ctx, p.NodeID, false, callerOf(ctx).name))
 		}),
 		takes(method{
-			name: "label_node", access: accessAdmin, errors: word,
+			name: "label_node", access: accessAdmin, errors: operatorErrors,
 			summary: "Sets labels of a node, over those of its agent.",
 		}, func(ctx context.Context, p labelParams) (crdtstore.Node, error) {
 			return s.about(p.NodeID)(s.store.Label(ctx, p.NodeID, p.Labels, callerOf(ctx).name))
 		}),
 		takes(method{
-			name: "remove_node", access: accessAdmin, errors: word,
+			name: "remove_node", access: accessAdmin, errors: operatorErrors,
 			summary: "Removes a node until it boots again.",
 		}, func(ctx context.Context, p removeParams) (crdtstore.Node, error) {
 			if len(p.Reason) > 256 {

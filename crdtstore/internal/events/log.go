@@ -17,7 +17,7 @@ import (
 const (
 	// maxEvents is how many events are remembered, half of them about nodes
 	// and VMs and half about everything else, so that what thousands of nodes do does
-	// not push out what an operator said.
+	// not push out what an operator set.
 	maxEvents = 10_000
 
 	// Of one thing that happens to nodes or VMs, so many are listed at a time, and one

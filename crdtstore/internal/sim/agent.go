@@ -124,7 +124,7 @@ func (w *world) reboot(a *agent) {
 	a.boot, a.seq, a.alive = max(a.boot+1, uint64(w.time().UnixMilli())), 0, true
 }
 
-// drain and label are an operator's words. Whoever is answered sees the word stand,
+// drain and label are an operator's overrides. Whoever is answered sees the override prevail,
 // whatever the clocks of other masters say.
 func (w *world) drain(a *agent, m *master, drained bool) {
 	value := ""
@@ -143,7 +143,7 @@ func (w *world) speak(a *agent, m *master, field, value string) {
 		return
 	}
 	if m.assert(a.node, known.Set(m.replica.Wall(), m.id, "op", field, value)) {
-		w.tracef("%s takes the word %s=%q about %s", m.id, field, value, a.node)
+		w.tracef("%s takes the override %s=%q about %s", m.id, field, value, a.node)
 	}
 }
 

@@ -137,7 +137,7 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	if err := m.check(theirs, id, s.Conn().RemoteMultiaddr()); err != nil {
-		_ = write(done{Refused: err.Error()})
+		_ = write(refusedFor(err))
 		return err
 	}
 	answer := done{Proof: m.proof("dialer", m.host.ID(), id, mine.Nonce, theirs.Nonce)}
@@ -150,9 +150,7 @@ func (m *Mesh) admit(ctx context.Context, c network.Conn) error {
 	m.heedCollision(id, last, proven)
 	switch {
 	case last.Refused != "":
-		err := refusedBy(last.Refused)
-		err.replaced = last.Replaced
-		return err
+		return refusedBy(last)
 	case !proven:
 		return errSecrets
 	}
@@ -177,6 +175,7 @@ func (m *Mesh) answer(s network.Stream) {
 	if err == nil || errors.Is(err, io.EOF) {
 		return
 	}
+	m.noteReplaced(s.Conn().RemoteMultiaddr(), err)
 	m.refused(id, s.Conn().RemoteMultiaddr(), err)
 	if _, ok := errors.AsType[refusal](err); !ok {
 		_ = s.Reset() // a refusal has still to arrive, and a reset would overtake it
@@ -201,14 +200,14 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 		return err
 	}
 	if answer.Refused != "" {
-		return refusedBy(answer.Refused)
+		return refusedBy(answer)
 	}
 	err := m.check(theirs, id, s.Conn().RemoteMultiaddr())
 	if err == nil && !hmac.Equal(answer.Proof, m.proof("dialer", id, m.host.ID(), theirs.Nonce, mine.Nonce)) {
 		err = errSecrets
 	}
 	if err != nil {
-		_ = write(done{Refused: err.Error(), Replaced: errors.As(err, new(*replacedError))})
+		_ = write(refusedFor(err))
 		return refusal{err}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), admitTimeout)
@@ -221,7 +220,7 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	err = errors.Join(write(done{Proof: proof, Masters: m.introduced(id)}), read(&seen))
 	if err == nil && seen.Refused != "" {
 		m.heedCollision(id, seen, true)
-		err = refusedBy(seen.Refused)
+		err = refusedBy(seen)
 	}
 	if err != nil {
 		m.withdraw(id)
@@ -230,6 +229,11 @@ func (m *Mesh) answerTo(s network.Stream, id peer.ID, read, write func(any) erro
 	m.Learn(seen.Masters)
 	m.present(id)
 	return nil
+}
+
+// refusedFor is what tells the other side that it is refused, and why.
+func refusedFor(err error) done {
+	return done{Refused: err.Error(), Replaced: errors.As(err, new(*replacedError))}
 }
 
 // refused logs why a peer was turned away. Strangers come with any id and from any port,

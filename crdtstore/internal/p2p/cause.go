@@ -32,9 +32,8 @@ const (
 // failure is why an attempt to meet a master failed. Its text is the same for the same
 // reason: it has no ports of connections and no random ids in it.
 type failure struct {
-	cause    Cause
-	reason   string
-	replaced bool // the master there knows another one at this master's address
+	cause  Cause
+	reason string
 }
 
 func (f failure) Error() string { return f.reason }
@@ -45,7 +44,7 @@ func (f failure) lasts() bool { return f.cause == Secret || f.cause == NoMeshPor
 // refusedError is why the other side refused this master, as it said.
 type refusedError struct {
 	text     string
-	replaced bool
+	replaced bool // for another master that is known at this one's address
 }
 
 func (t refusedError) Error() string { return "refused by the other side: " + t.text }
@@ -56,24 +55,23 @@ func (t refusedError) Is(err error) bool { return t.text == err.Error() }
 // maxRefusalText bounds what is shown of another side's refusal, in runes.
 const maxRefusalText = 200
 
-func refusedBy(text string) refusedError {
-	text = strings.Map(func(r rune) rune {
+func refusedBy(d done) refusedError {
+	text := strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
-	}, text)
+	}, d.Refused)
 	if r := []rune(text); len(r) > maxRefusalText {
 		text = string(r[:maxRefusalText]) + "…"
 	}
-	return refusedError{text: text}
+	return refusedError{text, d.Replaced}
 }
 
 // explain says why an attempt to meet a master at an address failed. Where that is not
 // plain from the error it looks at what listens there.
 func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failure {
 	var already failure
-	var refused refusedError
 	switch {
 	case errors.As(err, &already):
 		return already
@@ -81,9 +79,7 @@ func (m *Mesh) explain(ctx context.Context, addr ma.Multiaddr, err error) failur
 		return failure{cause: Secret, reason: errSecrets.Error()}
 	case errors.Is(err, errOneSide):
 		return failure{cause: Secret, reason: errOneSide.Error()}
-	case errors.As(err, &refused):
-		return failure{cause: Refused, reason: err.Error(), replaced: refused.replaced}
-	case errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
+	case errors.As(err, new(refusedError)), errors.As(err, new(refusal)), errors.Is(err, errUnnamed):
 		return failure{cause: Refused, reason: err.Error()}
 	}
 	if f, ok := dialFailure(err); ok {

@@ -281,19 +281,35 @@ func (c candidate) unmet(met func(peer.ID) bool) (Unmet, bool) {
 	return c.Unmet, true
 }
 
+// replacedFor is for how long it counts that a master refused this one for another one in
+// its place. Meanwhile attempts may fail otherwise: both sides dial, and who refuses closes
+// the connection that the other has just made.
+const replacedFor = 15 * time.Second
+
+// noteReplaced takes why the handshake with whoever is at an address failed, in which of the
+// directions ever. Only those count that the operator has named.
+func (m *Mesh) noteReplaced(at ma.Multiaddr, err error) {
+	var refused refusedError
+	if !errors.As(err, &refused) || !refused.replaced {
+		return
+	}
+	ip := remoteIP(at).String()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.named[ip]) <= namedAge {
+		m.replaced, m.replacedAt = ip+": "+refused.text, now
+	}
+}
+
 // Replaced returns why a configured master refuses this one, where it knows another master
 // at this one's address; empty: none does.
 func (m *Mesh) Replaced() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, p := range m.peers {
-		for _, t := range p.found {
-			if a := m.attempts[t.addr.String()]; a != nil && a.replaced {
-				return p.text + ": " + a.reason
-			}
-		}
+	if time.Since(m.replacedAt) > replacedFor {
+		return ""
 	}
-	return ""
+	return m.replaced
 }
 
 // where is an address as people write it.

@@ -258,7 +258,7 @@ func TestReasonsDoNotVary(t *testing.T) {
 			t.Errorf("%v is %q", c.err, got)
 		}
 	}
-	if long := refusedBy(strings.Repeat("x\n\x1b", 1000)).text; len(long) > maxRefusalText+3 || strings.ContainsAny(long, "\n\x1b") {
+	if long := refusedBy(done{Refused: strings.Repeat("x\n\x1b", 1000)}).text; len(long) > maxRefusalText+3 || strings.ContainsAny(long, "\n\x1b") {
 		t.Errorf("another side's words are shown as %q", long)
 	}
 }

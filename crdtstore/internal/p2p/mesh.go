@@ -80,7 +80,10 @@ type Mesh struct {
 	at       map[string]peer.ID   // who was found at an address; may be ourselves
 	attempts map[string]*attempt  // why an address of Peers cannot be used
 	busy     map[string]bool      // dials under way, by address or id
-	closing  bool
+	// replaced is why a master refused this one that knows another one in its place.
+	replaced   string
+	replacedAt time.Time
+	closing    bool
 }
 
 // New makes a mesh that does not yet look for anyone nor let anyone in.

@@ -49,6 +49,7 @@ func (m *Mesh) seek(ctx context.Context) {
 		}
 		m.spawn(key, func() {
 			if err := m.meet(ctx, t); err != nil && ctx.Err() == nil {
+				m.noteReplaced(t.addr, err)
 				m.failedAt(key, m.explain(ctx, t.addr, err))
 			}
 		})

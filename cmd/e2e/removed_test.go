@@ -18,7 +18,10 @@ func TestRemovedAgentIsTold(t *testing.T) {
 	g := newGrid(t)
 	a, b := g.twoMasters("--heartbeat-interval", "1s", "--offline-after", "4s")
 	ag := g.startAgent("node-1", agentOptions{}, a, b)
-	eventually(t, 10*time.Second, func() error { return errors.Join(a.online("node-1"), b.online("node-1")) })
+	// An event names the master as it is known at that moment, which takes a pulse.
+	eventually(t, 10*time.Second, func() error {
+		return errors.Join(a.online("node-1"), b.online("node-1"), meshed(a, b))
+	})
 	var known node
 	a.must(t, "get_node", obj{"node_id": "node-1"}, &known)
 	a.must(t, "remove_node", obj{"node_id": "node-1", "reason": "sold"}, nil)

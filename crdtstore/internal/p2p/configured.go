@@ -286,11 +286,12 @@ func (c candidate) unmet(met func(peer.ID) bool) (Unmet, bool) {
 // the connection that the other has just made.
 const replacedFor = 15 * time.Second
 
-// noteReplaced takes why the handshake with whoever is at an address failed, in which of the
-// directions ever. Only those count that the operator has named.
+// noteReplaced takes why the handshake with whoever is at an address failed, in either
+// direction. Only those count that the operator has named. With a secret nobody does: ids are
+// not pinned then, and who says so has proved nothing.
 func (m *Mesh) noteReplaced(at ma.Multiaddr, err error) {
 	var refused refusedError
-	if !errors.As(err, &refused) || !refused.replaced {
+	if !errors.As(err, &refused) || !refused.replaced || m.cfg.Secret != "" {
 		return
 	}
 	ip := remoteIP(at).String()

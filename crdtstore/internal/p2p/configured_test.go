@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -181,6 +182,35 @@ func TestOwnAddressAndSpellingsAreNoPeers(t *testing.T) {
 	}
 	m.Start(t.Context())
 	m.unmet(t, "one row for the absent peer", func(u []Unmet) bool { return len(u) == 1 && u[0].Peer == absent })
+}
+
+// Whoever may say that this master is replaced keeps it from serving, so few may: those that
+// the operator has named, and only where ids are what masters are known by.
+func TestWhoMaySayThatAnotherWasHere(t *testing.T) {
+	named, stranger := ma.StringCast("/ip4/10.0.0.1/tcp/9004"), ma.StringCast("/ip4/10.0.0.9/tcp/9004")
+	says := refusedError{text: "another master was at 10.0.0.2 before", replaced: true}
+	for _, c := range []struct {
+		name, secret string
+		by           ma.Multiaddr
+		err          error
+		want         string
+	}{
+		{"a named master", "", named, fmt.Errorf("handshake: %w", says), "10.0.0.1: " + says.text},
+		{"a stranger", "", stranger, says, ""},
+		{"a named master that has another reason", "", named, refusedError{text: says.text}, ""},
+		{"anybody where there is a secret", "s", named, says, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &Mesh{cfg: Config{Secret: c.secret}, named: map[string]time.Time{"10.0.0.1": time.Now()}}
+			if m.noteReplaced(c.by, c.err); m.Replaced() != c.want {
+				t.Errorf("%s: it is replaced: %q, want %q", c.name, m.Replaced(), c.want)
+			}
+			time.Sleep(replacedFor + time.Second)
+			if why := m.Replaced(); why != "" {
+				t.Errorf("%s: after %s it counts still: %q", c.name, replacedFor, why)
+			}
+		})
+	}
 }
 
 // A master that is met at an address is not the one that was configured there by another id.

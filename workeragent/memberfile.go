@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -51,13 +50,7 @@ type savedMaster struct {
 // read reads the file. An error wraps [fs.ErrNotExist] where there is none, and
 // [atomicfile.ErrNewer] where it is not for this program.
 func (f *memberFile) read() (m savedMasters, err error) {
-	text, err := os.ReadFile(f.path)
-	if err == nil {
-		err = atomicfile.CheckVersion(text, mastersVersion)
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &m)
-	}
+	text, err := atomicfile.ReadJSON(f.path, mastersVersion, &m)
 	if err == nil {
 		f.text = text
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 )
 
 // ErrNewer: a file was written by a newer program. It may be good, so it must be left
@@ -26,4 +27,18 @@ func CheckVersion(content []byte, known int) error {
 		return errors.New("it has no version")
 	}
 	return nil
+}
+
+// ReadJSON reads a JSON file with a version into a struct, and returns what the file holds.
+// Errors: those of the file system, which are an [fs.PathError]; that of CheckVersion; and
+// those of the content.
+func ReadJSON(path string, known int, into any) (content []byte, err error) {
+	content, err = os.ReadFile(path)
+	if err == nil {
+		err = CheckVersion(content, known)
+	}
+	if err == nil {
+		err = json.Unmarshal(content, into)
+	}
+	return content, err
 }

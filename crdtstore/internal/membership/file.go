@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/internal/atomicfile"
@@ -23,22 +22,16 @@ type file struct {
 
 // Load reads the file. What it holds counts as published.
 func (t *Table) Load() error {
-	b, err := os.ReadFile(t.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("known masters: %w", err)
-	}
-	err = atomicfile.CheckVersion(b, fileVersion)
-	if errors.Is(err, atomicfile.ErrNewer) {
-		return fmt.Errorf("known masters: %s: %w", t.cfg.Path, err)
-	}
 	var known file
-	if err == nil {
-		err = json.Unmarshal(b, &known)
-	}
-	if err != nil {
+	b, err := atomicfile.ReadJSON(t.cfg.Path, fileVersion, &known)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.As(err, new(*fs.PathError)):
+		return fmt.Errorf("known masters: %w", err)
+	case errors.Is(err, atomicfile.ErrNewer):
+		return fmt.Errorf("known masters: %s: %w", t.cfg.Path, err)
+	case err != nil:
 		// Nothing in it is lost for good: the masters say it all again.
 		t.cfg.Logger.Warn("the file of known masters cannot be read and is made anew", "path", t.cfg.Path, "err", err)
 		return nil

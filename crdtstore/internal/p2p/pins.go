@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -36,25 +35,19 @@ type pinsFile struct {
 
 func loadPins(path string) (*pins, error) {
 	p := &pins{path: path, at: map[string]peer.ID{}}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pinned masters: %w", err)
-	}
-	err = atomicfile.CheckVersion(b, pinsVersion)
-	if errors.Is(err, atomicfile.ErrNewer) {
-		return nil, fmt.Errorf("pinned masters: %s: %w", path, err)
-	}
 	var f pinsFile
-	if err == nil {
-		err = json.Unmarshal(b, &f)
-	}
+	_, err := atomicfile.ReadJSON(path, pinsVersion, &f)
 	if err == nil && f.Pins == nil {
 		err = errors.New("it has no pins")
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return p, nil
+	case errors.As(err, new(*fs.PathError)):
+		return nil, fmt.Errorf("pinned masters: %w", err)
+	case errors.Is(err, atomicfile.ErrNewer):
+		return nil, fmt.Errorf("pinned masters: %s: %w", path, err)
+	case err != nil:
 		return nil, fmt.Errorf("pinned masters: %s: %w; mend the file, or delete it to trust on first contact again", path, err)
 	}
 	p.at = f.Pins

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"forge.ourworld.tf/lhumina_code/hero_explorer/crdtstore/internal/liveness"
@@ -127,21 +126,13 @@ func (p *Preserver) save(e *ending) {
 // loadEnding takes the ending of an earlier run. A clock that has gone back makes it
 // younger than it is, never older.
 func (p *Preserver) loadEnding() error {
-	b, err := os.ReadFile(p.cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = atomicfile.CheckVersion(b, endingVersion)
-	}
-	if errors.Is(err, atomicfile.ErrNewer) {
-		return fmt.Errorf("end of preservation: %s: %w", p.cfg.Path, err)
-	}
 	var saved savedEnding
-	if err == nil {
-		err = json.Unmarshal(b, &saved)
-	}
-	if err != nil {
+	switch _, err := atomicfile.ReadJSON(p.cfg.Path, endingVersion, &saved); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, atomicfile.ErrNewer):
+		return fmt.Errorf("end of preservation: %s: %w", p.cfg.Path, err)
+	case err != nil:
 		// At worst silent nodes are suspect for a while, as if nobody had ended it.
 		p.cfg.Logger.Warn("cannot read who ended preservation", "file", p.cfg.Path, "err", err)
 		return nil
